@@ -88,7 +88,7 @@ TESTS := $(foreach r,$(ROOMS),$(TESTS_$(r)))
 .SECONDARY:
 
 tests: $(TESTS)
--include tests/rules.mk bench/rules.mk
+-include $(wildcard tests/*/rules.mk bench/rules.mk)
 
 deps:
 	@sh tests/deps.sh
