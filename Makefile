@@ -20,7 +20,8 @@ comma   := ,
 Q       := $(if $(V),,@)
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-           -Wvla -Wwrite-strings -Wno-unused-parameter -Wno-missing-field-initializers
+           -Wvla -Wwrite-strings -Wno-unused-parameter -Wno-missing-field-initializers \
+           -Wno-unknown-warning-option -Wno-stringop-overflow
 FLAGS    = -std=c11 -D_GNU_SOURCE -pthread -I. -MMD -MP -fno-strict-aliasing $(WARN) $(CFLAGS) \
            $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -DWEIR_SLOW_ASSERTS) $(DEFS)
 LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN))

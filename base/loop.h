@@ -81,7 +81,7 @@ void loop_event_run(struct loop *l);
 void loop_event_stop(struct loop *l);
 /* The libevent base, for sockets. Home only. */
 struct event_base *loop_event_base(struct loop *l);
-/* Frees a loop that does not run. */
+/* Frees a loop that does not run and that nobody posts to any more (free pools first). */
 void loop_event_free(struct loop *l);
 
 /* --- a pool for what may block --- */

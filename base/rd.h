@@ -3,6 +3,7 @@
 #ifndef WEIR_BASE_RD_H
 #define WEIR_BASE_RD_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,56 +43,30 @@ static inline const uint8_t *rd_bytes(struct rd *r, size_t bytes)
     return p;
 }
 
-static inline uint64_t rd_le_(struct rd *r, unsigned n)
-{
-    const uint8_t *p = rd_bytes(r, n);
-    uint64_t v = 0;
-
-    if (p)
-        for (unsigned i = n; i-- > 0;)
-            v = v << 8 | p[i];
-    return v;
-}
-
-static inline uint64_t rd_be_(struct rd *r, unsigned n)
-{
-    const uint8_t *p = rd_bytes(r, n);
-    uint64_t v = 0;
-
-    if (p)
-        for (unsigned i = 0; i < n; i++)
-            v = v << 8 | p[i];
-    return v;
-}
-
 static inline uint8_t rd_u8(struct rd *r)
 {
-    return (uint8_t)rd_le_(r, 1);
+    const uint8_t *p = rd_bytes(r, 1);
+
+    return p ? *p : 0;
 }
-static inline uint16_t rd_u16le(struct rd *r)
-{
-    return (uint16_t)rd_le_(r, 2);
-}
-static inline uint32_t rd_u32le(struct rd *r)
-{
-    return (uint32_t)rd_le_(r, 4);
-}
-static inline uint64_t rd_u64le(struct rd *r)
-{
-    return rd_le_(r, 8);
-}
-static inline uint16_t rd_u16be(struct rd *r)
-{
-    return (uint16_t)rd_be_(r, 2);
-}
-static inline uint32_t rd_u32be(struct rd *r)
-{
-    return (uint32_t)rd_be_(r, 4);
-}
-static inline uint64_t rd_u64be(struct rd *r)
-{
-    return rd_be_(r, 8);
-}
+
+#define RD_FN_(name, type, conv)                                                                   \
+    static inline type name(struct rd *r)                                                          \
+    {                                                                                              \
+        const uint8_t *p = rd_bytes(r, sizeof(type));                                              \
+        type v = 0;                                                                                \
+                                                                                                   \
+        if (p)                                                                                     \
+            memcpy(&v, p, sizeof v);                                                               \
+        return conv(v);                                                                            \
+    }
+RD_FN_(rd_u16le, uint16_t, le16toh)
+RD_FN_(rd_u32le, uint32_t, le32toh)
+RD_FN_(rd_u64le, uint64_t, le64toh)
+RD_FN_(rd_u16be, uint16_t, be16toh)
+RD_FN_(rd_u32be, uint32_t, be32toh)
+RD_FN_(rd_u64be, uint64_t, be64toh)
+#undef RD_FN_
 
 /* LEB128, as Kafka's and protobuf's varints; bad when longer than the type. Signed ones are zigzag. */
 uint64_t rd_uvarint(struct rd *r, unsigned max_bytes);
@@ -140,52 +115,31 @@ static inline void wr_bytes(struct wr *w, const void *mem, size_t bytes)
         memcpy(p, mem, bytes);
 }
 
-static inline void wr_le_(struct wr *w, uint64_t v, unsigned n)
-{
-    uint8_t *p = wr_room(w, n);
-
-    if (p)
-        for (unsigned i = 0; i < n; i++, v >>= 8)
-            p[i] = (uint8_t)v;
-}
-
-static inline void wr_be_(struct wr *w, uint64_t v, unsigned n)
-{
-    uint8_t *p = wr_room(w, n);
-
-    if (p)
-        for (unsigned i = n; i-- > 0; v >>= 8)
-            p[i] = (uint8_t)v;
-}
-
 static inline void wr_u8(struct wr *w, uint8_t v)
 {
-    wr_le_(w, v, 1);
+    uint8_t *p = wr_room(w, 1);
+
+    if (p)
+        *p = v;
 }
-static inline void wr_u16le(struct wr *w, uint16_t v)
-{
-    wr_le_(w, v, 2);
-}
-static inline void wr_u32le(struct wr *w, uint32_t v)
-{
-    wr_le_(w, v, 4);
-}
-static inline void wr_u64le(struct wr *w, uint64_t v)
-{
-    wr_le_(w, v, 8);
-}
-static inline void wr_u16be(struct wr *w, uint16_t v)
-{
-    wr_be_(w, v, 2);
-}
-static inline void wr_u32be(struct wr *w, uint32_t v)
-{
-    wr_be_(w, v, 4);
-}
-static inline void wr_u64be(struct wr *w, uint64_t v)
-{
-    wr_be_(w, v, 8);
-}
+
+#define WR_FN_(name, type, conv)                                                                   \
+    static inline void name(struct wr *w, type v)                                                  \
+    {                                                                                              \
+        uint8_t *p = wr_room(w, sizeof v);                                                         \
+                                                                                                   \
+        v = conv(v);                                                                               \
+        if (p)                                                                                     \
+            memcpy(p, &v, sizeof v);                                                               \
+    }
+WR_FN_(wr_u16le, uint16_t, htole16)
+WR_FN_(wr_u32le, uint32_t, htole32)
+WR_FN_(wr_u64le, uint64_t, htole64)
+WR_FN_(wr_u16be, uint16_t, htobe16)
+WR_FN_(wr_u32be, uint32_t, htobe32)
+WR_FN_(wr_u64be, uint64_t, htobe64)
+#undef WR_FN_
+
 /* Zeros up to a multiple of align from the start. */
 static inline void wr_pad(struct wr *w, size_t align)
 {
@@ -201,23 +155,27 @@ void wr_varint(struct wr *w, int64_t v);
 /* Loads and stores at a place known to be inside. */
 static inline uint32_t get_u32be(const uint8_t *p)
 {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    uint32_t v;
+
+    memcpy(&v, p, sizeof v);
+    return be32toh(v);
 }
 static inline uint64_t get_u64be(const uint8_t *p)
 {
-    return (uint64_t)get_u32be(p) << 32 | get_u32be(p + 4);
+    uint64_t v;
+
+    memcpy(&v, p, sizeof v);
+    return be64toh(v);
 }
 static inline void put_u32be(uint8_t *p, uint32_t v)
 {
-    p[0] = (uint8_t)(v >> 24);
-    p[1] = (uint8_t)(v >> 16);
-    p[2] = (uint8_t)(v >> 8);
-    p[3] = (uint8_t)v;
+    v = htobe32(v);
+    memcpy(p, &v, sizeof v);
 }
 static inline void put_u64be(uint8_t *p, uint64_t v)
 {
-    put_u32be(p, (uint32_t)(v >> 32));
-    put_u32be(p + 4, (uint32_t)v);
+    v = htobe64(v);
+    memcpy(p, &v, sizeof v);
 }
 
 #endif

@@ -71,8 +71,9 @@ int batch_check(struct batch_head *h, const void *mem, size_t left) MUST_USE;
 
 /* What a producer may send: exactly one batch filling mem (E_INVALID: trailing bytes or none), magic 2, CRC right (E_CORRUPT),
  * record_count in 1..BATCH_MAX_RECORDS and = last_offset_delta + 1, no control bit, no log-append-time or delete-horizon bit,
- * known codec, producer_id >= 0 with epoch >= 0 and sequence >= 0 or all -1 (E_INVALID). When the codec is none the
- * records are walked (E_CORRUPT when they do not fill the body exactly or a delta is wrong); compressed ones are not opened.
+ * known codec, producer_id >= 0 with epoch >= 0 and sequence >= 0, or producer_id -1, whose epoch and sequence are then
+ * ignored, as Kafka does: kafkajs and Sarama send zeros there (else E_INVALID). When the codec is none the records are walked
+ * (E_CORRUPT when they do not fill the body exactly or a delta is wrong); compressed ones are not opened.
  * *h is filled as far as it was read. */
 int batch_validate(struct batch_head *h, const void *mem, size_t bytes) MUST_USE;
 
@@ -97,7 +98,8 @@ struct batch_iter {
     struct buf *body; /* decompressed; NULL when the codec is none */
     const uint8_t *at;
     const uint8_t *end;
-    int32_t next;
+    int32_t next;  /* records given so far */
+    int64_t delta; /* least offset delta that the next record may have */
 };
 
 /* Starts over the records of one whole batch (left >= its bytes). Decompresses if needed, never allocating more than max_body

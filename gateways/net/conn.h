@@ -13,6 +13,9 @@
 
 struct conn;
 
+/* Of bytes queued: drained runs when, after there were more than the high mark, there are fewer than the low one. */
+enum { CONN_HIGH_MARK = 256 << 10, CONN_LOW_MARK = 64 << 10 };
+
 /* What a door gives for each connection. */
 struct conn_handler {
     /* Bytes arrived. Reads them from in (mem, bytes) and returns how many it has used; the rest is kept and given again, longer, with the

@@ -77,7 +77,8 @@ static inline void dev_submit(struct dev *d, struct dev_req *r, enum dev_queue q
     d->ops->submit(d, r, q);
 }
 
-/* The rest block: for opening, recovery, and pool threads. 0 or E_IO, E_NOSPACE, E_NOTFOUND, E_EXISTS. */
+/* The rest block: for opening, recovery, and pool threads. 0 or E_IO, E_NOSPACE, E_NOTFOUND, E_EXISTS; E_INVALID: not a name
+ * for a file here (empty, with a slash, with a dot in front, or "lock", which is the device's own and never listed). */
 
 /* Opens an existing file. */
 static inline MUST_USE int dev_open(struct dev *d, const char *name, struct dev_file **out,

@@ -1,0 +1,108 @@
+/* The configuration: one row per key. Files, environment, --set, --print-config and docs/config.md all follow from it.
+ *
+ * X(ID, name, type, default, min, max, choices, change, help)
+ *   type     STRING  text; min and max bound its length
+ *            BOOL    true or false
+ *            U64     a whole number
+ *            BYTES   a number of bytes, or with KiB, MiB, GiB, TiB
+ *            POWER2  the same, a power of two
+ *            MS      a time with ms, s, m or h; kept in milliseconds
+ *            ADDRESS host:port ([::1]:9092); min and max bound the port
+ *            ADDRESS0 the same, or empty
+ *            CHOICE  one of choices
+ *            CHOICES a list of choices, each once, at least one
+ *            U64S    a list of whole numbers
+ *   change   RELOAD: taken over on SIGHUP; RESTART: at the next start
+ * Keys of one section stand together; a section's name is no key. */
+#ifndef WEIR_BASE_CONF_ROWS_H
+#define WEIR_BASE_CONF_ROWS_H
+
+#include <stdint.h>
+
+#define CONF_KIB (UINT64_C(1) << 10)
+#define CONF_MIB (UINT64_C(1) << 20)
+#define CONF_GIB (UINT64_C(1) << 30)
+#define CONF_TIB (UINT64_C(1) << 40)
+#define CONF_DAY (UINT64_C(86400000))
+
+/* clang-format off */
+#define CONF_ROWS(X) \
+    X(DATA, "data", STRING, "./data", 1, 3000, NULL, RESTART, \
+      "Folder that holds everything the server keeps; made when missing.") \
+    X(ROLES, "roles", CHOICES, "meta, broker, engine", 0, 0, "meta|broker|engine", RESTART, \
+      "What this process does. In this version one process does all three.") \
+    X(LOOPS, "loops", U64, "0", 0, 256, NULL, RESTART, \
+      "Event loops, each on a thread of its own. 0: one per core.") \
+    X(NODE_ID, "node.id", U64, "1", 1, INT32_MAX, NULL, RESTART, \
+      "This node's number, as clients see it.") \
+    X(LOG_LEVEL, "log.level", CHOICE, "info", 0, 0, "error|warn|info|debug", RELOAD, \
+      "The least important lines that are still written to stderr.") \
+    X(LOG_FORMAT, "log.format", CHOICE, "text", 0, 0, "text|json", RELOAD, \
+      "Form of those lines.") \
+    X(NET_MAX_CONNECTIONS, "net.max_connections", U64, "100000", 1, 10000000, NULL, RESTART, \
+      "Connections open at once; more are closed as they come. The limit on open files bounds it too.") \
+    X(NET_BACKLOG, "net.backlog", U64, "1024", 1, 65535, NULL, RESTART, \
+      "Connections that may wait to be accepted.") \
+    X(KAFKA_LISTEN, "kafka.listen", ADDRESS, "127.0.0.1:9092", 0, 65535, NULL, RESTART, \
+      "Where Kafka clients connect. Port 0: any free one, named in the `ready` line.") \
+    X(KAFKA_ADVERTISED, "kafka.advertised", ADDRESS0, "", 1, 65535, NULL, RESTART, \
+      "The address that clients are told to come back to. Empty: the one that they reached.") \
+    X(KAFKA_CLUSTER_ID, "kafka.cluster_id", STRING, "", 0, 64, NULL, RESTART, \
+      "The cluster's name for clients. Empty: made from the store's identity.") \
+    X(KAFKA_REQUEST_MAX, "kafka.request_max", BYTES, "100MiB", CONF_KIB, CONF_GIB, NULL, RESTART, \
+      "Largest request; a larger one closes its connection.") \
+    X(KAFKA_BATCH_MAX, "kafka.batch_max", BYTES, "1048588", 128, 512 * CONF_MIB, NULL, RESTART, \
+      "Largest record batch; a larger one is refused.") \
+    X(KAFKA_FETCH_MAX, "kafka.fetch_max", BYTES, "55MiB", CONF_KIB, CONF_GIB, NULL, RESTART, \
+      "Largest answer to a fetch. One batch larger than this is still sent.") \
+    X(KAFKA_CONN_PENDING_MAX, "kafka.conn_pending_max", BYTES, "16MiB", CONF_KIB, CONF_GIB, NULL, RESTART, \
+      "Produced bytes of one connection not yet answered, past which it is not read.") \
+    X(KAFKA_IDLE_CLOSE, "kafka.idle_close", MS, "10m", 1, 30 * CONF_DAY, NULL, RESTART, \
+      "A connection without traffic for so long is closed.") \
+    X(KAFKA_AUTO_CREATE, "kafka.auto_create", BOOL, "true", 0, 0, NULL, RESTART, \
+      "Create a topic when a client asks for one that is missing.") \
+    X(KAFKA_DEFAULT_PARTITIONS, "kafka.default_partitions", U64, "1", 1, 100000, NULL, RESTART, \
+      "Partitions of a topic created without a number.") \
+    X(KAFKA_PARTITIONS_MAX, "kafka.partitions_max", U64, "10000", 1, 1000000, NULL, RESTART, \
+      "Most partitions of one topic.") \
+    X(KAFKA_REBALANCE_DELAY, "kafka.rebalance_delay", MS, "0ms", 0, CONF_DAY, NULL, RESTART, \
+      "How long the first rebalance of an empty group waits for more members.") \
+    X(KAFKA_SESSION_MIN, "kafka.session_min", MS, "6s", 1, CONF_DAY, NULL, RESTART, \
+      "Shortest session timeout that a group member may ask for.") \
+    X(KAFKA_SESSION_MAX, "kafka.session_max", MS, "30m", 1, CONF_DAY, NULL, RESTART, \
+      "Longest session timeout that a group member may ask for.") \
+    X(KAFKA_OFFSETS_RETENTION, "kafka.offsets_retention", MS, "168h", 1, 49 * CONF_DAY, NULL, RESTART, \
+      "How long committed offsets are kept once their group is empty.") \
+    X(KAFKA_OFFSETS_SNAPSHOT_EVERY, "kafka.offsets_snapshot_every", U64, "10000", 1, INT32_MAX, NULL, RESTART, \
+      "Records of committed offsets between two snapshots of them.") \
+    X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
+      "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
+    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "16MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
+      "Size of the pieces that the write-ahead log takes; a power of two.") \
+    X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "128MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "The first slab file, written through when the store is made.") \
+    X(JOURNAL_SLAB_MAX, "journal.slab_max", BYTES, "1GiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "Later slab files grow up to this.") \
+    X(JOURNAL_SPACE_MAX, "journal.space_max", BYTES, "0", 0, UINT64_MAX, NULL, RESTART, \
+      "All slab files together. 0: what the file system gives.") \
+    X(JOURNAL_SPACE_FLOOR, "journal.space_floor", BYTES, "256MiB", 4 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "Free bytes of the file system that slabs leave alone.") \
+    X(JOURNAL_BLOCK_MAX, "journal.block_max", BYTES, "1MiB", 4 * CONF_KIB, 256 * CONF_MIB, NULL, RESTART, \
+      "A block of the write-ahead log, which is one flush, takes no more batches from this size on.") \
+    X(JOURNAL_BATCH_MAX, "journal.batch_max", BYTES, "16MiB", CONF_KIB, 512 * CONF_MIB, NULL, RESTART, \
+      "Largest batch that is stored; always less than half of journal.wal_extent, whatever is set here.") \
+    X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "Memory for recent blocks, from which readers at the end are served.") \
+    X(JOURNAL_PENDING_MAX, "journal.pending_max", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "Bytes taken and not yet durable, past which producers are not read.") \
+    X(JOURNAL_IDLE_CLOSE_MS, "journal.idle_close_ms", U64, "10", 1, 60000, NULL, RESTART, \
+      "Milliseconds without appends after which a closing block is written.") \
+    X(JOURNAL_DELETE_GRACE_MS, "journal.delete_grace_ms", U64, "10000", 1, 7 * CONF_DAY, NULL, RESTART, \
+      "Milliseconds between a deletion and the reuse of its space.") \
+    X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
+      "Groups that may be written again although records of theirs are damaged or lost.") \
+    X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \
+      "Memory for the rows (RocksDB): cache and write buffers together.")
+/* clang-format on */
+
+#endif

@@ -1,0 +1,291 @@
+#include "format/row.h"
+
+#include "base/rd.h"
+
+enum { ROW_VERSION = 1 };
+
+size_t row_key(uint8_t *key, enum row_table table, uint64_t a)
+{
+    key[0] = (uint8_t)table;
+    put_u64be(key + 1, a);
+    return 9;
+}
+
+size_t row_key2(uint8_t *key, enum row_table table, uint64_t a, uint64_t b)
+{
+    row_key(key, table, a);
+    put_u64be(key + 9, b);
+    return 17;
+}
+
+bool row_key_parse(const void *key, size_t bytes, uint64_t *a, uint64_t *b)
+{
+    const uint8_t *k = key;
+
+    if (bytes != 9 && bytes != 17)
+        return false;
+    *a = get_u64be(k + 1);
+    if (b)
+        *b = bytes == 17 ? get_u64be(k + 9) : 0;
+    return true;
+}
+
+static struct wr begin(uint8_t *mem)
+{
+    struct wr w = wr_of(mem, ROW_VALUE_MAX);
+
+    wr_u8(&w, ROW_VERSION);
+    return w;
+}
+
+static size_t end(const struct wr *w)
+{
+    ASSERT(wr_ok(w));
+    return wr_used(w);
+}
+
+static int open_value(struct rd *r, const void *mem, size_t bytes)
+{
+    uint8_t version;
+
+    *r = rd_of(mem, bytes);
+    version = rd_u8(r);
+    return !rd_ok(r) || version == 0 ? E_CORRUPT : version > ROW_VERSION ? E_VERSION : 0;
+}
+
+static int close_value(const struct rd *r)
+{
+    return rd_ok(r) && rd_left(r) == 0 ? 0 : E_CORRUPT;
+}
+
+size_t row_group_write(const struct row_group *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_u8(&w, v->class);
+    wr_u16le(&w, 0);
+    wr_u64le(&w, v->destaged_lsn);
+    wr_u64le(&w, v->last_entry);
+    wr_u64le(&w, v->last_hash);
+    return end(&w);
+}
+
+int row_group_read(struct row_group *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    v->class = rd_u8(&r);
+    rd_u16le(&r);
+    v->destaged_lsn = rd_u64le(&r);
+    v->last_entry = rd_u64le(&r);
+    v->last_hash = rd_u64le(&r);
+    return close_value(&r);
+}
+
+size_t row_shard_write(const struct row_shard *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_u8(&w, v->kind);
+    wr_u8(&w, v->class);
+    wr_u8(&w, 0);
+    wr_u64le(&w, v->group);
+    wr_u64le(&w, v->start);
+    wr_u64le(&w, (uint64_t)v->created);
+    return end(&w);
+}
+
+int row_shard_read(struct row_shard *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    v->kind = rd_u8(&r);
+    v->class = rd_u8(&r);
+    rd_u8(&r);
+    v->group = rd_u64le(&r);
+    v->start = rd_u64le(&r);
+    v->created = (int64_t)rd_u64le(&r);
+    return close_value(&r);
+}
+
+size_t row_segment_write(const struct row_segment *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_u8(&w, 0);
+    wr_u16le(&w, v->n_extents);
+    wr_u64le(&w, v->group);
+    wr_u64le(&w, v->first_entry);
+    wr_u64le(&w, v->last_entry);
+    wr_u64le(&w, v->data_bytes);
+    wr_u64le(&w, v->index_pos);
+    wr_u64le(&w, v->index_bytes);
+    wr_u64le(&w, v->n_batches);
+    wr_u64le(&w, (uint64_t)v->min_ts);
+    wr_u64le(&w, (uint64_t)v->max_ts);
+    wr_bytes(&w, v->identity.bytes, sizeof v->identity.bytes);
+    wr_u64le(&w, (uint64_t)v->created);
+    for (unsigned i = 0; i < v->n_extents; i++) {
+        wr_u64le(&w, v->extents[i].place);
+        wr_u32le(&w, v->extents[i].log2);
+    }
+    return end(&w);
+}
+
+int row_segment_read(struct row_segment *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+    const uint8_t *identity;
+
+    if (rc < 0)
+        return rc;
+    rd_u8(&r);
+    v->n_extents = rd_u16le(&r);
+    v->group = rd_u64le(&r);
+    v->first_entry = rd_u64le(&r);
+    v->last_entry = rd_u64le(&r);
+    v->data_bytes = rd_u64le(&r);
+    v->index_pos = rd_u64le(&r);
+    v->index_bytes = rd_u64le(&r);
+    v->n_batches = rd_u64le(&r);
+    v->min_ts = (int64_t)rd_u64le(&r);
+    v->max_ts = (int64_t)rd_u64le(&r);
+    identity = rd_bytes(&r, sizeof v->identity.bytes);
+    v->created = (int64_t)rd_u64le(&r);
+    if (!rd_ok(&r) || v->n_extents > SEG_MAX_EXTENTS)
+        return E_CORRUPT;
+    memcpy(v->identity.bytes, identity, sizeof v->identity.bytes);
+    for (unsigned i = 0; i < v->n_extents; i++) {
+        v->extents[i].place = rd_u64le(&r);
+        v->extents[i].log2 = rd_u32le(&r);
+    }
+    return close_value(&r);
+}
+
+size_t row_loss_write(const struct row_loss *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_u8(&w, v->accepted);
+    wr_u16le(&w, 0);
+    wr_u32le(&w, 0);
+    wr_u64le(&w, v->end_lsn);
+    wr_u64le(&w, v->max_offsets);
+    return end(&w);
+}
+
+int row_loss_read(struct row_loss *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    v->accepted = rd_u8(&r) != 0;
+    rd_bytes(&r, 6);
+    v->end_lsn = rd_u64le(&r);
+    v->max_offsets = rd_u64le(&r);
+    return close_value(&r);
+}
+
+size_t row_run_write(const struct row_run *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_pad(&w, 4);
+    wr_u32le(&w, v->n_sparse);
+    wr_u64le(&w, v->segment);
+    wr_u64le(&w, v->end);
+    wr_u64le(&w, v->pos);
+    wr_u64le(&w, v->bytes);
+    wr_u64le(&w, (uint64_t)v->max_ts);
+    wr_u32le(&w, v->first_sparse);
+    wr_u32le(&w, v->n_batches);
+    wr_u64le(&w, v->xxh3);
+    return end(&w);
+}
+
+int row_run_read(struct row_run *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    rd_bytes(&r, 3);
+    v->n_sparse = rd_u32le(&r);
+    v->segment = rd_u64le(&r);
+    v->end = rd_u64le(&r);
+    v->pos = rd_u64le(&r);
+    v->bytes = rd_u64le(&r);
+    v->max_ts = (int64_t)rd_u64le(&r);
+    v->first_sparse = rd_u32le(&r);
+    v->n_batches = rd_u32le(&r);
+    v->xxh3 = rd_u64le(&r);
+    return close_value(&r);
+}
+
+size_t row_producer_write(const struct row_producer *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_u8(&w, v->n);
+    wr_u16le(&w, (uint16_t)v->epoch);
+    wr_u32le(&w, 0);
+    for (unsigned i = 0; i < v->n; i++) {
+        wr_u64le(&w, v->batch[i].base);
+        wr_u64le(&w, (uint64_t)v->batch[i].time);
+        wr_u32le(&w, (uint32_t)v->batch[i].base_sequence);
+        wr_u32le(&w, (uint32_t)v->batch[i].last_sequence);
+    }
+    return end(&w);
+}
+
+int row_producer_read(struct row_producer *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    v->n = rd_u8(&r);
+    v->epoch = (int16_t)rd_u16le(&r);
+    rd_u32le(&r);
+    if (v->n > ROW_PRODUCER_BATCHES)
+        return E_CORRUPT;
+    for (unsigned i = 0; i < v->n; i++) {
+        v->batch[i].base = rd_u64le(&r);
+        v->batch[i].time = (int64_t)rd_u64le(&r);
+        v->batch[i].base_sequence = (int32_t)rd_u32le(&r);
+        v->batch[i].last_sequence = (int32_t)rd_u32le(&r);
+    }
+    return close_value(&r);
+}
+
+size_t row_u64_write(uint64_t v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_pad(&w, 8);
+    wr_u64le(&w, v);
+    return end(&w);
+}
+
+int row_u64_read(uint64_t *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    rd_bytes(&r, 7);
+    *v = rd_u64le(&r);
+    return close_value(&r);
+}

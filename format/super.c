@@ -1,0 +1,87 @@
+#include "format/super.h"
+
+#include <string.h>
+
+#include "base/rd.h"
+#include "format/sum.h"
+
+enum {
+    SUPER_MAGIC = 0x50555357, /* "WSUP" */
+    SUPER_VERSION = 1,
+    SUM_START = 16,
+    LIST_START = 128,
+    ENTRY_BYTES = 64
+};
+
+void super_write(const struct super *s, uint8_t *mem)
+{
+    struct wr w = wr_of(mem, SUPER_BYTES);
+
+    ASSERT(s->n <= SUPER_MAX_INCARNATIONS);
+    memset(mem, 0, SUPER_BYTES);
+    wr_u32le(&w, SUPER_MAGIC);
+    wr_u16le(&w, SUPER_VERSION);
+    wr_u16le(&w, 0);
+    wr_u64le(&w, 0);
+    wr_bytes(&w, s->store.bytes, sizeof s->store.bytes);
+    wr_u64le(&w, s->generation);
+    wr_u64le(&w, s->starts);
+    wr_u64le(&w, s->ckpt_lsn);
+    wr_u64le(&w, s->catalogue_start);
+    wr_u32le(&w, s->wal_extent_log2);
+    wr_u32le(&w, s->n);
+    wr_u64le(&w, (uint64_t)s->created);
+    wr_pad(&w, LIST_START);
+    for (uint32_t i = 0; i < s->n; i++) {
+        const struct super_incarnation *n = &s->list[i];
+
+        wr_u64le(&w, n->incarnation);
+        wr_u64le(&w, n->salt);
+        wr_u64le(&w, n->first_lsn);
+        wr_u64le(&w, n->end_lsn);
+        wr_u64le(&w, n->end_hash);
+        wr_u64le(&w, n->place);
+        wr_pad(&w, ENTRY_BYTES);
+    }
+    ASSERT(wr_ok(&w));
+    w = wr_of(mem + 8, 8);
+    wr_u64le(&w, sum_xxh3(mem + SUM_START, SUPER_BYTES - SUM_START, 0));
+}
+
+int super_read(struct super *s, const uint8_t *mem)
+{
+    struct rd r = rd_of(mem, SUPER_BYTES);
+    uint32_t magic = rd_u32le(&r);
+    uint16_t version = rd_u16le(&r);
+
+    rd_u16le(&r);
+    if (magic != SUPER_MAGIC ||
+        rd_u64le(&r) != sum_xxh3(mem + SUM_START, SUPER_BYTES - SUM_START, 0))
+        return E_CORRUPT;
+    if (version != SUPER_VERSION)
+        return version > SUPER_VERSION ? E_VERSION : E_CORRUPT;
+    memcpy(s->store.bytes, rd_bytes(&r, sizeof s->store.bytes), sizeof s->store.bytes);
+    s->generation = rd_u64le(&r);
+    s->starts = rd_u64le(&r);
+    s->ckpt_lsn = rd_u64le(&r);
+    s->catalogue_start = rd_u64le(&r);
+    s->wal_extent_log2 = rd_u32le(&r);
+    s->n = rd_u32le(&r);
+    s->created = (int64_t)rd_u64le(&r);
+    if (s->n > SUPER_MAX_INCARNATIONS || s->wal_extent_log2 < UNIT_LOG2 ||
+        s->wal_extent_log2 > EXTENT_MAX_LOG2)
+        return E_CORRUPT;
+    rd_bytes(&r, LIST_START - 80);
+    for (uint32_t i = 0; i < s->n; i++) {
+        struct super_incarnation *n = &s->list[i];
+
+        n->incarnation = rd_u64le(&r);
+        n->salt = rd_u64le(&r);
+        n->first_lsn = rd_u64le(&r);
+        n->end_lsn = rd_u64le(&r);
+        n->end_hash = rd_u64le(&r);
+        n->place = rd_u64le(&r);
+        rd_bytes(&r, ENTRY_BYTES - 48);
+    }
+    return rd_ok(&r) ? 0 : E_CORRUPT;
+}

@@ -1,0 +1,7 @@
+#include "gateways/kafka/schema.h"
+
+#include "gateways/kafka/schema_data.h"
+#include "gateways/kafka/schema_topics.h"
+
+KAFKA_DATA_MESSAGES(KAFKA_ROWS)
+KAFKA_TOPICS_MESSAGES(KAFKA_ROWS)

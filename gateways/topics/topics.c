@@ -1,0 +1,863 @@
+#include "gateways/topics/topics.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/hash.h"
+#include "base/logger.h"
+#include "base/rd.h"
+#include "base/rng.h"
+#include "base/strmap.h"
+#include "journal/journal.h"
+
+/* Rows, all integers little-endian:
+ *
+ *   key 'T' + topic id (16 bytes)
+ *     u8 version (1)   u8 name_bytes   name   i64 created (ms since 1970)
+ *     u32 n_partitions, then the shard of each as u64, partition 0 first
+ *     u16 n_settings, then each: u8 name_bytes   name   u16 value_bytes   value
+ *
+ *   key 'I' + name     u8 version (1)   u64 shard: internal state of that name
+ *   key 'S' + "id"     u8 version (1)   16 bytes: the store's id
+ *
+ * A change of a topic puts its row anew; a deletion removes it. Rows and shards change in one update of the journal. */
+enum { ROW_VERSION = 1, ROW_HEAD_BYTES = 2 + 8 + 4 + 2, SHARD_FIRST = 16 };
+enum { SETTING_NAME_MAX = 255, SETTING_VALUE_MAX = 65535, ROW_MAX = 1 << 20 };
+
+struct topics {
+    struct topics_env env;
+    pthread_rwlock_t lock;
+    struct strmap by_name; /* under lock */
+    struct strmap by_id;   /* under lock; the map's reference is by_name's */
+    struct strmap busy;    /* home: name -> the change under way, others queued behind it */
+    struct strmap internal;
+    uint64_t next_shard; /* home */
+    struct rng rng;      /* home */
+    uint8_t store_id[TOPIC_ID_BYTES];
+    bool has_store_id;
+    void (*on_delete)(void *ctx, const struct topic *t); /* home */
+    void *on_delete_ctx;
+    struct topics_start *start;
+    struct work load;
+    struct jrn_update id_update;
+    int load_rc;
+};
+
+bool topic_name_ok(const char *name, size_t bytes)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+    if (bytes < 1 || bytes > TOPIC_NAME_MAX || (bytes <= 2 && !memcmp(name, "..", bytes)))
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        if (!name[i] || !strchr(allowed, name[i]))
+            return false;
+    return true;
+}
+
+/* --- a topic --- */
+
+static struct topic *topic_new(const char *name, size_t name_bytes, uint32_t n_partitions)
+{
+    struct topic *t = mem_new(sizeof *t);
+
+    atomic_init(&t->refs, 1);
+    memcpy(t->name, name, name_bytes);
+    t->name_bytes = (unsigned)name_bytes;
+    t->n_partitions = n_partitions;
+    t->partitions = mem_new(n_partitions * sizeof *t->partitions);
+    return t;
+}
+
+struct topic *topic_ref(struct topic *t)
+{
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+    return t;
+}
+
+void topic_unref(struct topic *t)
+{
+    if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (uint32_t i = 0; i < t->n_partitions; i++)
+        if (topic_shard(t, i))
+            shard_unref(topic_shard(t, i));
+    for (unsigned i = 0; i < t->n_settings; i++) {
+        free(t->settings[i].name);
+        free(t->settings[i].value);
+    }
+    free(t->settings);
+    free(t->partitions);
+    free(t);
+}
+
+const char *topic_setting(const struct topic *t, const char *name)
+{
+    for (unsigned i = 0; i < t->n_settings; i++)
+        if (!strcmp(t->settings[i].name, name))
+            return t->settings[i].value;
+    return NULL;
+}
+
+static void copy_settings(struct topic *t, const struct topic_setting *from, unsigned n)
+{
+    t->settings = mem_new((n + 1) * sizeof *t->settings);
+    t->n_settings = n;
+    for (unsigned i = 0; i < n; i++)
+        t->settings[i] =
+            (struct topic_setting){ .name = mem_str(from[i].name), .value = mem_str(from[i].value) };
+}
+
+/* --- rows --- */
+
+static size_t row_bytes(const struct topic *t)
+{
+    size_t n = ROW_HEAD_BYTES + t->name_bytes + (size_t)t->n_partitions * 8;
+
+    for (unsigned i = 0; i < t->n_settings; i++)
+        n += 3 + strlen(t->settings[i].name) + strlen(t->settings[i].value);
+    return n;
+}
+
+static void row_write(struct wr *w, const struct topic *t)
+{
+    wr_u8(w, ROW_VERSION);
+    wr_u8(w, (uint8_t)t->name_bytes);
+    wr_bytes(w, t->name, t->name_bytes);
+    wr_u64le(w, (uint64_t)t->created_ms);
+    wr_u32le(w, t->n_partitions);
+    for (uint32_t i = 0; i < t->n_partitions; i++)
+        wr_u64le(w, t->partitions[i].shard);
+    wr_u16le(w, (uint16_t)t->n_settings);
+    for (unsigned i = 0; i < t->n_settings; i++) {
+        const struct topic_setting *s = &t->settings[i];
+
+        wr_u8(w, (uint8_t)strlen(s->name));
+        wr_bytes(w, s->name, strlen(s->name));
+        wr_u16le(w, (uint16_t)strlen(s->value));
+        wr_bytes(w, s->value, strlen(s->value));
+    }
+}
+
+static char *row_text(struct rd *r, size_t bytes)
+{
+    const uint8_t *p = rd_bytes(r, bytes);
+    char *text = mem_new(bytes + 1);
+
+    if (p)
+        memcpy(text, p, bytes);
+    return text;
+}
+
+static void row_read_settings(struct rd *r, struct topic *t)
+{
+    unsigned n = rd_u16le(r);
+
+    if (!rd_ok(r) || n > TOPIC_SETTINGS_MAX) {
+        r->bad = true;
+        return;
+    }
+    t->settings = mem_new((n + 1) * sizeof *t->settings);
+    for (unsigned i = 0; i < n && rd_ok(r); i++) {
+        t->settings[i].name = row_text(r, rd_u8(r));
+        t->settings[i].value = row_text(r, rd_u16le(r));
+        t->n_settings++;
+    }
+}
+
+/* NULL: the row makes no sense. */
+static struct topic *row_read(const uint8_t *id, const void *value, size_t bytes)
+{
+    struct rd r = rd_of(value, bytes);
+    uint8_t version = rd_u8(&r);
+    size_t name_bytes = rd_u8(&r);
+    const char *name = (const char *)rd_bytes(&r, name_bytes);
+    int64_t created_ms = (int64_t)rd_u64le(&r);
+    uint32_t n = rd_u32le(&r);
+    struct topic *t;
+
+    if (!rd_ok(&r) || version != ROW_VERSION || !topic_name_ok(name, name_bytes) || !n ||
+        n > rd_left(&r) / 8)
+        return NULL;
+    t = topic_new(name, name_bytes, n);
+    memcpy(t->id, id, TOPIC_ID_BYTES);
+    t->created_ms = created_ms;
+    for (uint32_t i = 0; i < n; i++)
+        t->partitions[i].shard = rd_u64le(&r);
+    row_read_settings(&r, t);
+    if (rd_ok(&r) && !rd_left(&r))
+        return t;
+    topic_unref(t);
+    return NULL;
+}
+
+/* --- the map --- */
+
+static void map_put(struct topics *ts, struct topic *t)
+{
+    struct topic *old;
+
+    pthread_rwlock_wrlock(&ts->lock);
+    old = strmap_put(&ts->by_name, t->name, t->name_bytes, t);
+    strmap_put(&ts->by_id, (const char *)t->id, TOPIC_ID_BYTES, t);
+    pthread_rwlock_unlock(&ts->lock);
+    topic_unref(old);
+}
+
+static void map_take(struct topics *ts, struct topic *t)
+{
+    pthread_rwlock_wrlock(&ts->lock);
+    strmap_take(&ts->by_name, t->name, t->name_bytes);
+    strmap_take(&ts->by_id, (const char *)t->id, TOPIC_ID_BYTES);
+    pthread_rwlock_unlock(&ts->lock);
+    topic_unref(t);
+}
+
+static struct topic *map_get(struct topics *ts, struct strmap *m, const void *key, size_t bytes)
+{
+    struct topic *t;
+
+    pthread_rwlock_rdlock(&ts->lock);
+    t = strmap_get(m, key, bytes);
+    if (t)
+        topic_ref(t);
+    pthread_rwlock_unlock(&ts->lock);
+    return t;
+}
+
+struct topic *topics_find(struct topics *ts, const char *name, size_t bytes)
+{
+    return map_get(ts, &ts->by_name, name, bytes);
+}
+
+struct topic *topics_find_id(struct topics *ts, const uint8_t *id)
+{
+    return map_get(ts, &ts->by_id, id, TOPIC_ID_BYTES);
+}
+
+static int by_name_order(const void *a, const void *b)
+{
+    const struct topic *const *x = a, *const *y = b;
+
+    return strcmp((*x)->name, (*y)->name);
+}
+
+struct topic **topics_list(struct topics *ts, size_t *n)
+{
+    struct topic **all;
+    uint64_t pos = 0;
+    void *value;
+    size_t i = 0;
+
+    pthread_rwlock_rdlock(&ts->lock);
+    all = mem_new((ts->by_name.count + 1) * sizeof *all);
+    while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
+        all[i++] = topic_ref(value);
+    pthread_rwlock_unlock(&ts->lock);
+    qsort(all, i, sizeof *all, by_name_order);
+    *n = i;
+    return all;
+}
+
+/* --- handles --- */
+
+struct opening {
+    struct shard_open open;
+    struct topic_open *asked;
+};
+
+static void shard_opened(struct shard_open *s)
+{
+    struct opening *op = (struct opening *)s;
+    struct topic_open *o = op->asked;
+    struct topic *t = o->topic;
+    struct shard *expected = NULL;
+
+    o->rc = s->rc;
+    if (s->rc == 0) {
+        /* Two may open at once: the first stays. */
+        if (!atomic_compare_exchange_strong(&t->partitions[o->partition].handle, &expected,
+                                            s->shard))
+            shard_unref(s->shard);
+        o->shard = topic_shard(t, o->partition);
+    }
+    free(op);
+    o->fn(o);
+    topic_unref(t);
+}
+
+void topic_open(struct topics *ts, struct topic_open *o)
+{
+    struct opening *op = mem_new(sizeof *op);
+
+    ASSERT(o->partition < o->topic->n_partitions);
+    topic_ref(o->topic);
+    op->asked = o;
+    op->open.fn = shard_opened;
+    op->open.loop = o->loop;
+    shard_open(ts->env.journal, o->topic->partitions[o->partition].shard, &op->open);
+}
+
+/* --- changes: one under way per name, on the home loop --- */
+
+/* What a change needs while its update is under way. */
+struct update {
+    struct jrn_update jrn;
+    struct topics_change *change;
+    struct topic *topic; /* the new one; for a deletion the old one */
+};
+
+static void change_answer(struct task *task)
+{
+    struct topics_change *c = (struct topics_change *)task;
+
+    c->fn(c);
+}
+
+static void change_done(struct topics_change *c, int rc)
+{
+    struct topics *ts = c->topics;
+    struct topics_change *next = c->next;
+
+    strmap_take(&ts->busy, c->name, c->name_bytes);
+    c->rc = rc;
+    c->task.run = change_answer;
+    loop_post(c->loop, &c->task);
+    /* The next of this name takes the place with what is queued behind it. */
+    if (next) {
+        strmap_put(&ts->busy, next->name, next->name_bytes, next);
+        next->run(next);
+    }
+}
+
+static void change_home(struct task *task)
+{
+    struct topics_change *c = (struct topics_change *)task;
+    struct topics_change *first;
+
+    ASSERT_HOME(c->topics->env.home);
+    first = strmap_get(&c->topics->busy, c->name, c->name_bytes);
+    if (!first) {
+        strmap_put(&c->topics->busy, c->name, c->name_bytes, c);
+        c->run(c);
+        return;
+    }
+    while (first->next)
+        first = first->next;
+    first->next = c;
+}
+
+static void change_post(struct topics *ts, struct topics_change *c,
+                        void (*run)(struct topics_change *c))
+{
+    c->topics = ts;
+    c->next = NULL;
+    c->topic = NULL;
+    c->run = run;
+    c->task.run = change_home;
+    loop_post(ts->env.home, &c->task);
+}
+
+static void topic_key(uint8_t *key, const struct topic *t)
+{
+    key[0] = 'T';
+    memcpy(key + 1, t->id, TOPIC_ID_BYTES);
+}
+
+/* Writes t's row, and creates its shards from the from'th on, as one update. */
+static void update_topic(struct topics_change *c, struct topic *t, uint32_t from,
+                         void (*fn)(struct jrn_update *u))
+{
+    struct topics *ts = c->topics;
+    struct update *u = mem_new(sizeof *u);
+    struct jrn_change *changes = mem_new((t->n_partitions - from + 1) * sizeof *changes);
+    size_t bytes = row_bytes(t);
+    uint8_t *row = mem_new(bytes);
+    struct wr w = wr_of(row, bytes);
+    uint8_t key[1 + TOPIC_ID_BYTES];
+    unsigned n = 0;
+
+    for (uint32_t i = from; i < t->n_partitions; i++)
+        changes[n++] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
+                                            .shard = t->partitions[i].shard,
+                                            .kind = SHARD_SEGMENT,
+                                            .class = SHARD_CLASS_DATA };
+    topic_key(key, t);
+    row_write(&w, t);
+    ASSERT(wr_ok(&w) && wr_used(&w) == bytes);
+    changes[n++] = (struct jrn_change){ .op = JRN_ROW_PUT,
+                                        .key = key,
+                                        .key_bytes = sizeof key,
+                                        .value = row,
+                                        .value_bytes = (uint32_t)bytes };
+    u->change = c;
+    u->topic = t;
+    u->jrn.fn = fn;
+    u->jrn.loop = ts->env.home;
+    journal_update(ts->env.journal, changes, n, &u->jrn);
+    free(row);
+    free(changes);
+}
+
+/* A new or grown topic is there. */
+static void topic_written(struct jrn_update *j)
+{
+    struct update *u = (struct update *)j;
+    struct topics_change *c = u->change;
+    struct topic *t = u->topic;
+    int rc = j->rc;
+
+    free(u);
+    if (rc < 0) {
+        topic_unref(t);
+        change_done(c, rc);
+        return;
+    }
+    c->topic = topic_ref(t);
+    map_put(c->topics, t);
+    change_done(c, 0);
+}
+
+/* Names that differ only in '.' and '_' would share a metric's name. */
+static bool names_collide(const struct topic *t, const char *name, size_t bytes)
+{
+    if (t->name_bytes != bytes || !memcmp(t->name, name, bytes))
+        return false;
+    for (size_t i = 0; i < bytes; i++) {
+        char a = t->name[i] == '.' ? '_' : t->name[i];
+        char b = name[i] == '.' ? '_' : name[i];
+
+        if (a != b)
+            return false;
+    }
+    return true;
+}
+
+static void warn_of_collision(struct topics *ts, const char *name, size_t bytes)
+{
+    uint64_t pos = 0;
+    void *value;
+
+    if (!memchr(name, '.', bytes) && !memchr(name, '_', bytes))
+        return;
+    pthread_rwlock_rdlock(&ts->lock);
+    while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
+        if (names_collide(value, name, bytes))
+            LOG_WARN("topic.name_collides", F_STR("with", ((struct topic *)value)->name));
+    pthread_rwlock_unlock(&ts->lock);
+}
+
+static void new_id(struct topics *ts, uint8_t *id)
+{
+    struct topic *t;
+    bool taken;
+
+    do {
+        struct wr w = wr_of(id, TOPIC_ID_BYTES);
+
+        wr_u64le(&w, rng_u64(&ts->rng));
+        wr_u64le(&w, rng_u64(&ts->rng));
+        id[6] = (uint8_t)((id[6] & 0x0f) | 0x40); /* a random UUID, RFC 9562 version 4 */
+        id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+        t = topics_find_id(ts, id);
+        taken = t != NULL;
+        topic_unref(t);
+    } while (taken);
+}
+
+static int create_check(const struct topics_change *c)
+{
+    if (!topic_name_ok(c->name, c->name_bytes) || !c->n_partitions)
+        return E_INVALID;
+    if (c->n_partitions > TOPIC_PARTITIONS_MAX || c->n_settings > TOPIC_SETTINGS_MAX)
+        return E_TOOBIG;
+    for (unsigned i = 0; i < c->n_settings; i++)
+        if (strlen(c->settings[i].name) > SETTING_NAME_MAX ||
+            strlen(c->settings[i].value) > SETTING_VALUE_MAX)
+            return E_TOOBIG;
+    return 0;
+}
+
+static void run_create(struct topics_change *c)
+{
+    struct topics *ts = c->topics;
+    struct topic *t;
+    int rc = create_check(c);
+
+    if (rc < 0) {
+        change_done(c, rc);
+        return;
+    }
+    c->topic = topics_find(ts, c->name, c->name_bytes);
+    if (c->topic) {
+        change_done(c, E_EXISTS);
+        return;
+    }
+    t = topic_new(c->name, c->name_bytes, c->n_partitions);
+    new_id(ts, t->id);
+    t->created_ms = loop_wall_ms(ts->env.home);
+    copy_settings(t, c->settings, c->n_settings);
+    if (row_bytes(t) > ROW_MAX) {
+        topic_unref(t);
+        change_done(c, E_TOOBIG);
+        return;
+    }
+    /* Ids are never used twice, not even those of a creation that fails. */
+    for (uint32_t i = 0; i < t->n_partitions; i++)
+        t->partitions[i].shard = ts->next_shard++;
+    warn_of_collision(ts, t->name, t->name_bytes);
+    update_topic(c, t, 0, topic_written);
+}
+
+void topics_create(struct topics *ts, struct topics_change *c)
+{
+    change_post(ts, c, run_create);
+}
+
+static struct topic *topic_grown(const struct topic *old, uint32_t n)
+{
+    struct topic *t = topic_new(old->name, old->name_bytes, n);
+
+    memcpy(t->id, old->id, TOPIC_ID_BYTES);
+    t->created_ms = old->created_ms;
+    copy_settings(t, old->settings, old->n_settings);
+    for (uint32_t i = 0; i < old->n_partitions; i++) {
+        struct shard *s = topic_shard((struct topic *)old, i);
+
+        t->partitions[i].shard = old->partitions[i].shard;
+        if (s)
+            atomic_store(&t->partitions[i].handle, shard_ref(s));
+    }
+    return t;
+}
+
+static void run_grow(struct topics_change *c)
+{
+    struct topics *ts = c->topics;
+    struct topic *old = topics_find(ts, c->name, c->name_bytes);
+    struct topic *t;
+    uint32_t from;
+
+    if (!old || c->n_partitions <= old->n_partitions || c->n_partitions > TOPIC_PARTITIONS_MAX) {
+        int rc = !old                                       ? E_NOTFOUND
+                 : c->n_partitions > TOPIC_PARTITIONS_MAX ? E_TOOBIG
+                                                            : E_INVALID;
+
+        topic_unref(old);
+        change_done(c, rc);
+        return;
+    }
+    from = old->n_partitions;
+    t = topic_grown(old, c->n_partitions);
+    topic_unref(old);
+    for (uint32_t i = from; i < t->n_partitions; i++)
+        t->partitions[i].shard = ts->next_shard++;
+    update_topic(c, t, from, topic_written);
+}
+
+void topics_grow(struct topics *ts, struct topics_change *c)
+{
+    change_post(ts, c, run_grow);
+}
+
+static void topic_deleted(struct jrn_update *j)
+{
+    struct update *u = (struct update *)j;
+    struct topics_change *c = u->change;
+    struct topics *ts = c->topics;
+    struct topic *t = u->topic;
+    int rc = j->rc;
+
+    free(u);
+    if (rc == 0) {
+        map_take(ts, t);
+        if (ts->on_delete)
+            ts->on_delete(ts->on_delete_ctx, t);
+    }
+    topic_unref(t);
+    change_done(c, rc);
+}
+
+static void run_delete(struct topics_change *c)
+{
+    struct topics *ts = c->topics;
+    struct topic *t = topics_find(ts, c->name, c->name_bytes);
+    uint8_t key[1 + TOPIC_ID_BYTES];
+    struct jrn_change *changes;
+    struct update *u;
+    unsigned n = 0;
+
+    if (!t) {
+        change_done(c, E_NOTFOUND);
+        return;
+    }
+    changes = mem_new((t->n_partitions + 1) * sizeof *changes);
+    for (uint32_t i = 0; i < t->n_partitions; i++)
+        changes[n++] =
+            (struct jrn_change){ .op = JRN_SHARD_DELETE, .shard = t->partitions[i].shard };
+    topic_key(key, t);
+    changes[n++] =
+        (struct jrn_change){ .op = JRN_ROW_DELETE, .key = key, .key_bytes = sizeof key };
+    u = mem_new(sizeof *u);
+    u->change = c;
+    u->topic = t;
+    u->jrn.fn = topic_deleted;
+    u->jrn.loop = ts->env.home;
+    journal_update(ts->env.journal, changes, n, &u->jrn);
+    free(changes);
+}
+
+void topics_delete(struct topics *ts, struct topics_change *c)
+{
+    change_post(ts, c, run_delete);
+}
+
+void topics_on_delete(struct topics *ts, void (*fn)(void *ctx, const struct topic *t), void *ctx)
+{
+    ts->on_delete = fn;
+    ts->on_delete_ctx = ctx;
+}
+
+/* --- internal shards --- */
+
+struct internal {
+    uint64_t shard;
+};
+
+static void internal_answer(struct task *task)
+{
+    struct topics_internal *q = (struct topics_internal *)task;
+
+    q->fn(q);
+}
+
+static void internal_put(struct topics *ts, const char *name, size_t bytes, uint64_t shard)
+{
+    struct internal *in = mem_new(sizeof *in);
+
+    in->shard = shard;
+    free(strmap_put(&ts->internal, name, bytes, in));
+}
+
+struct internal_update {
+    struct jrn_update jrn;
+    struct topics_internal *asked;
+};
+
+static void internal_made(struct jrn_update *j)
+{
+    struct internal_update *u = (struct internal_update *)j;
+    struct topics_internal *q = u->asked;
+
+    q->rc = j->rc;
+    free(u);
+    if (q->rc == 0)
+        internal_put(q->topics, q->name, strlen(q->name), q->shard);
+    q->task.run = internal_answer;
+    loop_post(q->loop, &q->task);
+}
+
+static void internal_make(struct topics_internal *q)
+{
+    struct topics *ts = q->topics;
+    struct internal_update *u = mem_new(sizeof *u);
+    size_t name_bytes = strlen(q->name);
+    uint8_t key[1 + TOPIC_NAME_MAX], value[9];
+    struct wr w = wr_of(value, sizeof value);
+    struct jrn_change changes[2] = { 0 };
+
+    q->shard = ts->next_shard++;
+    ASSERT(name_bytes >= 1 && name_bytes <= TOPIC_NAME_MAX);
+    key[0] = 'I';
+    memcpy(key + 1, q->name, name_bytes);
+    wr_u8(&w, ROW_VERSION);
+    wr_u64le(&w, q->shard);
+    changes[0] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
+                                      .shard = q->shard,
+                                      .kind = SHARD_SEGMENT,
+                                      .class = SHARD_CLASS_INTERNAL };
+    changes[1] = (struct jrn_change){ .op = JRN_ROW_PUT,
+                                      .key = key,
+                                      .key_bytes = (uint32_t)(1 + name_bytes),
+                                      .value = value,
+                                      .value_bytes = sizeof value };
+    u->asked = q;
+    u->jrn.fn = internal_made;
+    u->jrn.loop = ts->env.home;
+    journal_update(ts->env.journal, changes, 2, &u->jrn);
+}
+
+static void internal_home(struct task *task)
+{
+    struct topics_internal *q = (struct topics_internal *)task;
+    struct internal *in = strmap_get(&q->topics->internal, q->name, strlen(q->name));
+
+    if (!in) {
+        internal_make(q);
+        return;
+    }
+    q->rc = 0;
+    q->shard = in->shard;
+    q->task.run = internal_answer;
+    loop_post(q->loop, &q->task);
+}
+
+void topics_internal_shard(struct topics *ts, struct topics_internal *q)
+{
+    q->topics = ts;
+    q->task.run = internal_home;
+    loop_post(ts->env.home, &q->task);
+}
+
+/* --- start --- */
+
+static int load_topic(struct topics *ts, const uint8_t *key, size_t key_bytes, const void *value,
+                      size_t value_bytes)
+{
+    struct topic *t =
+        key_bytes == 1 + TOPIC_ID_BYTES ? row_read(key + 1, value, value_bytes) : NULL;
+
+    if (!t)
+        return err_set(&ts->start->err, E_CORRUPT, "a topic's row cannot be read");
+    map_put(ts, t);
+    return 0;
+}
+
+static int load_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                    size_t value_bytes)
+{
+    struct topics *ts = ctx;
+    const uint8_t *k = key;
+    struct rd r = rd_of(value, value_bytes);
+    uint8_t version = rd_u8(&r);
+    const uint8_t *id;
+
+    if (version != ROW_VERSION)
+        return err_set(&ts->start->err, version ? E_VERSION : E_CORRUPT,
+                       "a row of version %u: written by a newer server", version);
+    if (k[0] == 'T')
+        return load_topic(ts, k, key_bytes, value, value_bytes);
+    if (k[0] == 'I') {
+        uint64_t shard = rd_u64le(&r);
+
+        if (!rd_ok(&r) || key_bytes < 2)
+            return err_set(&ts->start->err, E_CORRUPT, "an internal shard's row cannot be read");
+        internal_put(ts, (const char *)k + 1, key_bytes - 1, shard);
+        return 0;
+    }
+    id = rd_bytes(&r, TOPIC_ID_BYTES);
+    if (!id)
+        return err_set(&ts->start->err, E_CORRUPT, "the store's id cannot be read");
+    memcpy(ts->store_id, id, TOPIC_ID_BYTES);
+    ts->has_store_id = true;
+    return 0;
+}
+
+static void load_run(struct work *w)
+{
+    struct topics *ts = (struct topics *)((char *)w - offsetof(struct topics, load));
+    static const char owners[] = "TIS";
+
+    ts->load_rc = 0;
+    for (const char *o = owners; *o && ts->load_rc == 0; o++)
+        ts->load_rc = journal_rows_scan(ts->env.journal, o, 1, load_row, ts);
+}
+
+static void start_answer(struct task *task)
+{
+    struct topics_start *s = (struct topics_start *)task;
+
+    s->fn(s);
+}
+
+static void start_done(struct topics *ts, int rc)
+{
+    struct topics_start *s = ts->start;
+
+    ts->start = NULL;
+    s->rc = rc;
+    if (rc < 0 && !s->err.text[0])
+        err_set(&s->err, rc, "topics cannot be read: %s", err_text(rc));
+    s->task.run = start_answer;
+    loop_post(s->loop, &s->task);
+}
+
+static void store_id_made(struct jrn_update *u)
+{
+    struct topics *ts = (struct topics *)((char *)u - offsetof(struct topics, id_update));
+
+    start_done(ts, u->rc);
+}
+
+static void make_store_id(struct topics *ts)
+{
+    uint8_t value[1 + TOPIC_ID_BYTES] = { ROW_VERSION };
+    struct jrn_change change = { .op = JRN_ROW_PUT,
+                                 .key = "Sid",
+                                 .key_bytes = 3,
+                                 .value = value,
+                                 .value_bytes = sizeof value };
+
+    new_id(ts, ts->store_id);
+    memcpy(value + 1, ts->store_id, TOPIC_ID_BYTES);
+    ts->id_update.fn = store_id_made;
+    ts->id_update.loop = ts->env.home;
+    journal_update(ts->env.journal, &change, 1, &ts->id_update);
+}
+
+static void load_done(struct work *w)
+{
+    struct topics *ts = (struct topics *)((char *)w - offsetof(struct topics, load));
+    uint64_t max = journal_max_shard(ts->env.journal);
+
+    ts->next_shard = max < SHARD_FIRST ? SHARD_FIRST : max + 1;
+    if (ts->load_rc < 0 || ts->has_store_id)
+        start_done(ts, ts->load_rc);
+    else
+        make_store_id(ts);
+}
+
+void topics_start(struct topics *ts, struct topics_start *done)
+{
+    ts->start = done;
+    ts->load = (struct work){ .run = load_run, .done = load_done, .loop = ts->env.home };
+    pool_submit(ts->env.pool, &ts->load);
+}
+
+const uint8_t *topics_store_id(const struct topics *ts)
+{
+    return ts->store_id;
+}
+
+struct topics *topics_new(const struct topics_env *env)
+{
+    struct topics *ts = mem_new(sizeof *ts);
+
+    ts->env = *env;
+    pthread_rwlock_init(&ts->lock, NULL);
+    rng_seed(&ts->rng, env->seed ^ hash_mix(journal_start(env->journal)));
+    return ts;
+}
+
+void topics_free(struct topics *ts)
+{
+    uint64_t pos = 0;
+    void *value;
+
+    if (!ts)
+        return;
+    ASSERT(!ts->busy.count);
+    while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
+        topic_unref(value);
+    pos = 0;
+    while (strmap_next(&ts->internal, &pos, NULL, NULL, &value))
+        free(value);
+    strmap_free(&ts->by_name);
+    strmap_free(&ts->by_id);
+    strmap_free(&ts->busy);
+    strmap_free(&ts->internal);
+    pthread_rwlock_destroy(&ts->lock);
+    free(ts);
+}

@@ -1,0 +1,174 @@
+/* What the journal's modules share: the journal itself, groups, shards and appends in flight.
+ *
+ * Homes: a group and its shards are touched on the group's loop; "keeper" is loops[0], where the device's catalogue, destage,
+ * checkpoint and space are looked after; "committer" is the commit loop. Fields say who may touch them. */
+#ifndef WEIR_JOURNAL_CORE_H
+#define WEIR_JOURNAL_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+#include "format/super.h"
+#include "journal/cache.h"
+#include "journal/index.h"
+#include "journal/io/rows.h"
+#include "journal/journal.h"
+#include "journal/producer.h"
+#include "journal/segment.h"
+#include "journal/slab.h"
+#include "journal/wal.h"
+
+enum {
+    GROUP_CATALOGUE = 0, /* holds SHARD_CATALOGUE alone */
+    GROUP_INTERNAL = 1,  /* class INTERNAL */
+    GROUP_DATA = 2,      /* and up: class DATA, one per loop of the store's first start or more */
+    SHARD_CATALOGUE = 1,
+    SHARD_FIRST_USER = 16,
+    LSN_FIRST = PAGE_BYTES
+};
+
+/* A batch on its way: made by shard_append, ends when its done has been posted. */
+struct append {
+    struct task task;
+    struct append *next;
+    struct shard *shard; /* a reference */
+    struct buf *batch;   /* a reference; NULL: a barrier, which is answered after all before it */
+    uint32_t at, bytes;
+    enum ack ack;
+    struct append_done *done; /* NULL once answered */
+    uint64_t base_offset;
+    uint32_t n_offsets;
+    int64_t max_ts;
+    uint64_t lsn; /* committer: of its first byte */
+    bool duplicate;
+};
+
+/* What one block made durable (or not) for one group. */
+struct commit_result {
+    struct task task;
+    struct jrn_group *group;
+    struct buf *block; /* a reference */
+    uint64_t lsn;      /* of the block */
+    struct append *first; /* in the order of the frame, barriers last */
+    int64_t append_time;
+    int rc;
+};
+
+struct group_loss {
+    uint64_t lsn, end_lsn, max_offsets;
+    bool accepted, recorded;
+};
+
+struct jrn_group {
+    struct journal *j;
+    uint64_t id;
+    enum shard_class class;
+    struct loop *loop;
+    uint64_t epoch;
+    /* committer */
+    uint64_t last_entry, last_hash, durable_entry;
+    bool restart; /* the next frame begins a new chain */
+    struct append *in_block, **in_block_end;
+    uint32_t n_in_block;
+    uint64_t bytes_in_block;
+    /* home */
+    struct append *staged, **staged_end;
+    struct append *held, **held_end; /* waiting for space, before any check */
+    struct task flush;
+    bool flush_posted;
+    struct cache cache;
+    struct shard *dirty; /* shards with changes that rows do not have yet, or with entries in the index */
+    struct group_loss *losses;
+    unsigned n_losses;
+    atomic_bool read_only; /* written home, read by any */
+    /* keeper */
+    uint64_t destaged_lsn, destaged_entry, destaged_hash;
+};
+
+struct shard {
+    struct journal *j;
+    struct jrn_group *group;
+    uint64_t id;
+    enum shard_kind kind;
+    int64_t created;
+    atomic_uint refs; /* the table holds one */
+    atomic_ullong start, end;
+    atomic_bool deleted;
+    /* home */
+    uint64_t next; /* the offset that the next batch gets */
+    struct index index;
+    struct producers producers;
+    struct shard_wait *waits;
+    struct shard *dirty_next;
+    bool dirty;
+    uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+};
+
+enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
+
+/* Work that changes rows: one at a time, in order. Keeper. */
+struct rows_work {
+    struct work work;
+    struct rows_work *next;
+    void (*run)(struct rows_work *w); /* pool thread */
+    void (*done)(struct rows_work *w); /* keeper */
+    struct journal *j;
+    int rc;
+};
+
+struct committer;
+struct catalogue;
+struct destage;
+
+struct journal {
+    struct journal_env env;
+    struct journal_conf conf;
+    struct loop *keeper;
+    struct dev *dev;
+    struct rows *rows;
+    struct dev_file *super_file;
+    struct super super; /* keeper */
+    uint32_t wal_log2;
+    uint64_t start_no;
+    struct slabs slabs;
+    struct wal wal;
+    struct segments segments;
+    struct rng rng; /* keeper */
+    struct jrn_group **groups; /* fixed after open */
+    unsigned n_groups;
+    pthread_mutex_t shards_lock;
+    struct hash shards; /* loaded ones, under shards_lock */
+    struct committer *committer;
+    struct catalogue *catalogue;
+    struct destage *destage;
+    atomic_ullong backlog;
+    atomic_ullong max_shard;
+    atomic_bool failed;   /* a write or flush failed: nothing more is acked */
+    atomic_bool closing;
+    atomic_int space;     /* enum space_state; written by the keeper */
+    /* keeper */
+    struct rows_work *rows_first, **rows_end;
+    bool rows_running;
+    bool growing;
+    bool grow_refused;
+    uint64_t segment_serial;
+    unsigned n_deleting; /* dead segments whose grace runs */
+    unsigned keeper_busy; /* things that journal_close waits for */
+    struct journal_close *close;
+    struct loop_timer close_timer;
+};
+
+/* --- journal.c --- */
+struct jrn_group *journal_group(struct journal *j, uint64_t id);
+/* Marks the device as failed (once, with an ERROR line). Any thread. */
+void journal_fail(struct journal *j, const char *what, int rc);
+/* Queues work on rows. Keeper. */
+void journal_rows_do(struct journal *j, struct rows_work *w);
+/* Looks at free space again; grows, holds or refuses. Keeper. */
+void journal_space_check(struct journal *j);
+/* Posts a freshly allocated task that runs fn(j, arg) on the keeper. Any thread. */
+void journal_on_keeper(struct journal *j, void (*fn)(struct journal *j, void *arg), void *arg);
+
+#endif

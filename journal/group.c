@@ -1,0 +1,188 @@
+#include "journal/group.h"
+
+#include <stdlib.h>
+
+#include "base/logger.h"
+#include "journal/committer.h"
+#include "journal/shard.h"
+
+static void flush_run(struct task *t)
+{
+    struct jrn_group *g = (struct jrn_group *)((char *)t - offsetof(struct jrn_group, flush));
+    struct append *first = g->staged, **end = g->staged_end;
+
+    g->flush_posted = false;
+    if (!first)
+        return;
+    g->staged = NULL;
+    g->staged_end = &g->staged;
+    committer_push(g->j->committer, first, end);
+}
+
+/* Takes every held append through its checks again. */
+static void held_retry(struct jrn_group *g)
+{
+    struct append *a = g->held;
+
+    g->held = NULL;
+    g->held_end = &g->held;
+    while (a) {
+        struct append *next = a->next;
+
+        a->next = NULL;
+        shard_append_home(a);
+        a = next;
+    }
+}
+
+struct jrn_group *group_new(struct journal *j, uint64_t id, enum shard_class class)
+{
+    struct jrn_group *g = mem_new(sizeof *g);
+
+    g->j = j;
+    g->id = id;
+    g->class = class;
+    g->loop = j->env.loops[id % j->env.n_loops];
+    g->staged_end = &g->staged;
+    g->held_end = &g->held;
+    g->flush.run = flush_run;
+    g->cache.max_bytes = j->conf.cache_bytes;
+    return g;
+}
+
+void group_free(struct jrn_group *g)
+{
+    if (!g)
+        return;
+    ASSERT(!g->staged && !g->held);
+    cache_free(&g->cache);
+    free(g->losses);
+    free(g);
+}
+
+void group_stage(struct jrn_group *g, struct append *a)
+{
+    ASSERT_HOME(g->loop);
+    a->next = NULL;
+    *g->staged_end = a;
+    g->staged_end = &a->next;
+    if (!g->flush_posted) {
+        g->flush_posted = true;
+        loop_post(g->loop, &g->flush);
+    }
+}
+
+/* Kicks may come from any thread, so each is a task of its own. */
+struct group_kick {
+    struct task task;
+    struct jrn_group *group;
+};
+
+static void kick_task(struct task *t)
+{
+    struct group_kick *k = (struct group_kick *)t;
+    struct jrn_group *g = k->group;
+
+    free(k);
+    held_retry(g);
+}
+
+void group_kick(struct jrn_group *g)
+{
+    struct group_kick *k = mem_new(sizeof *k);
+
+    k->task.run = kick_task;
+    k->group = g;
+    loop_post(g->loop, &k->task);
+}
+
+void group_dirty(struct jrn_group *g, struct shard *s)
+{
+    if (s->dirty)
+        return;
+    s->dirty = true;
+    s->dirty_next = g->dirty;
+    g->dirty = shard_ref(s);
+}
+
+const struct group_loss *group_tail_loss(struct jrn_group *g, const struct shard *s)
+{
+    for (unsigned i = 0; i < g->n_losses; i++)
+        if (!g->losses[i].accepted && s->last_lsn < g->losses[i].end_lsn)
+            return &g->losses[i];
+    return NULL;
+}
+
+void append_end(struct append *a, int rc, int64_t append_time)
+{
+    struct append_done *d = a->done;
+
+    atomic_fetch_sub(&a->shard->j->backlog, a->bytes);
+    if (d) {
+        d->rc = rc;
+        d->base_offset = a->base_offset;
+        d->append_time = append_time;
+        d->duplicate = a->duplicate;
+        d->task.run = append_done_run;
+        loop_post(d->loop, &d->task);
+    }
+    buf_unref(a->batch);
+    shard_unref(a->shard);
+    free(a);
+}
+
+/* Adds what one frame holds of one shard, the appends first .. (before end), as one run. */
+static void run_committed(struct jrn_group *g, struct append *first, struct append *end)
+{
+    struct shard *s = first->shard;
+    struct index_entry n = { .base = first->base_offset, .lsn = first->lsn, .max_ts = INT64_MIN };
+
+    for (struct append *a = first; a != end; a = a->next) {
+        ASSERT(a->base_offset == n.base + n.n_offsets);
+        n.n_offsets += a->n_offsets;
+        n.bytes += a->bytes;
+        if (a->max_ts > n.max_ts)
+            n.max_ts = a->max_ts;
+    }
+    ASSERT(n.base == atomic_load(&s->end));
+    if (!atomic_load(&s->deleted)) {
+        index_add(&s->index, &n);
+        group_dirty(g, s);
+    }
+    s->last_lsn = n.lsn;
+    atomic_store(&s->end, n.base + n.n_offsets);
+    shard_wake(s, 0);
+}
+
+static void frame_committed(struct jrn_group *g, struct commit_result *r)
+{
+    struct append *a = r->first;
+
+    cache_add(&g->cache, r->lsn, r->block);
+    while (a) {
+        struct append *first = a;
+
+        while (a && a->shard == first->shard)
+            a = a->next;
+        run_committed(g, first, a);
+    }
+}
+
+void group_committed(struct task *t)
+{
+    struct commit_result *r = (struct commit_result *)t;
+    struct jrn_group *g = r->group;
+    struct append *a = r->first;
+
+    ASSERT_HOME(g->loop);
+    if (r->rc >= 0 && r->block)
+        frame_committed(g, r);
+    while (a) {
+        struct append *next = a->next;
+
+        append_end(a, r->rc, r->append_time);
+        a = next;
+    }
+    buf_unref(r->block);
+    free(r);
+}

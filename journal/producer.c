@@ -1,0 +1,115 @@
+#include "journal/producer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "journal/io/rows.h"
+
+int32_t producer_last_sequence(int32_t base, int32_t n_records)
+{
+    int64_t last = (int64_t)base + n_records - 1;
+
+    return (int32_t)(last & INT32_MAX);
+}
+
+static int32_t next_sequence(int32_t last)
+{
+    return last == INT32_MAX ? 0 : last + 1;
+}
+
+int producer_check(struct producers *p, const struct batch_head *h, uint64_t *offset)
+{
+    const struct row_producer *s;
+    const struct row_producer_batch *last;
+    int32_t last_sequence;
+
+    if (h->producer_id < 0)
+        return 0;
+    s = hash_get(&p->by_id, (uint64_t)h->producer_id);
+    if (!s)
+        return 0;
+    if (h->producer_epoch < s->epoch)
+        return E_PRODUCER_EPOCH;
+    if (h->producer_epoch > s->epoch)
+        return h->base_sequence == 0 ? 0 : E_SEQUENCE;
+    last_sequence = producer_last_sequence(h->base_sequence, h->record_count);
+    for (unsigned i = 0; i < s->n; i++) {
+        if (s->batch[i].base_sequence == h->base_sequence &&
+            s->batch[i].last_sequence == last_sequence) {
+            *offset = s->batch[i].base;
+            return 1;
+        }
+    }
+    last = &s->batch[s->n - 1];
+    if (h->base_sequence == next_sequence(last->last_sequence))
+        return 0;
+    /* Older than what is remembered, or ahead: told apart by the shorter way round the ring of sequences. */
+    return ((uint32_t)(last->last_sequence - h->base_sequence) & INT32_MAX) < (1u << 30)
+               ? E_DUPLICATE
+               : E_SEQUENCE;
+}
+
+void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
+                       const struct row_producer_batch *b)
+{
+    struct row_producer *s = hash_get(&p->by_id, (uint64_t)id);
+
+    if (!s) {
+        s = mem_new(sizeof *s);
+        s->epoch = epoch;
+        hash_put(&p->by_id, (uint64_t)id, s);
+    }
+    if (s->n > 0 && b->base <= s->batch[s->n - 1].base)
+        return; /* replay over a row that has it already */
+    if (s->epoch != epoch) {
+        s->epoch = epoch;
+        s->n = 0;
+    }
+    if (s->n == ROW_PRODUCER_BATCHES) {
+        memmove(s->batch, s->batch + 1, (ROW_PRODUCER_BATCHES - 1) * sizeof s->batch[0]);
+        s->n--;
+    }
+    s->batch[s->n++] = *b;
+}
+
+void producer_note(struct producers *p, const struct batch_head *h, uint64_t offset, int64_t now)
+{
+    struct row_producer_batch b = {
+        .base = offset,
+        .time = now,
+        .base_sequence = h->base_sequence,
+        .last_sequence = producer_last_sequence(h->base_sequence, h->record_count),
+    };
+
+    if (h->producer_id >= 0)
+        producer_note_raw(p, h->producer_id, h->producer_epoch, &b);
+}
+
+void producers_save(const struct producers *p, uint64_t shard, uint64_t end,
+                    struct rows_batch *rows)
+{
+    uint64_t pos = 0, id;
+    void *value;
+
+    while (hash_next(&p->by_id, &pos, &id, &value)) {
+        struct row_producer s = *(struct row_producer *)value;
+        uint8_t key[ROW_KEY_MAX], row[ROW_VALUE_MAX];
+
+        while (s.n > 0 && s.batch[s.n - 1].base >= end)
+            s.n--;
+        if (s.n > 0)
+            rows_batch_put(rows, key, row_key2(key, ROW_PRODUCER, shard, id), row,
+                           row_producer_write(&s, row));
+    }
+}
+
+void producers_free(struct producers *p)
+{
+    uint64_t pos = 0, id;
+    void *value;
+
+    while (hash_next(&p->by_id, &pos, &id, &value))
+        free(value);
+    hash_free(&p->by_id);
+}

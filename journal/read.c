@@ -1,0 +1,690 @@
+/* Reading: from the recent blocks, from the live WAL, from sealed segments (journal.h: shard_read, shard_find_time). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "base/rd.h"
+#include "format/batch.h"
+#include "journal/group.h"
+#include "journal/shard.h"
+
+enum {
+    COLD_ENTRIES = 32,          /* runs of the WAL read in one go */
+    SEGMENT_CHUNK_MIN = 128 * 1024,
+    SEGMENT_CHUNK_MAX = 4 << 20,
+    TIME_CANDIDATES = 8,
+    TIME_BODY_MAX = 256 << 20
+};
+
+struct cold_entry {
+    struct index_entry entry;
+    struct wal_extent *extent; /* pinned; NULL: slice is set */
+    struct slice slice;
+};
+
+struct read_work {
+    struct work work;
+    struct task task;
+    struct read_done *d;
+    struct shard *s;
+    struct cold_entry cold[COLD_ENTRIES];
+    unsigned n_cold;
+};
+
+/* --- collecting what fits --- */
+
+static void slice_add(struct read_done *d, struct buf *buf, const uint8_t *mem, uint32_t len)
+{
+    if ((d->n_slices & (d->n_slices - 1)) == 0)
+        d->slices = mem_grow(d->slices, (d->n_slices ? d->n_slices * 2 : 1) * sizeof *d->slices);
+    d->slices[d->n_slices++] = (struct slice){ .buf = buf_ref(buf), .mem = mem, .len = len };
+    d->bytes += len;
+}
+
+/* Adds the batches of mem that hold d->from or lie after it, as far as the budget goes. *at: the offset wanted next. check: the bytes
+ * come from a device. 1: more may follow; 0: the budget is used up; E_LOST: a batch is damaged. */
+static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, const uint8_t *mem,
+                        uint64_t bytes, bool check)
+{
+    const uint8_t *first = NULL;
+    uint32_t len = 0;
+    int rc = 1;
+
+    while (rc == 1 && bytes > 0) {
+        struct batch_head h;
+        uint64_t end;
+
+        if ((check ? batch_check(&h, mem, bytes) : batch_head_read(&h, mem, bytes)) < 0) {
+            rc = E_LOST;
+            break;
+        }
+        end = (uint64_t)h.base_offset + (uint64_t)h.last_offset_delta + 1;
+        if (end > *at) {
+            bool room = d->bytes + len + h.bytes <= d->max_bytes ||
+                        (d->at_least_one && d->bytes + len == 0);
+
+            if (!room) {
+                rc = 0;
+                break;
+            }
+            if (!first)
+                first = mem;
+            len += h.bytes;
+            *at = end;
+        }
+        mem += h.bytes;
+        bytes -= h.bytes;
+    }
+    if (len > 0)
+        slice_add(d, buf, first, len);
+    return rc;
+}
+
+/* --- answering --- */
+
+static void read_done_run(struct task *t)
+{
+    struct read_done *d = (struct read_done *)t;
+
+    d->fn(d);
+}
+
+void read_done_release(struct read_done *d)
+{
+    for (unsigned i = 0; i < d->n_slices; i++)
+        buf_unref(d->slices[i].buf);
+    free(d->slices);
+    d->slices = NULL;
+    d->n_slices = 0;
+    d->bytes = 0;
+}
+
+static void read_answer(struct read_done *d, int rc)
+{
+    struct shard *s = d->shard;
+
+    if (rc < 0 && d->bytes > 0)
+        rc = 0; /* what is whole before the damage is given first */
+    if (rc < 0 && atomic_load(&s->deleted))
+        rc = E_DELETED;
+    else if (rc == E_LOST && d->from < atomic_load(&s->start))
+        rc = E_RANGE;
+    d->rc = rc < 0 ? rc : 0;
+    d->task.run = read_done_run;
+    loop_post(d->loop, &d->task);
+    shard_unref(s);
+}
+
+/* --- cold reads, on a pool thread --- */
+
+/* Reads the bytes of one run of the WAL. */
+static int wal_run_read(struct journal *j, const struct cold_entry *c, struct buf **buf,
+                        const uint8_t **mem)
+{
+    uint64_t pos, start, end;
+    struct dev_file *file = wal_at(&j->wal, c->extent, c->entry.lsn, &pos);
+    struct buf *b;
+    int rc;
+
+    start = pos / PAGE_BYTES * PAGE_BYTES;
+    end = (pos + c->entry.bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    b = buf_new_aligned(end - start);
+    if (!b)
+        return E_NOMEM;
+    rc = file ? dev_read(j->dev, file, start, b->mem, (uint32_t)(end - start)) : E_IO;
+    if (rc < 0) {
+        buf_unref(b);
+        return rc;
+    }
+    b->len = (uint32_t)(end - start);
+    *buf = b;
+    *mem = b->mem + (pos - start);
+    return 0;
+}
+
+static void log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
+{
+    LOG_ERROR("read.damaged", F_INT("shard", s->id), F_STR("in", where), F_INT("at", place),
+              F_INT("offset", offset));
+}
+
+static void cold_run(struct work *w)
+{
+    struct read_work *rw = (struct read_work *)w;
+    struct read_done *d = rw->d;
+    struct journal *j = rw->s->j;
+    uint64_t at = d->from;
+    int rc = 1;
+
+    for (unsigned i = 0; rc == 1 && i < rw->n_cold; i++) {
+        struct cold_entry *c = &rw->cold[i];
+        struct buf *buf = NULL;
+        const uint8_t *mem;
+
+        rc = wal_run_read(j, c, &buf, &mem);
+        if (rc < 0)
+            break;
+        rc = take_batches(d, &at, buf, mem, c->entry.bytes, true);
+        if (rc == E_LOST)
+            log_damage(rw->s, "wal", c->entry.lsn, at);
+        buf_unref(buf);
+    }
+    for (unsigned i = 0; i < rw->n_cold; i++)
+        wal_unpin(&j->wal, rw->cold[i].extent);
+    d->rc = rc;
+}
+
+struct find_run {
+    uint64_t shard, base;
+    struct row_run run;
+    bool found;
+};
+
+static int find_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
+{
+    struct find_run *f = ctx;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
+        shard != f->shard)
+        return 1;
+    if (row_run_read(&f->run, value, value_bytes) < 0)
+        return E_CORRUPT;
+    f->base = base;
+    f->found = true;
+    return 1;
+}
+
+/* The run of the shard's segments that holds offset, its segment pinned. E_LOST: none does. */
+static int segment_of(struct shard *s, uint64_t offset, struct find_run *f, struct segment **seg)
+{
+    uint8_t key[ROW_KEY_MAX];
+    int rc;
+
+    *f = (struct find_run){ .shard = s->id };
+    rc = rows_scan(s->j->rows, key, row_key2(key, ROW_RUN, s->id, offset), true, find_run_row, f);
+    if (rc < 0)
+        return rc;
+    if (!f->found || f->run.end <= offset)
+        return E_LOST;
+    *seg = segment_pin(&s->j->segments, f->run.segment);
+    return *seg ? 0 : E_LOST;
+}
+
+static const struct seg_run *index_run(const struct seg_index *x, uint64_t shard, uint64_t base)
+{
+    uint32_t low = 0, high = x->n_runs;
+
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        const struct seg_run *n = &x->runs[mid];
+
+        if (n->shard < shard || (n->shard == shard && n->end <= base))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < x->n_runs && x->runs[low].shard == shard && x->runs[low].base <= base
+               ? &x->runs[low]
+               : NULL;
+}
+
+/* The byte of the run where the batch that holds offset can be looked for. */
+static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
+{
+    uint32_t low = 0, high = run->n_sparse;
+
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+
+        if (x->sparse[run->first_sparse + mid].offset <= offset)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low ? x->sparse[run->first_sparse + low - 1].pos : 0;
+}
+
+/* Cuts bytes down to whole batches; 0 when not even the one that holds `at` fits: *need says how long it is. */
+static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, uint64_t *need)
+{
+    uint64_t done = 0;
+    bool has = false;
+
+    *need = 0;
+    while (bytes - done >= BATCH_HEAD_BYTES) {
+        uint64_t n = (uint64_t)get_u32be(mem + done + 8) + BATCH_LENGTH_END;
+
+        if (n > bytes - done) {
+            *need = done + n;
+            break;
+        }
+        has = has || get_u64be(mem + done) + get_u32be(mem + done + 23) + 1 > at;
+        done += n;
+    }
+    return has ? done : 0;
+}
+
+static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
+                        uint64_t pos)
+{
+    struct read_done *d = rw->d;
+    uint64_t left = run->bytes - pos, want = (uint64_t)d->max_bytes + SEG_SPARSE_EVERY * 2;
+    uint64_t at = d->from;
+
+    want = want < SEGMENT_CHUNK_MIN ? SEGMENT_CHUNK_MIN : want;
+    want = want > SEGMENT_CHUNK_MAX ? SEGMENT_CHUNK_MAX : want;
+    for (;;) {
+        uint64_t n = left < want ? left : want, whole, need;
+        struct buf *buf;
+        uint32_t start;
+        int rc = segment_read(&rw->s->j->segments, seg, run->pos + pos, n, &buf, &start);
+
+        if (rc < 0)
+            return rc;
+        whole = n == left ? n : whole_batches(buf->mem + start, n, at, &need);
+        if (whole > 0)
+            rc = take_batches(d, &at, buf, buf->mem + start, whole, true);
+        buf_unref(buf);
+        if (whole > 0)
+            return rc;
+        want = need > n && need <= left ? need : left;
+    }
+}
+
+static void segment_run(struct work *w)
+{
+    struct read_work *rw = (struct read_work *)w;
+    struct journal *j = rw->s->j;
+    const struct seg_index *x;
+    const struct seg_run *run;
+    struct segment *seg;
+    struct find_run f;
+    int rc = segment_of(rw->s, rw->d->from, &f, &seg);
+
+    if (rc >= 0) {
+        rc = segment_index(&j->segments, seg, &x);
+        if (rc >= 0) {
+            run = index_run(x, rw->s->id, rw->d->from);
+            rc = run ? segment_take(rw, seg, run, sparse_pos(x, run, rw->d->from)) : E_LOST;
+        }
+        if (rc == E_LOST || rc == E_CORRUPT)
+            log_damage(rw->s, "segment", seg->id, rw->d->from);
+        segment_unpin(&j->segments, seg);
+    }
+    rw->d->rc = rc == E_CORRUPT ? E_LOST : rc;
+}
+
+static void cold_done(struct work *w)
+{
+    struct read_work *rw = (struct read_work *)w;
+    struct read_done *d = rw->d;
+
+    free(rw);
+    read_answer(d, d->rc);
+}
+
+static struct read_work *cold_new(struct read_done *d, void (*run)(struct work *w))
+{
+    struct read_work *rw = mem_new(sizeof *rw);
+
+    rw->d = d;
+    rw->s = d->shard;
+    rw->work.run = run;
+    rw->work.done = cold_done;
+    rw->work.loop = d->loop;
+    return rw;
+}
+
+/* --- on the home loop --- */
+
+/* Pins the runs from entry i on that the budget may reach and hands them to the pool. */
+static void read_cold_wal(struct read_done *d, uint32_t i)
+{
+    struct shard *s = d->shard;
+    struct journal *j = s->j;
+    struct read_work *rw = cold_new(d, cold_run);
+    uint64_t bytes = 0, next = index_at(&s->index, i)->base;
+
+    for (; i < index_count(&s->index) && rw->n_cold < COLD_ENTRIES; i++) {
+        struct cold_entry *c = &rw->cold[rw->n_cold];
+
+        c->entry = *index_at(&s->index, i);
+        if (c->entry.base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) ||
+            wal_pin(&j->wal, c->entry.lsn, c->entry.bytes, &c->extent) < 0)
+            break;
+        next = c->entry.base + c->entry.n_offsets;
+        bytes += c->entry.bytes;
+        rw->n_cold++;
+    }
+    if (rw->n_cold == 0) {
+        free(rw);
+        read_answer(d, E_LOST);
+        return;
+    }
+    pool_submit(j->env.read_pool, &rw->work);
+}
+
+static void read_tail(struct read_done *d, uint32_t i)
+{
+    struct shard *s = d->shard;
+    uint64_t at = d->from;
+    int rc = 1;
+
+    if (index_at(&s->index, i)->base > at) {
+        read_answer(d, E_LOST);
+        return;
+    }
+    for (uint32_t k = i; rc == 1 && k < index_count(&s->index); k++) {
+        const struct index_entry *n = index_at(&s->index, k);
+        struct slice slice;
+
+        if (k > i && n->base != at)
+            break; /* a hole: it answers when asked for */
+        if (!cache_get(&s->group->cache, n->lsn, n->bytes, &slice)) {
+            if (d->bytes == 0) {
+                read_cold_wal(d, k);
+                return;
+            }
+            break;
+        }
+        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false);
+        buf_unref(slice.buf);
+    }
+    read_answer(d, rc < 0 ? rc : 0);
+}
+
+static void read_home(struct task *t)
+{
+    struct read_done *d = (struct read_done *)t;
+    struct shard *s = d->shard;
+    uint32_t i;
+
+    ASSERT_HOME(s->group->loop);
+    d->start = atomic_load(&s->start);
+    d->end = atomic_load(&s->end);
+    if (atomic_load(&s->deleted)) {
+        read_answer(d, E_DELETED);
+    } else if (d->from < d->start || d->from > d->end) {
+        read_answer(d, E_RANGE);
+    } else if (d->from == d->end) {
+        read_answer(d, group_tail_loss(s->group, s) ? E_LOST : 0);
+    } else if (index_count(&s->index) > 0 && index_at(&s->index, 0)->base <= d->from) {
+        i = index_find(&s->index, d->from);
+        if (i < index_count(&s->index))
+            read_tail(d, i);
+        else
+            read_answer(d, E_LOST);
+    } else {
+        pool_submit(s->j->env.read_pool, &cold_new(d, segment_run)->work);
+    }
+}
+
+void shard_read(struct shard *s, struct read_done *d)
+{
+    d->shard = shard_ref(s);
+    d->slices = NULL;
+    d->n_slices = 0;
+    d->bytes = 0;
+    d->task.run = read_home;
+    loop_post(s->group->loop, &d->task);
+}
+
+/* --- finding by time --- */
+
+struct time_work {
+    struct work work;
+    struct find_time *f;
+    struct shard *s;
+    uint64_t start;
+    struct cold_entry wal[TIME_CANDIDATES]; /* runs of the WAL that may hold the answer, in order */
+    unsigned n_wal;
+    int64_t best; /* SHARD_TIME_MAX: the largest timestamp seen */
+};
+
+/* Looks through one batch; true when found. wanted: the least timestamp that will do. */
+static bool time_in_batch(struct time_work *tw, int64_t wanted, const uint8_t *mem,
+                          const struct batch_head *h)
+{
+    struct find_time *f = tw->f;
+    struct batch_iter it;
+    struct batch_record r;
+
+    if (h->attributes & BATCH_ATTR_LOG_APPEND_TIME) {
+        f->offset = (uint64_t)h->base_offset;
+        f->timestamp = h->max_timestamp;
+        return f->found = true;
+    }
+    if (batch_iter_open(&it, mem, h->bytes, TIME_BODY_MAX) < 0)
+        return false;
+    while (!f->found && batch_iter_next(&it, &r) == 1) {
+        if (r.timestamp < wanted || (uint64_t)r.offset < tw->start)
+            continue;
+        f->offset = (uint64_t)r.offset;
+        f->timestamp = r.timestamp;
+        f->found = true;
+    }
+    batch_iter_close(&it);
+    return f->found;
+}
+
+/* Looks through a run's bytes; damaged ones end it. */
+static int time_in_bytes(struct time_work *tw, int64_t wanted, const uint8_t *mem, uint64_t bytes)
+{
+    while (bytes > 0) {
+        struct batch_head h;
+
+        if (batch_check(&h, mem, bytes) < 0)
+            return E_LOST;
+        if (h.max_timestamp >= wanted && time_in_batch(tw, wanted, mem, &h))
+            return 1;
+        mem += h.bytes;
+        bytes -= h.bytes;
+    }
+    return 0;
+}
+
+/* Reads a run from its first promising sparse entry on, in pieces between sparse entries. */
+static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg,
+                       const struct seg_index *x, const struct seg_run *run)
+{
+    struct segments *t = &tw->s->j->segments;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < run->n_sparse; i++) {
+        const struct seg_sparse *n = &x->sparse[run->first_sparse + i];
+        uint64_t end = i + 1 < run->n_sparse ? n[1].pos : run->bytes;
+        struct buf *buf;
+        uint32_t at;
+
+        if (n->max_ts < wanted)
+            continue;
+        rc = segment_read(t, seg, run->pos + n->pos, end - n->pos, &buf, &at);
+        if (rc < 0)
+            break;
+        rc = time_in_bytes(tw, wanted, buf->mem + at, end - n->pos);
+        buf_unref(buf);
+    }
+    return rc;
+}
+
+struct time_scan {
+    struct time_work *tw;
+    uint64_t shard;
+    int64_t wanted;
+    bool max_only; /* only look for the largest timestamp */
+    int rc;
+};
+
+static int time_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                    size_t value_bytes)
+{
+    struct time_scan *ts = ctx;
+    struct time_work *tw = ts->tw;
+    const struct seg_index *x;
+    const struct seg_run *run;
+    struct segment *seg;
+    struct row_run row;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
+        shard != ts->shard)
+        return 1;
+    if (row_run_read(&row, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (row.end <= tw->start)
+        return 0;
+    if (ts->max_only) {
+        if (row.max_ts > tw->best)
+            tw->best = row.max_ts;
+        return 0;
+    }
+    if (row.max_ts < ts->wanted)
+        return 0;
+    seg = segment_pin(&tw->s->j->segments, row.segment);
+    if (!seg)
+        return 0;
+    ts->rc = segment_index(&tw->s->j->segments, seg, &x);
+    run = ts->rc >= 0 ? index_run(x, shard, base) : NULL;
+    if (run)
+        ts->rc = time_in_run(tw, ts->wanted, seg, x, run);
+    segment_unpin(&tw->s->j->segments, seg);
+    return ts->rc != 0;
+}
+
+static int time_scan(struct time_work *tw, struct time_scan *ts)
+{
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(tw->s->j->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row,
+                       ts);
+
+    return rc < 0 ? rc : ts->rc;
+}
+
+static int time_in_wal(struct time_work *tw, int64_t wanted)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < tw->n_wal; i++) {
+        struct cold_entry *c = &tw->wal[i];
+        struct buf *buf = NULL;
+        const uint8_t *mem = c->slice.mem;
+
+        if (c->entry.max_ts < wanted)
+            continue;
+        rc = c->slice.buf ? 0 : wal_run_read(tw->s->j, c, &buf, &mem);
+        if (rc >= 0)
+            rc = time_in_bytes(tw, wanted, mem, c->entry.bytes);
+        buf_unref(buf);
+    }
+    return rc;
+}
+
+static void time_run(struct work *w)
+{
+    struct time_work *tw = (struct time_work *)w;
+    struct time_scan ts = { .tw = tw, .shard = tw->s->id, .wanted = tw->f->time };
+    int rc = 0;
+
+    if (tw->f->time == SHARD_TIME_MAX) {
+        tw->best = INT64_MIN;
+        for (unsigned i = 0; i < tw->n_wal; i++)
+            if (tw->wal[i].entry.max_ts > tw->best)
+                tw->best = tw->wal[i].entry.max_ts;
+        ts.max_only = true;
+        rc = time_scan(tw, &ts);
+        ts.max_only = false;
+        ts.wanted = tw->best;
+    }
+    if (rc >= 0)
+        rc = time_scan(tw, &ts);
+    if (rc >= 0 && !tw->f->found)
+        rc = time_in_wal(tw, ts.wanted);
+    for (unsigned i = 0; i < tw->n_wal; i++) {
+        buf_unref(tw->wal[i].slice.buf);
+        if (tw->wal[i].extent)
+            wal_unpin(&tw->s->j->wal, tw->wal[i].extent);
+    }
+    tw->f->rc = rc < 0 ? rc : 0;
+}
+
+static void time_done_run(struct task *t)
+{
+    struct find_time *f = (struct find_time *)t;
+
+    f->fn(f);
+}
+
+static void time_finish(struct work *w)
+{
+    struct time_work *tw = (struct time_work *)w;
+    struct find_time *f = tw->f;
+
+    shard_unref(tw->s);
+    free(tw);
+    f->fn(f);
+}
+
+static bool time_take(struct time_work *tw, const struct index_entry *n)
+{
+    struct cold_entry *c = &tw->wal[tw->n_wal];
+
+    *c = (struct cold_entry){ .entry = *n };
+    if (!cache_get(&tw->s->group->cache, n->lsn, n->bytes, &c->slice) &&
+        wal_pin(&tw->s->j->wal, n->lsn, n->bytes, &c->extent) < 0)
+        return false;
+    tw->n_wal++;
+    return true;
+}
+
+/* The runs of the WAL that may hold the answer: the first ones late enough, or the one with the largest timestamp. */
+static void time_candidates(struct time_work *tw)
+{
+    struct index *x = &tw->s->index;
+    const struct index_entry *best = NULL;
+
+    for (uint32_t i = 0; i < index_count(x) && tw->n_wal < TIME_CANDIDATES; i++) {
+        const struct index_entry *n = index_at(x, i);
+
+        if (tw->f->time != SHARD_TIME_MAX && n->max_ts >= tw->f->time)
+            time_take(tw, n);
+    }
+    for (uint32_t i = 0; tw->f->time == SHARD_TIME_MAX && i < index_count(x); i++)
+        if (!best || index_at(x, i)->max_ts > best->max_ts)
+            best = index_at(x, i);
+    if (best)
+        time_take(tw, best);
+}
+
+static void time_home(struct task *t)
+{
+    struct find_time *f = (struct find_time *)t;
+    struct shard *s = f->shard;
+    struct time_work *tw;
+
+    f->found = false;
+    f->task.run = time_done_run;
+    if (atomic_load(&s->deleted)) {
+        f->rc = E_DELETED;
+        loop_post(f->loop, &f->task);
+        shard_unref(s);
+        return;
+    }
+    tw = mem_new(sizeof *tw);
+    tw->f = f;
+    tw->s = s;
+    tw->start = atomic_load(&s->start);
+    tw->work.run = time_run;
+    tw->work.done = time_finish;
+    tw->work.loop = f->loop;
+    time_candidates(tw);
+    pool_submit(s->j->env.read_pool, &tw->work);
+}
+
+void shard_find_time(struct shard *s, struct find_time *f)
+{
+    f->shard = shard_ref(s);
+    f->task.run = time_home;
+    loop_post(s->group->loop, &f->task);
+}

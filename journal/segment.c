@@ -1,0 +1,433 @@
+#include "journal/segment.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "format/batch.h"
+#include "journal/producer.h"
+
+enum {
+    INDEXES_MAX = 64,            /* parsed indexes kept */
+    READ_PIECE = 1 << 20,
+    RUN_MAX_BYTES = 1 << 30      /* sparse positions are 32 bits */
+};
+
+void segments_init(struct segments *t, struct dev *dev, struct slabs *slabs)
+{
+    *t = (struct segments){ .slabs = slabs, .dev = dev, .ready = true };
+    pthread_mutex_init(&t->lock, NULL);
+}
+
+static void index_drop(struct segment *s)
+{
+    if (s->index) {
+        seg_index_free(s->index);
+        free(s->index);
+        s->index = NULL;
+    }
+}
+
+static void segment_free(struct segment *s)
+{
+    index_drop(s);
+    free(s);
+}
+
+void segments_fini(struct segments *t)
+{
+    uint64_t pos = 0;
+    void *value;
+
+    if (!t->ready)
+        return;
+    while (hash_next(&t->by_id, &pos, NULL, &value))
+        segment_free(value);
+    hash_free(&t->by_id);
+    pthread_mutex_destroy(&t->lock);
+    *t = (struct segments){ 0 };
+}
+
+struct segment *segments_add(struct segments *t, uint64_t id, const struct row_segment *row)
+{
+    struct segment *s;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    if (!s) {
+        s = mem_new(sizeof *s);
+        s->id = id;
+        s->row = *row;
+        s->live = row->data_bytes;
+        hash_put(&t->by_id, id, s);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return s;
+}
+
+static void give_extents(struct segments *t, const struct row_segment *row)
+{
+    for (unsigned i = 0; i < row->n_extents; i++)
+        slabs_give(t->slabs, row->extents[i].place, row->extents[i].log2);
+}
+
+void segments_remove(struct segments *t, uint64_t id, bool give_space)
+{
+    struct segment *s;
+    bool now = false;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_take(&t->by_id, id);
+    if (s) {
+        if (s->index)
+            t->n_indexes--;
+        s->dead = give_space;
+        now = s->pins == 0;
+        if (!now && !give_space)
+            s->dead = false;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (!s || !now)
+        return;
+    if (give_space)
+        give_extents(t, &s->row);
+    segment_free(s);
+}
+
+struct segment *segment_pin(struct segments *t, uint64_t id)
+{
+    struct segment *s;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    if (s)
+        s->pins++;
+    pthread_mutex_unlock(&t->lock);
+    return s;
+}
+
+void segment_unpin(struct segments *t, struct segment *s)
+{
+    bool last;
+
+    pthread_mutex_lock(&t->lock);
+    ASSERT(s->pins > 0);
+    s->pins--;
+    last = s->pins == 0 && s->dead;
+    pthread_mutex_unlock(&t->lock);
+    if (last) {
+        give_extents(t, &s->row);
+        segment_free(s);
+    }
+}
+
+uint64_t segment_space(const struct row_segment *row)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < row->n_extents; i++)
+        bytes += (uint64_t)1 << row->extents[i].log2;
+    return bytes;
+}
+
+/* The extent that holds logical byte pos; *room: bytes from there to its end. */
+static int locate(const struct row_segment *row, uint64_t pos, unsigned *extent, uint64_t *inside,
+                  uint64_t *room)
+{
+    for (unsigned i = 0; i < row->n_extents; i++) {
+        uint64_t holds = seg_extent_room(row->extents[i].log2);
+
+        if (pos < holds) {
+            *extent = i;
+            *inside = pos;
+            *room = holds - pos;
+            return 0;
+        }
+        pos -= holds;
+    }
+    return E_CORRUPT;
+}
+
+static int read_pages(struct segments *t, const struct row_segment *row, uint64_t pos,
+                      uint64_t bytes, uint8_t *mem)
+{
+    while (bytes > 0) {
+        struct dev_file *file;
+        uint64_t inside, room, n = bytes;
+        unsigned i;
+        int rc = locate(row, pos, &i, &inside, &room);
+
+        if (rc < 0)
+            return rc;
+        n = n < room ? n : room;
+        n = n < READ_PIECE ? n : READ_PIECE;
+        file = slabs_file(t->slabs, row->extents[i].place, row->extents[i].log2);
+        if (!file)
+            return E_CORRUPT;
+        rc = dev_read(t->dev, file, place_pos(row->extents[i].place) + PAGE_BYTES + inside, mem,
+                      (uint32_t)n);
+        if (rc < 0)
+            return rc;
+        pos += n;
+        mem += n;
+        bytes -= n;
+    }
+    return 0;
+}
+
+int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t bytes,
+                 struct buf **buf, uint32_t *at)
+{
+    uint64_t start = pos / PAGE_BYTES * PAGE_BYTES;
+    uint64_t end = (pos + bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    struct buf *b = buf_new_aligned(end - start);
+    int rc;
+
+    if (!b)
+        return E_NOMEM;
+    rc = read_pages(t, &s->row, start, end - start, b->mem);
+    if (rc < 0) {
+        buf_unref(b);
+        return rc;
+    }
+    b->len = (uint32_t)(end - start);
+    *buf = b;
+    *at = (uint32_t)(pos - start);
+    return 0;
+}
+
+/* Keeps the number of parsed indexes bounded; under lock. */
+static void evict_index(struct segments *t)
+{
+    struct segment *oldest = NULL;
+    uint64_t pos = 0;
+    void *value;
+
+    while (hash_next(&t->by_id, &pos, NULL, &value)) {
+        struct segment *s = value;
+
+        if (s->index && s->pins == 0 && (!oldest || s->index_used < oldest->index_used))
+            oldest = s;
+    }
+    if (oldest) {
+        index_drop(oldest);
+        t->n_indexes--;
+    }
+}
+
+static int index_load(struct segments *t, struct segment *s, struct seg_index *x)
+{
+    struct buf *b;
+    uint32_t at;
+    int rc = segment_read(t, s, s->row.index_pos, s->row.index_bytes, &b, &at);
+
+    if (rc < 0)
+        return rc;
+    rc = seg_index_read(x, b->mem + at, s->row.index_bytes);
+    buf_unref(b);
+    if (rc >= 0 && x->segment != s->id) {
+        seg_index_free(x);
+        rc = E_CORRUPT;
+    }
+    if (rc == E_CORRUPT) {
+        LOG_WARN("segment.index_damaged", F_INT("segment", s->id));
+        rc = segment_index_rebuild(t, s, x);
+    }
+    return rc;
+}
+
+int segment_index(struct segments *t, struct segment *s, const struct seg_index **out)
+{
+    struct seg_index *x = NULL;
+    int rc = 0;
+
+    pthread_mutex_lock(&t->lock);
+    s->index_used = ++t->clock;
+    *out = s->index;
+    pthread_mutex_unlock(&t->lock);
+    if (*out)
+        return 0;
+    x = mem_new(sizeof *x);
+    rc = index_load(t, s, x);
+    if (rc < 0) {
+        free(x);
+        return rc;
+    }
+    pthread_mutex_lock(&t->lock);
+    if (s->index) { /* another reader was faster */
+        seg_index_free(x);
+        free(x);
+    } else {
+        if (t->n_indexes >= INDEXES_MAX)
+            evict_index(t);
+        s->index = x;
+        if (hash_get(&t->by_id, s->id) == s)
+            t->n_indexes++;
+    }
+    *out = s->index;
+    pthread_mutex_unlock(&t->lock);
+    return 0;
+}
+
+/* --- building --- */
+
+static void *room_for(void *list, uint32_t n, uint32_t *cap, size_t each)
+{
+    if (n < *cap)
+        return list;
+    *cap = *cap ? *cap * 2 : 16;
+    return mem_grow(list, *cap * each);
+}
+
+static void run_begin(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
+{
+    struct seg_index *x = &b->index;
+
+    if (x->n_runs == 0 || x->runs[x->n_runs - 1].shard != shard)
+        b->first_producer = x->n_producers;
+    b->pos += SEG_RUN_HEAD_BYTES;
+    x->runs = room_for(x->runs, x->n_runs, &b->cap_runs, sizeof *x->runs);
+    x->runs[x->n_runs++] = (struct seg_run){
+        .shard = shard,
+        .base = (uint64_t)h->base_offset,
+        .pos = b->pos,
+        .first_sparse = x->n_sparse,
+        .max_ts = INT64_MIN,
+    };
+}
+
+static void sparse_add(struct seg_builder *b, struct seg_run *run, const struct batch_head *h)
+{
+    struct seg_index *x = &b->index;
+    struct seg_sparse *last = run->n_sparse ? &x->sparse[x->n_sparse - 1] : NULL;
+
+    if (!last || run->bytes - last->pos >= SEG_SPARSE_EVERY) {
+        x->sparse = room_for(x->sparse, x->n_sparse, &b->cap_sparse, sizeof *x->sparse);
+        last = &x->sparse[x->n_sparse++];
+        *last = (struct seg_sparse){ .offset = (uint64_t)h->base_offset,
+                                     .pos = (uint32_t)run->bytes,
+                                     .max_ts = h->max_timestamp };
+        run->n_sparse++;
+    }
+    if (h->max_timestamp > last->max_ts)
+        last->max_ts = h->max_timestamp;
+}
+
+/* Keeps the last five of each producer of the shard: drops the oldest when there are more. */
+static void producer_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
+{
+    struct seg_index *x = &b->index;
+    uint32_t n = 0, oldest = 0;
+
+    if (h->producer_id < 0)
+        return;
+    for (uint32_t i = x->n_producers; i-- > b->first_producer;) {
+        if (x->producers[i].producer == h->producer_id) {
+            n++;
+            oldest = i;
+            if (n == ROW_PRODUCER_BATCHES)
+                break;
+        }
+    }
+    if (n == ROW_PRODUCER_BATCHES) {
+        memmove(x->producers + oldest, x->producers + oldest + 1,
+                (x->n_producers - oldest - 1) * sizeof *x->producers);
+        x->n_producers--;
+    }
+    x->producers =
+        room_for(x->producers, x->n_producers, &b->cap_producers, sizeof *x->producers);
+    x->producers[x->n_producers++] = (struct seg_producer){
+        .shard = shard,
+        .producer = h->producer_id,
+        .base = (uint64_t)h->base_offset,
+        .max_ts = h->max_timestamp,
+        .base_sequence = h->base_sequence,
+        .last_sequence = producer_last_sequence(h->base_sequence, h->record_count),
+        .epoch = h->producer_epoch,
+    };
+}
+
+uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
+{
+    struct seg_index *x = &b->index;
+    struct seg_run *run = x->n_runs ? &x->runs[x->n_runs - 1] : NULL;
+
+    if (!run || run->shard != shard || run->end != (uint64_t)h->base_offset ||
+        run->bytes + h->bytes > RUN_MAX_BYTES) {
+        run_begin(b, shard, h);
+        run = &x->runs[x->n_runs - 1];
+    }
+    sparse_add(b, run, h);
+    producer_add(b, shard, h);
+    run->end = (uint64_t)h->base_offset + (uint64_t)h->last_offset_delta + 1;
+    run->bytes += h->bytes;
+    run->n_batches++;
+    if (h->max_timestamp > run->max_ts)
+        run->max_ts = h->max_timestamp;
+    if (b->n_batches == 0 || h->base_timestamp < b->min_ts)
+        b->min_ts = h->base_timestamp;
+    if (b->n_batches == 0 || h->max_timestamp > b->max_ts)
+        b->max_ts = h->max_timestamp;
+    b->pos += h->bytes;
+    b->n_batches++;
+    b->n_offsets += (uint64_t)h->last_offset_delta + 1;
+    return b->pos - h->bytes;
+}
+
+void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint8_t *data)
+{
+    b->index.segment = segment;
+    for (uint32_t i = 0; i < b->index.n_runs; i++) {
+        struct seg_run *run = &b->index.runs[i];
+
+        seg_run_head_write(run, segment, data + run->pos - SEG_RUN_HEAD_BYTES);
+        run->xxh3 = sum_xxh3(data + run->pos, run->bytes, 0);
+    }
+}
+
+void seg_builder_free(struct seg_builder *b)
+{
+    seg_index_free(&b->index);
+    *b = (struct seg_builder){ 0 };
+}
+
+/* Walks the batches of one run; a damaged batch ends it: what follows in the run cannot be told. */
+static void rebuild_run(struct seg_builder *b, const struct seg_run *run, const uint8_t *data)
+{
+    uint64_t at = 0;
+    struct batch_head h;
+
+    while (at < run->bytes && batch_check(&h, data + at, run->bytes - at) >= 0) {
+        seg_builder_add(b, run->shard, &h);
+        at += h.bytes;
+    }
+}
+
+int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out)
+{
+    struct seg_builder b = { 0 };
+    struct buf *data;
+    uint32_t at;
+    uint64_t pos = 0;
+    int rc = segment_read(t, s, 0, s->row.data_bytes, &data, &at);
+
+    if (rc < 0)
+        return rc;
+    while (pos < s->row.data_bytes) {
+        struct seg_run run;
+
+        if (seg_run_head_read(&run, s->id, data->mem + at + pos, s->row.data_bytes - pos) < 0)
+            break;
+        b.pos = pos;
+        rebuild_run(&b, &run, data->mem + at + pos + SEG_RUN_HEAD_BYTES);
+        pos += SEG_RUN_HEAD_BYTES + run.bytes;
+    }
+    for (uint32_t i = 0; i < b.index.n_runs; i++)
+        b.index.runs[i].xxh3 =
+            sum_xxh3(data->mem + at + b.index.runs[i].pos, b.index.runs[i].bytes, 0);
+    buf_unref(data);
+    b.index.segment = s->id;
+    *out = b.index;
+    LOG_WARN("segment.index_rebuilt", F_INT("segment", s->id), F_INT("runs", out->n_runs));
+    return 0;
+}

@@ -1,0 +1,72 @@
+/* Sealed segments on this node: the table of them, and reading. Any thread; the blocking calls on pool threads only. */
+#ifndef WEIR_JOURNAL_SEGMENT_H
+#define WEIR_JOURNAL_SEGMENT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/hash.h"
+#include "format/row.h"
+#include "journal/slab.h"
+
+struct segment {
+    uint64_t id;
+    struct row_segment row;
+    uint64_t live;          /* bytes of runs that are not deleted or trimmed away; keeper */
+    unsigned pins;          /* under the table's lock, as what follows */
+    bool dead;              /* deleted: its extents are freed at the last unpin */
+    struct seg_index *index; /* when loaded */
+    uint64_t index_used;
+};
+
+struct segments {
+    struct slabs *slabs;
+    struct dev *dev;
+    pthread_mutex_t lock;
+    struct hash by_id;
+    unsigned n_indexes; /* loaded */
+    uint64_t clock;
+    bool ready;
+};
+
+void segments_init(struct segments *t, struct dev *dev, struct slabs *slabs);
+void segments_fini(struct segments *t);
+
+/* Adds a segment; harmless when it is there. */
+struct segment *segments_add(struct segments *t, uint64_t id, const struct row_segment *row);
+/* Takes it out of the table; its extents are given back at the last unpin (give_space) or stay marked (not). */
+void segments_remove(struct segments *t, uint64_t id, bool give_space);
+/* NULL when there is none. */
+struct segment *segment_pin(struct segments *t, uint64_t id);
+void segment_unpin(struct segments *t, struct segment *s);
+
+/* Reads [pos, pos + bytes) of the segment's bytes. Blocks. *buf is new (one reference), the wanted bytes begin at *at in it. */
+int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t bytes, struct buf **buf,
+                 uint32_t *at) MUST_USE;
+/* The index of a pinned segment, valid until it is unpinned. Blocks. E_CORRUPT, E_IO. */
+int segment_index(struct segments *t, struct segment *s, const struct seg_index **out) MUST_USE;
+/* Makes the index anew from the data (when the stored one is damaged). Blocks; free with seg_index_free. */
+int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out) MUST_USE;
+/* Bytes of its extents. */
+uint64_t segment_space(const struct row_segment *row);
+
+/* Collects runs, sparse entries and producers while batches pass in (shard, offset) order. */
+struct seg_builder {
+    struct seg_index index;
+    uint32_t cap_runs, cap_sparse, cap_producers;
+    uint32_t first_producer; /* of the present shard */
+    uint64_t pos;
+    uint64_t n_batches, n_offsets;
+    int64_t min_ts, max_ts;
+};
+struct batch_head;
+/* One more batch of shard. Returns the byte of the data where it must be copied. */
+uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h);
+/* Writes the runs' headers into the data and fills in the runs' hashes. */
+void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint8_t *data);
+void seg_builder_free(struct seg_builder *b);
+
+#endif

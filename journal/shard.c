@@ -1,0 +1,519 @@
+#include "journal/shard.h"
+
+#include <stdlib.h>
+
+#include "base/logger.h"
+#include "format/batch.h"
+#include "journal/group.h"
+
+/* --- the table of loaded shards, and handles --- */
+
+struct shard *shard_find(struct journal *j, uint64_t id)
+{
+    struct shard *s;
+
+    pthread_mutex_lock(&j->shards_lock);
+    s = hash_get(&j->shards, id);
+    if (s)
+        atomic_fetch_add(&s->refs, 1);
+    pthread_mutex_unlock(&j->shards_lock);
+    return s;
+}
+
+struct shard *shard_publish(struct shard *s)
+{
+    struct journal *j = s->j;
+    struct shard *first;
+
+    pthread_mutex_lock(&j->shards_lock);
+    first = hash_get(&j->shards, s->id);
+    if (!first) {
+        hash_put(&j->shards, s->id, s);
+        first = s;
+    }
+    atomic_fetch_add(&first->refs, 1);
+    pthread_mutex_unlock(&j->shards_lock);
+    if (first != s)
+        shard_unref(s);
+    return first;
+}
+
+void shard_withdraw(struct shard *s)
+{
+    struct journal *j = s->j;
+    bool was;
+
+    pthread_mutex_lock(&j->shards_lock);
+    was = hash_get(&j->shards, s->id) == s;
+    if (was)
+        hash_take(&j->shards, s->id);
+    pthread_mutex_unlock(&j->shards_lock);
+    if (was)
+        shard_unref(s);
+}
+
+struct shard *shard_ref(struct shard *s)
+{
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void shard_unref(struct shard *s)
+{
+    if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    ASSERT(!s->waits);
+    index_free(&s->index);
+    producers_free(&s->producers);
+    free(s);
+}
+
+uint64_t shard_id(const struct shard *s)
+{
+    return s->id;
+}
+uint64_t shard_group(const struct shard *s)
+{
+    return s->group->id;
+}
+int32_t shard_epoch(const struct shard *s)
+{
+    return (int32_t)s->group->epoch;
+}
+uint64_t shard_start(const struct shard *s)
+{
+    return atomic_load(&((struct shard *)(uintptr_t)s)->start);
+}
+uint64_t shard_end(const struct shard *s)
+{
+    return atomic_load(&((struct shard *)(uintptr_t)s)->end);
+}
+
+/* --- loading --- */
+
+static int row_u64(struct rows *rows, const uint8_t *key, size_t key_bytes, uint64_t *v)
+{
+    uint8_t *mem;
+    size_t bytes;
+    int rc = rows_get(rows, key, key_bytes, &mem, &bytes);
+
+    if (rc < 0)
+        return rc;
+    rc = row_u64_read(v, mem, bytes);
+    free(mem);
+    return rc;
+}
+
+struct load {
+    struct shard *s;
+    uint64_t next;
+    int64_t expired; /* producers older than this are forgotten */
+};
+
+static int load_hole(void *ctx, const void *key, size_t key_bytes, const void *value,
+                     size_t value_bytes)
+{
+    struct load *l = ctx;
+    uint64_t shard, start, end;
+
+    if (((const uint8_t *)key)[0] != ROW_HOLE || !row_key_parse(key, key_bytes, &shard, &start) ||
+        shard != l->s->id)
+        return 1;
+    if (row_u64_read(&end, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (end > l->next)
+        l->next = end;
+    return 0;
+}
+
+static int load_producer(void *ctx, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    struct load *l = ctx;
+    struct row_producer p;
+    uint64_t shard, id;
+
+    if (((const uint8_t *)key)[0] != ROW_PRODUCER || !row_key_parse(key, key_bytes, &shard, &id) ||
+        shard != l->s->id)
+        return 1;
+    if (row_producer_read(&p, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (p.n > 0 && p.batch[p.n - 1].time >= l->expired)
+        for (unsigned i = 0; i < p.n; i++)
+            producer_note_raw(&l->s->producers, (int64_t)id, p.epoch, &p.batch[i]);
+    return 0;
+}
+
+static int load_rest(struct shard *s, uint64_t start)
+{
+    struct journal *j = s->j;
+    struct load l = { .s = s, .expired = loop_wall_ms(j->keeper) - PRODUCER_EXPIRE_MS };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = row_u64(j->rows, key, row_key(key, ROW_END, s->id), &l.next);
+
+    if (rc < 0 && rc != E_NOTFOUND)
+        return rc;
+    if (l.next < start)
+        l.next = start;
+    rc = rows_scan(j->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
+    if (rc >= 0)
+        rc = rows_scan(j->rows, key, row_key2(key, ROW_PRODUCER, s->id, 0), false, load_producer,
+                       &l);
+    s->next = l.next;
+    atomic_store(&s->start, start);
+    atomic_store(&s->end, l.next);
+    return rc < 0 ? rc : 0;
+}
+
+int shard_load(struct journal *j, uint64_t id, struct shard **out)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_shard row;
+    struct shard *s;
+    size_t bytes;
+    int rc = rows_get(j->rows, key, row_key(key, ROW_SHARD, id), &mem, &bytes);
+
+    if (rc < 0)
+        return rc;
+    rc = row_shard_read(&row, mem, bytes);
+    free(mem);
+    if (rc < 0)
+        return rc;
+    s = mem_new(sizeof *s);
+    s->j = j;
+    s->id = id;
+    s->kind = row.kind;
+    s->created = row.created;
+    s->group = journal_group(j, row.group);
+    atomic_store(&s->refs, 1);
+    rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
+    if (rc < 0)
+        shard_unref(s);
+    else
+        *out = s;
+    return rc;
+}
+
+/* --- shard_open --- */
+
+struct open_work {
+    struct work work;
+    struct shard_open *o;
+    struct shard *s;
+    int rc;
+};
+
+static void open_done_run(struct task *t)
+{
+    struct shard_open *o = (struct shard_open *)t;
+
+    o->fn(o);
+}
+
+/* Loads, publishes, and looks again: a deletion removes the row first and then looks for a published shard, so one of the two
+ * sees the other. */
+static void open_run(struct work *w)
+{
+    struct open_work *ow = (struct open_work *)w;
+    struct shard_open *o = ow->o;
+    uint8_t key[ROW_KEY_MAX], *mem = NULL;
+    size_t bytes;
+
+    ow->rc = shard_load(o->journal, o->id, &ow->s);
+    if (ow->rc < 0)
+        return;
+    ow->s = shard_publish(ow->s);
+    ow->rc = rows_get(o->journal->rows, key, row_key(key, ROW_SHARD, o->id), &mem, &bytes);
+    free(mem);
+    if (ow->rc == E_NOTFOUND) {
+        atomic_store(&ow->s->deleted, true);
+        shard_withdraw(ow->s);
+    }
+}
+
+static void open_finish(struct work *w)
+{
+    struct open_work *ow = (struct open_work *)w;
+    struct shard_open *o = ow->o;
+
+    o->rc = ow->rc < 0 ? ow->rc : 0;
+    if (o->rc >= 0)
+        o->shard = ow->s;
+    else
+        shard_unref(ow->s);
+    free(ow);
+    open_done_run(&o->task);
+}
+
+void shard_open(struct journal *j, uint64_t id, struct shard_open *o)
+{
+    struct open_work *ow;
+
+    o->journal = j;
+    o->id = id;
+    o->shard = shard_find(j, id);
+    o->rc = 0;
+    o->task.run = open_done_run;
+    if (o->shard) {
+        loop_post(o->loop, &o->task);
+        return;
+    }
+    ow = mem_new(sizeof *ow);
+    ow->o = o;
+    ow->work.run = open_run;
+    ow->work.done = open_finish;
+    ow->work.loop = o->loop;
+    pool_submit(j->env.pool, &ow->work);
+}
+
+/* --- appending --- */
+
+void append_done_run(struct task *t)
+{
+    struct append_done *d = (struct append_done *)t;
+
+    d->fn(d);
+}
+
+static int append_allowed(struct append *a)
+{
+    struct shard *s = a->shard;
+    struct journal *j = s->j;
+
+    if (atomic_load(&s->deleted))
+        return E_DELETED;
+    if (atomic_load(&j->failed))
+        return E_DEVICE;
+    if (atomic_load(&s->group->read_only))
+        return E_READONLY;
+    if (s->group->class == SHARD_CLASS_DATA && atomic_load(&j->space) == SPACE_FULL)
+        return E_NOSPACE;
+    return 0;
+}
+
+/* Answers at once where the level does not ask for durability; the append goes on without its done. */
+static void answer_early(struct append *a)
+{
+    struct append_done *d = a->done;
+
+    if (!d || a->ack >= ACK_LEADER_DURABLE)
+        return;
+    a->done = NULL;
+    d->rc = 0;
+    d->base_offset = a->base_offset;
+    d->append_time = loop_wall_ms(a->shard->group->loop);
+    d->duplicate = a->duplicate;
+    d->task.run = append_done_run;
+    loop_post(d->loop, &d->task);
+}
+
+void shard_append_home(struct append *a)
+{
+    struct shard *s = a->shard;
+    struct jrn_group *g = s->group;
+    struct batch_head h;
+    uint64_t offset;
+    int rc = append_allowed(a);
+
+    ASSERT_HOME(g->loop);
+    if (rc >= 0 && g->class == SHARD_CLASS_DATA &&
+        (g->held || atomic_load(&s->j->space) == SPACE_WAIT)) {
+        if (atomic_load(&s->j->closing)) {
+            append_end(a, E_CLOSED, 0);
+            return;
+        }
+        a->next = NULL; /* in turn: what came earlier may be held too */
+        *g->held_end = a;
+        g->held_end = &a->next;
+        return;
+    }
+    if (rc >= 0)
+        rc = batch_head_read(&h, a->batch->mem + a->at, a->bytes);
+    if (rc >= 0)
+        rc = producer_check(&s->producers, &h, &offset);
+    if (rc < 0) {
+        append_end(a, rc, 0);
+        return;
+    }
+    if (rc == 1) {
+        /* The original may still be in flight: the answer goes through the committer, behind it. */
+        a->duplicate = true;
+        a->base_offset = offset;
+        buf_unref(a->batch);
+        a->batch = NULL;
+        atomic_fetch_sub(&s->j->backlog, a->bytes);
+        a->bytes = 0;
+    } else {
+        a->base_offset = s->next;
+        a->n_offsets = (uint32_t)h.last_offset_delta + 1;
+        a->max_ts = h.max_timestamp;
+        s->next += a->n_offsets;
+        producer_note(&s->producers, &h, a->base_offset, loop_wall_ms(g->loop));
+    }
+    answer_early(a);
+    group_stage(g, a);
+}
+
+static void append_task(struct task *t)
+{
+    shard_append_home((struct append *)t);
+}
+
+static int append_sizes(const struct shard *s, const struct buf *batch, uint32_t at, uint32_t bytes)
+{
+    struct batch_head h;
+
+    if (bytes > s->j->conf.batch_max)
+        return E_TOOBIG;
+    if (at > batch->len || bytes > batch->len - at ||
+        batch_head_read(&h, batch->mem + at, bytes) < 0 || h.bytes != bytes ||
+        h.last_offset_delta < 0)
+        return E_INVALID;
+    return 0;
+}
+
+void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t bytes, enum ack ack,
+                  struct append_done *done)
+{
+    struct append *a = mem_new(sizeof *a);
+    int rc = append_sizes(s, batch, at, bytes);
+
+    a->shard = shard_ref(s);
+    a->batch = buf_ref(batch);
+    a->at = at;
+    a->bytes = bytes;
+    a->ack = ack;
+    a->done = done;
+    a->task.run = append_task;
+    atomic_fetch_add(&s->j->backlog, bytes);
+    if (rc >= 0 && atomic_load(&s->j->closing) && s->group->id != GROUP_CATALOGUE)
+        rc = E_CLOSED;
+    if (rc < 0)
+        append_end(a, rc, 0);
+    else
+        loop_post(s->group->loop, &a->task);
+}
+
+/* --- waiting --- */
+
+enum { WAIT_NEW, WAIT_LISTED, WAIT_ENDED };
+
+static void wait_done_run(struct task *t)
+{
+    struct shard_wait *w = (struct shard_wait *)t;
+
+    w->fn(w);
+}
+
+static void wait_end(struct shard_wait *w, int rc)
+{
+    w->state = WAIT_ENDED;
+    w->rc = rc;
+    w->task.run = wait_done_run;
+    loop_post(w->loop, &w->task);
+}
+
+static void wait_unlist(struct shard *s, struct shard_wait *w)
+{
+    if (w->prev)
+        w->prev->next = w->next;
+    else
+        s->waits = w->next;
+    if (w->next)
+        w->next->prev = w->prev;
+}
+
+void shard_wake(struct shard *s, int rc)
+{
+    uint64_t end = atomic_load(&s->end);
+    struct shard_wait *w = s->waits;
+
+    while (w) {
+        struct shard_wait *next = w->next;
+
+        if (rc < 0 || end > w->past) {
+            wait_unlist(s, w);
+            wait_end(w, rc);
+        }
+        w = next;
+    }
+}
+
+static void wait_home(struct task *t)
+{
+    struct shard_wait *w = (struct shard_wait *)t;
+    struct shard *s = w->shard;
+
+    if (atomic_load(&s->deleted)) {
+        wait_end(w, E_DELETED);
+    } else if (atomic_load(&s->end) > w->past) {
+        wait_end(w, 0);
+    } else {
+        w->state = WAIT_LISTED;
+        w->prev = NULL;
+        w->next = s->waits;
+        if (s->waits)
+            s->waits->prev = w;
+        s->waits = w;
+    }
+}
+
+void shard_wait(struct shard *s, uint64_t past, struct shard_wait *w)
+{
+    w->shard = s;
+    w->past = past;
+    w->state = WAIT_NEW;
+    w->task.run = wait_home;
+    loop_post(s->group->loop, &w->task);
+}
+
+/* A cancel carries its own reference and finds the wait by address: it may have ended, and its memory be gone, meanwhile. */
+struct wait_cancel {
+    struct task task;
+    struct shard *shard;
+    struct shard_wait *wait;
+};
+
+static void cancel_home(struct task *t)
+{
+    struct wait_cancel *c = (struct wait_cancel *)t;
+
+    for (struct shard_wait *w = c->shard->waits; w; w = w->next) {
+        if (w == c->wait) {
+            wait_unlist(c->shard, w);
+            wait_end(w, E_CANCELLED);
+            break;
+        }
+    }
+    shard_unref(c->shard);
+    free(c);
+}
+
+void shard_wait_cancel(struct shard_wait *w)
+{
+    struct wait_cancel *c = mem_new(sizeof *c);
+
+    c->task.run = cancel_home;
+    c->shard = shard_ref(w->shard);
+    c->wait = w;
+    loop_post(w->shard->group->loop, &c->task);
+}
+
+/* --- changes that the catalogue has made durable --- */
+
+void shard_mark_deleted(struct shard *s)
+{
+    ASSERT_HOME(s->group->loop);
+    atomic_store(&s->deleted, true);
+    index_free(&s->index);
+    shard_wake(s, E_DELETED);
+    shard_withdraw(s);
+}
+
+void shard_mark_trimmed(struct shard *s, uint64_t start)
+{
+    ASSERT_HOME(s->group->loop);
+    if (start > atomic_load(&s->start))
+        atomic_store(&s->start, start);
+    index_drop_offset(&s->index, start);
+}

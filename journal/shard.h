@@ -1,0 +1,25 @@
+/* A shard on its group's home loop, beside what journal.h says of it. */
+#ifndef WEIR_JOURNAL_SHARD_H
+#define WEIR_JOURNAL_SHARD_H
+
+#include "journal/core.h"
+
+/* Makes the shard's memory from its rows; blocks. E_NOTFOUND. The result is not in the table yet. */
+int shard_load(struct journal *j, uint64_t id, struct shard **out) MUST_USE;
+/* The loaded shard with a reference, or NULL. Any thread. */
+struct shard *shard_find(struct journal *j, uint64_t id);
+/* Puts a loaded shard into the table (which takes a reference), or gives the one that was there first. Any thread. */
+struct shard *shard_publish(struct shard *s);
+/* Takes it out of the table. Any thread. */
+void shard_withdraw(struct shard *s);
+/* Checks, numbers and stages an append. Home. Ends it when a check fails. */
+void shard_append_home(struct append *a);
+/* Answers waits whose offset has come (rc 0), or all of them with rc below 0. Home. */
+void shard_wake(struct shard *s, int rc);
+/* Deleted: answers waits, forgets batches. Home. */
+void shard_mark_deleted(struct shard *s);
+/* The start has moved, durably. Home. */
+void shard_mark_trimmed(struct shard *s, uint64_t start);
+void append_done_run(struct task *t);
+
+#endif

@@ -1,0 +1,176 @@
+#include "journal/wal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+void wal_init(struct wal *w, struct slabs *slabs, uint32_t log2)
+{
+    *w = (struct wal){ .slabs = slabs, .log2 = log2, .ready = true };
+    pthread_mutex_init(&w->lock, NULL);
+}
+
+static void extent_free(struct wal_extent *x)
+{
+    free(x->marks);
+    free(x);
+}
+
+void wal_fini(struct wal *w)
+{
+    if (!w->ready)
+        return;
+    for (unsigned i = 0; i < w->n; i++)
+        extent_free(w->list[i]);
+    free(w->list);
+    pthread_mutex_destroy(&w->lock);
+    *w = (struct wal){ 0 };
+}
+
+void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
+             uint64_t first_lsn)
+{
+    struct wal_extent *x = mem_new(sizeof *x);
+
+    *x = (struct wal_extent){ .place = place,
+                              .incarnation = incarnation,
+                              .salt = salt,
+                              .first_lsn = first_lsn,
+                              .end_lsn = LSN_OPEN };
+    pthread_mutex_lock(&w->lock);
+    ASSERT(w->n == 0 || w->list[w->n - 1]->end_lsn == first_lsn);
+    if (w->n == w->cap) {
+        w->cap = w->cap ? w->cap * 2 : 16;
+        w->list = mem_grow(w->list, w->cap * sizeof(*w->list));
+    }
+    w->list[w->n++] = x;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n_marks)
+{
+    struct wal_extent *x;
+
+    pthread_mutex_lock(&w->lock);
+    ASSERT(w->n > 0);
+    x = w->list[w->n - 1];
+    ASSERT(x->end_lsn == LSN_OPEN && end_lsn >= x->first_lsn);
+    x->end_lsn = end_lsn;
+    x->marks = marks;
+    x->n_marks = n_marks;
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* The last extent that begins at or before lsn; under lock. */
+static struct wal_extent *extent_of(struct wal *w, uint64_t lsn)
+{
+    unsigned low = 0, high = w->n;
+
+    while (low < high) {
+        unsigned mid = (low + high) / 2;
+
+        if (w->list[mid]->first_lsn <= lsn)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    /* An incarnation may leave an empty extent behind: two then begin at one LSN, and the later one holds it. */
+    return low ? w->list[low - 1] : NULL;
+}
+
+int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out)
+{
+    struct wal_extent *x;
+    int rc = E_NOTFOUND;
+
+    pthread_mutex_lock(&w->lock);
+    x = extent_of(w, lsn);
+    if (x && !x->passed && (x->end_lsn == LSN_OPEN || lsn + bytes <= x->end_lsn)) {
+        x->pins++;
+        *out = x;
+        rc = 0;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return rc;
+}
+
+void wal_unpin(struct wal *w, struct wal_extent *x)
+{
+    bool last;
+
+    pthread_mutex_lock(&w->lock);
+    ASSERT(x->pins > 0);
+    last = --x->pins == 0 && x->passed;
+    pthread_mutex_unlock(&w->lock);
+    if (last) {
+        slabs_give(w->slabs, x->place, w->log2);
+        extent_free(x);
+    }
+}
+
+struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn, uint64_t *pos)
+{
+    *pos = place_pos(x->place) + PAGE_BYTES + (lsn - x->first_lsn);
+    return slabs_file(w->slabs, x->place, w->log2);
+}
+
+void wal_live(struct wal *w, uint64_t *closed_bytes, unsigned *n_extents)
+{
+    *closed_bytes = 0;
+    pthread_mutex_lock(&w->lock);
+    *n_extents = w->n;
+    for (unsigned i = 0; i < w->n; i++)
+        if (w->list[i]->end_lsn != LSN_OPEN)
+            *closed_bytes += (uint64_t)1 << w->log2;
+    pthread_mutex_unlock(&w->lock);
+}
+
+unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max)
+{
+    unsigned n = 0;
+
+    pthread_mutex_lock(&w->lock);
+    while (n < max && n < w->n && w->list[n]->end_lsn != LSN_OPEN) {
+        out[n] = w->list[n];
+        n++;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+void wal_passed(struct wal *w, uint64_t lsn)
+{
+    struct wal_extent **gone;
+    unsigned n_gone = 0, n = 0;
+
+    pthread_mutex_lock(&w->lock);
+    gone = mem_new((w->n + 1) * sizeof(*gone));
+    while (n < w->n && w->list[n]->end_lsn != LSN_OPEN && w->list[n]->end_lsn <= lsn) {
+        struct wal_extent *x = w->list[n++];
+
+        x->passed = true;
+        if (x->pins == 0)
+            gone[n_gone++] = x;
+    }
+    w->n -= n;
+    memmove(w->list, w->list + n, w->n * sizeof(*w->list));
+    pthread_mutex_unlock(&w->lock);
+    for (unsigned i = 0; i < n_gone; i++) {
+        slabs_give(w->slabs, gone[i]->place, w->log2);
+        extent_free(gone[i]);
+    }
+    free(gone);
+}
+
+uint64_t wal_first_of(struct wal *w, uint64_t incarnation)
+{
+    uint64_t place = PLACE_NONE;
+
+    pthread_mutex_lock(&w->lock);
+    for (unsigned i = 0; place == PLACE_NONE && i < w->n; i++)
+        if (w->list[i]->incarnation == incarnation)
+            place = w->list[i]->place;
+    pthread_mutex_unlock(&w->lock);
+    return place;
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/python3
+"""python3-kafka reads the batches that our builder makes, of every case and codec, and finds in them what the case says.
+
+OUT is the build folder (default build/plain)."""
+import os
+import struct
+import subprocess
+import sys
+
+from kafka.record.default_records import DefaultRecordBatch
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CASES = os.path.join(ROOT, "tests/golden/batch")
+TOOL = os.path.join(ROOT, os.environ.get("OUT", "build/plain"), "tests/format/batch_tool")
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, CASES)
+from make import read_case  # noqa: E402
+
+
+def check(case, codec):
+    path = os.path.join(CASES, case + ".txt")
+    data = subprocess.run([TOOL, path, codec], stdout=subprocess.PIPE, check=True).stdout
+    (pid, epoch, seq), transactional, records = read_case(case)
+    batch = DefaultRecordBatch(data)
+    assert batch.validate_crc(), "crc"
+    assert batch.base_offset == 0 and batch.magic == 2, "head"
+    assert batch.is_transactional == transactional and not batch.is_control_batch, "attributes"
+    # A case of one tiny record does not get smaller, and is then stored plain.
+    assert batch.compression_type == (0 if case == "one" else CODECS.index(codec)), "codec"
+    assert batch.max_timestamp == max(r[0] for r in records), "max timestamp"
+    assert struct.unpack_from(">qhi", data, 43) == (pid, epoch, seq), "producer"  # kafka-python reads past it
+    got = [(r.timestamp, r.key, r.value, r.headers) for r in batch]
+    assert got == records, "records"
+    assert batch.last_offset_delta == len(records) - 1, "last offset delta"
+
+
+def main():
+    passed = failed = 0
+    for case in ["simple", "odd", "one", "many", "large"]:
+        for codec in CODECS:
+            try:
+                check(case, codec)
+                passed += 1
+            except Exception as e:
+                failed += 1
+                print("%s %s: %s: %s" % (case, codec, type(e).__name__, e))
+    print("%d passed, %d failed" % (passed, failed))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
