@@ -1,7 +1,9 @@
-/* Configuration: values for the rows of base/conf_rows.h, from default, file, environment and command line.
+/* Configuration: values for the rows of base/conf_rows.h, from default, file, environment and
+ * command line.
  *
- * A later source of that list wins whatever the order of loading; what a stronger source hides is checked all the same. An error is
- * one sentence that starts with its place: "weir.yaml:3: kafka.lisen: no such key (did you mean kafka.listen?)". */
+ * A later source of that list wins whatever the order of loading; what a stronger source hides is
+ * checked all the same. An error is one sentence that starts with its place: "weir.yaml:3:
+ * kafka.lisen: no such key (did you mean kafka.listen?)". */
 #ifndef WEIR_BASE_CONF_H
 #define WEIR_BASE_CONF_H
 
@@ -55,13 +57,14 @@ struct conf *conf_new(void);
 /* NULL is allowed. */
 void conf_free(struct conf *c);
 
-/* A YAML file of at most 1 MiB: keys nested (kafka: {listen: ...}) or dotted. Each key at most once. E_INVALID, E_SYSTEM. */
+/* A YAML file of at most 1 MiB: keys nested (kafka: {listen: ...}) or dotted. Each key at most
+ * once. E_INVALID, E_SYSTEM. */
 int conf_load_file(struct conf *c, const char *path, struct err *e) MUST_USE;
 /* The same from memory; name stands in errors. */
 int conf_load_text(struct conf *c, const char *name, const char *text, size_t bytes,
                    struct err *e) MUST_USE;
-/* Every WEIR_ variable of env ("NAME=value", NULL at the end); kafka.listen is WEIR_KAFKA_LISTEN. One that names no key is an
- * error. */
+/* Every WEIR_ variable of env ("NAME=value", NULL at the end); kafka.listen is WEIR_KAFKA_LISTEN.
+ * One that names no key is an error. */
 int conf_load_env(struct conf *c, char *const *env, struct err *e) MUST_USE;
 /* "KEY=VALUE" from --set; the last one for a key wins. */
 int conf_load_set(struct conf *c, const char *assignment, struct err *e) MUST_USE;
@@ -80,7 +83,8 @@ uint16_t conf_port(const struct conf *c, enum conf_key key);
 const uint64_t *conf_list(const struct conf *c, enum conf_key key, unsigned *n);
 /* Whether a CHOICES has the one named. */
 bool conf_has(const struct conf *c, enum conf_key key, const char *choice);
-/* Where the value came from: "default", "weir.yaml:3", "WEIR_KAFKA_LISTEN", "--set". Borrowed from c. */
+/* Where the value came from: "default", "weir.yaml:3", "WEIR_KAFKA_LISTEN", "--set". Borrowed from
+ * c. */
 const char *conf_where(const struct conf *c, enum conf_key key);
 
 /* Every value with where it came from, as a YAML file that can be loaded again. */

@@ -1,4 +1,5 @@
-/* The configuration: one row per key. Files, environment, --set, --print-config and docs/config.md all follow from it.
+/* The configuration: one row per key. Files, environment, --set, --print-config and docs/config.md
+ * all follow from it.
  *
  * X(ID, name, type, default, min, max, choices, change, help)
  *   type     STRING  text; min and max bound its length

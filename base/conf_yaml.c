@@ -1,4 +1,5 @@
-/* The file source, on libyaml's events: they carry the line of every key (docs/decisions/config-parser.md). */
+/* The file source, on libyaml's events: they carry the line of every key
+ * (docs/decisions/config-parser.md). */
 #include "base/conf_int.h"
 
 #include <errno.h>
@@ -171,8 +172,8 @@ static int read_pair(struct reader *r, const char *name, size_t line)
     return read_mapping(r, name);
 }
 
-/* From the start event of a mapping to its end. Depth is bounded: a section's name has no section of its own in it, and a
- * mapping under a key is refused. */
+/* From the start event of a mapping to its end. Depth is bounded: a section's name has no section
+ * of its own in it, and a mapping under a key is refused. */
 static int read_mapping(struct reader *r, const char *prefix)
 {
     char name[PATH_MAX_BYTES];

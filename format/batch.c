@@ -39,7 +39,8 @@ int batch_head_read(struct batch_head *h, const void *mem, size_t left)
     *h = (struct batch_head){ 0 };
     if (left <= MAGIC_AT)
         return E_CORRUPT;
-    /* The old message formats keep their magic at the same place and may be shorter than our header. */
+    /* The old message formats keep their magic at the same place and may be shorter than our
+     * header. */
     h->magic = (int8_t)p[MAGIC_AT];
     if (h->magic == 0 || h->magic == 1)
         return E_UNSUPPORTED;
@@ -70,7 +71,8 @@ int batch_check(struct batch_head *h, const void *mem, size_t left)
         return rc;
     if (!crc_right(h, mem))
         return E_CORRUPT;
-    /* Compaction leaves gaps, and may leave no record at all: fewer records than offsets, never more. */
+    /* Compaction leaves gaps, and may leave no record at all: fewer records than offsets, never
+     * more. */
     if (head_codec(h) >= CODEC_COUNT || h->last_offset_delta < 0 || h->record_count < 0 ||
         h->record_count > BATCH_MAX_RECORDS || h->record_count > (int64_t)h->last_offset_delta + 1)
         return E_CORRUPT;
@@ -85,11 +87,12 @@ void batch_stamp(void *mem, int64_t base_offset, int32_t leader_epoch)
     put_u32be(p + 12, (uint32_t)leader_epoch);
 }
 
-/* --- records ---
- * The walk over an uncompressed batch is the hot path of every append, so varints are read here, inline, with the one-byte
- * case first; nearly all of a record's varints are one or two bytes long. */
+/* --- records --- The walk over an uncompressed batch is the hot path of every append, so varints
+ * are read here, inline, with the one-byte case first; nearly all of a record's varints are one or
+ * two bytes long. */
 
-/* The rest of a varint whose first byte was *p, p < end. NULL: it runs past end, or past 64 bits. */
+/* The rest of a varint whose first byte was *p, p < end. NULL: it runs past end, or past 64
+ * bits. */
 static const uint8_t *uvarint_rest(const uint8_t *p, const uint8_t *end, uint64_t *v)
 {
     uint64_t x = *p++ & 0x7f;
@@ -179,8 +182,8 @@ static bool headers_fit(const uint8_t *p, const uint8_t *end, uint32_t n)
     return p == end;
 }
 
-/* Reads the record at p whole, its headers too; offset and timestamp are still deltas. Returns its end, NULL when it does not fit
- * or does not fill its own length. */
+/* Reads the record at p whole, its headers too; offset and timestamp are still deltas. Returns its
+ * end, NULL when it does not fit or does not fill its own length. */
 static inline const uint8_t *record_read(struct batch_record *r, const uint8_t *p,
                                          const uint8_t *end)
 {
@@ -215,7 +218,8 @@ static inline const uint8_t *record_read(struct batch_record *r, const uint8_t *
     return end;
 }
 
-/* What the header promises of a producer's records: dense deltas from 0, nothing before, between or behind. */
+/* What the header promises of a producer's records: dense deltas from 0, nothing before, between or
+ * behind. */
 static bool records_right(const struct batch_head *h, const uint8_t *mem)
 {
     const uint8_t *p = mem + BATCH_HEAD_BYTES, *end = mem + h->bytes;

@@ -88,6 +88,7 @@ void block_head_write(struct block_head *h, uint64_t salt, uint8_t *mem)
     wr_u32le(&w, h->n_placements);
     wr_u32le(&w, h->flags);
     wr_u64le(&w, (uint64_t)h->written);
+    wr_u64le(&w, h->prev_lsn);
     wr_pad(&w, BLOCK_HEAD_BYTES);
     h->hash = sum_xxh3(mem + SUM_START, end - SUM_START, salt ^ h->lsn);
     w = wr_of(mem + 8, 8);
@@ -124,6 +125,7 @@ int block_head_read(struct block_head *h, const struct uuid *store, uint64_t inc
     h->n_placements = rd_u32le(&r);
     h->flags = rd_u32le(&r);
     h->written = (int64_t)rd_u64le(&r);
+    h->prev_lsn = rd_u64le(&r);
     if (!rd_ok(&r) || magic != BLOCK_MAGIC || version != BLOCK_VERSION || !sizes_fit(h, left))
         return E_CORRUPT;
     memcpy(h->store.bytes, uuid, sizeof h->store.bytes);

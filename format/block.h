@@ -9,7 +9,7 @@
  *   72 u64 place of the extent that follows this one (none: all ones)
  *   80 u32 n_frames      84 u32 n_prev      88 u32 n_placements
  *   92 u32 flags (1: closing, written when idle; 2: opening, its prev entries tell the state of every group)
- *   96 i64 written, ms   104.. zeros to 128
+ *   96 i64 written, ms   104 u64 lsn of the block before (all ones: none)   112.. zeros to 128
  *  128 directory, n_frames of 48 bytes: 0 u64 group  8 u64 epoch  16 u64 entry  24 u32 pos in the block (multiple of 8)
  *        28 u32 bytes    32 u32 n_offsets (sum over its items, saturating)  36 u32 0  40 u64 XXH3 of the frame
  *      then n_prev of 24 bytes, what the block before held: 0 u64 group  8 u64 last entry  16 u32 n_offsets  20 u32 0
@@ -45,6 +45,7 @@ struct block_head {
     uint64_t next_place;
     uint32_t n_frames, n_prev, n_placements, flags;
     int64_t written;
+    uint64_t prev_lsn;
 };
 
 struct block_dir {

@@ -11,12 +11,13 @@
 
 #include "base/rd.h"
 
-/* A payload's own word about its decompressed size may be a lie, and an allocation is made before the lie shows. So the first
- * buffer is at most this many times the payload (plus a floor), whatever is declared; it grows only as real output fills it. */
+/* A payload's own word about its decompressed size may be a lie, and an allocation is made before
+ * the lie shows. So the first buffer is at most this many times the payload (plus a floor),
+ * whatever is declared; it grows only as real output fills it. */
 enum { TRUST_RATIO = 16, TRUST_FLOOR = 4096, GUESS_RATIO = 4 };
 
-/* Output that grows up to max. When max is reached, whatever else comes goes to spill: one byte there says "too big", and
- * none says that the output just fitted. */
+/* Output that grows up to max. When max is reached, whatever else comes goes to spill: one byte
+ * there says "too big", and none says that the output just fitted. */
 struct growing {
     struct buf *buf;
     size_t max;
@@ -188,13 +189,13 @@ static int gzip_compress(const uint8_t *mem, size_t bytes, struct buf **out)
 
 /* --- snappy --- */
 
-/* The framing of Java producers: 8 bytes of magic, two u32 versions, then blocks, each behind its length. No raw
- * block begins so: after the preamble it would copy from before the start. */
+/* The framing of Java producers: 8 bytes of magic, two u32 versions, then blocks, each behind its
+ * length. No raw block begins so: after the preamble it would copy from before the start. */
 static const uint8_t snappy_java_magic[8] = { 0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0 };
 enum { SNAPPY_JAVA_HEAD_BYTES = 16 };
 
-/* The densest element makes 64 bytes out of 3; a block that declares more than that is a lie, so declared sizes can be
- * trusted to within this ratio before anything is allocated. */
+/* The densest element makes 64 bytes out of 3; a block that declares more than that is a lie, so
+ * declared sizes can be trusted to within this ratio before anything is allocated. */
 enum { SNAPPY_MAX_RATIO = 22 };
 
 static int snappy_declared(const uint8_t *mem, size_t bytes, size_t *size)
@@ -324,7 +325,8 @@ static int lz4_decompress(const uint8_t *mem, size_t bytes, size_t max, struct b
         do
             rc = lz4_step(d, &r, &g);
         while (rc == 0);
-        /* One frame: Java's reader stops at its end, so what follows would be seen by some clients only. */
+        /* One frame: Java's reader stops at its end, so what follows would be seen by some clients
+         * only. */
         if (rc == 1 && rd_left(&r))
             rc = E_CORRUPT;
         rc = growing_end(&g, rc, out);
@@ -353,8 +355,8 @@ static int lz4_compress(const uint8_t *mem, size_t bytes, struct buf **out)
 
 enum { ZSTD_LEVEL = 3 };
 
-/* The whole payload into a buffer of this size: 1 when the buffer is too small.
- * Never the streaming call: it would allocate the window that the payload asks for, up to 128 MiB. */
+/* The whole payload into a buffer of this size: 1 when the buffer is too small. Never the streaming
+ * call: it would allocate the window that the payload asks for, up to 128 MiB. */
 static int zstd_try(ZSTD_DCtx *d, struct buf *b, size_t cap, const uint8_t *mem, size_t bytes)
 {
     size_t made = ZSTD_decompressDCtx(d, b->mem, cap, mem, bytes);

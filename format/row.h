@@ -12,6 +12,7 @@
  *                             extents of 12: u64 place, u32 log2
  *   'H' shard u64, start u64   hole (records lost): u8 1, u8[7] 0, u64 end offset
  *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn, u64 offsets that may have been used at most
+ *   'N'              largest shard id ever used: u8 1, u8[7] 0, u64 id
  *   'A' ...          rows of the doors: key and value are theirs
  * In the view only (derived, rebuilt when lost):
  *   'e' shard u64              u8 1, u8[7] 0, u64 end offset (at the replay LSN)
@@ -36,6 +37,7 @@ enum row_table {
     ROW_SEGMENT = 'M',
     ROW_HOLE = 'H',
     ROW_LOSS = 'L',
+    ROW_MAX_SHARD = 'N',
     ROW_APP = 'A',
     ROW_END = 'e',
     ROW_RUN = 'r',

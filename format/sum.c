@@ -12,8 +12,8 @@
 /* The library counts bytes in an int; a multiple of 64 keeps its inner loop whole. */
 enum { SUM_PIECE_BYTES = 1 << 30 };
 
-/* The library's AVX-512 routine returns with dirty upper halves, after which all SSE code of the thread runs at a quarter of
- * its speed (measured on XXH3), until somebody clears them. */
+/* The library's AVX-512 routine returns with dirty upper halves, after which all SSE code of the
+ * thread runs at a quarter of its speed (measured on XXH3), until somebody clears them. */
 #ifdef __x86_64__
 __attribute__((target("avx"))) static void clear_upper_halves(void)
 {

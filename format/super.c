@@ -31,6 +31,9 @@ void super_write(const struct super *s, uint8_t *mem)
     wr_u32le(&w, s->wal_extent_log2);
     wr_u32le(&w, s->n);
     wr_u64le(&w, (uint64_t)s->created);
+    wr_u32le(&w, s->n_groups);
+    wr_u32le(&w, 0);
+    wr_u64le(&w, s->catalogue_end);
     wr_pad(&w, LIST_START);
     for (uint32_t i = 0; i < s->n; i++) {
         const struct super_incarnation *n = &s->list[i];
@@ -68,10 +71,13 @@ int super_read(struct super *s, const uint8_t *mem)
     s->wal_extent_log2 = rd_u32le(&r);
     s->n = rd_u32le(&r);
     s->created = (int64_t)rd_u64le(&r);
+    s->n_groups = rd_u32le(&r);
+    rd_u32le(&r);
+    s->catalogue_end = rd_u64le(&r);
     if (s->n > SUPER_MAX_INCARNATIONS || s->wal_extent_log2 < UNIT_LOG2 ||
         s->wal_extent_log2 > EXTENT_MAX_LOG2)
         return E_CORRUPT;
-    rd_bytes(&r, LIST_START - 80);
+    rd_bytes(&r, LIST_START - 96);
     for (uint32_t i = 0; i < s->n; i++) {
         struct super_incarnation *n = &s->list[i];
 

@@ -30,7 +30,7 @@ struct committer {
     uint64_t extent_lsn; /* first LSN of the present extent */
     uint64_t lsn;        /* where the next block goes */
     uint64_t durable_lsn;
-    uint64_t prev_hash;
+    uint64_t prev_hash, prev_lsn; /* of the block before */
     bool extent_new; /* its header is not written yet */
     bool closing_written;
     uint64_t before_incarnation, before_end_lsn, before_end_hash;
@@ -80,7 +80,6 @@ void committer_free(struct committer *c)
     if (!c)
         return;
     ASSERT(!c->in_flight && !c->queue && !c->taken);
-    loop_timer_stop(&c->idle);
     pthread_mutex_destroy(&c->lock);
     free(c->in_block);
     free(c->prev);
@@ -363,6 +362,7 @@ static void block_make(struct committer *c, uint64_t room, uint32_t flags)
                             .incarnation = c->incarnation,
                             .lsn = c->lsn,
                             .prev_hash = c->prev_hash,
+                            .prev_lsn = c->prev_lsn,
                             .durable_lsn = c->durable_lsn,
                             .next_place = c->next_place,
                             .n_frames = c->n_in_block,
@@ -395,6 +395,7 @@ static void block_make(struct committer *c, uint64_t room, uint32_t flags)
     block_head_write(&h, c->salt, b->mem);
     b->len = h.block_bytes;
     c->prev_hash = h.hash;
+    c->prev_lsn = h.lsn;
     c->block = b;
     c->block_lsn = c->lsn;
     c->lsn += h.block_bytes;
@@ -489,10 +490,12 @@ static void fail_all(struct committer *c, int rc)
 
 static void closed(struct committer *c)
 {
-    if (c->close_task && !c->in_flight) {
+    struct task *t = c->close_task;
+
+    if (t && !c->in_flight) {
         loop_timer_stop(&c->idle);
-        loop_post(c->close_loop, c->close_task);
         c->close_task = NULL;
+        loop_post(c->close_loop, t); /* c may be freed from here on */
     }
 }
 
@@ -663,6 +666,7 @@ int committer_open(struct committer *c, const struct committer_start *s, struct 
     c->before_end_hash = s->before_end_hash;
     c->extent_new = true;
     c->closing_written = true;
+    c->prev_lsn = UINT64_MAX;
     for (unsigned i = 0; i < j->n_groups && c->n_prev < MAX_PREV; i++)
         c->prev[c->n_prev++] =
             (struct block_prev){ j->groups[i]->id, j->groups[i]->last_entry, 0 };

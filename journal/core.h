@@ -104,6 +104,8 @@ struct shard {
     struct shard *dirty_next;
     bool dirty;
     uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+    /* keeper */
+    uint64_t row_start; /* the start that the catalogue has, or is about to have */
 };
 
 enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
@@ -116,6 +118,13 @@ struct rows_work {
     void (*done)(struct rows_work *w); /* keeper */
     struct journal *j;
     int rc;
+};
+
+/* A deleted segment whose extents wait for the grace to end. */
+struct grave {
+    struct grave *next;
+    uint64_t segment;
+    uint64_t due_us;
 };
 
 struct committer;
@@ -154,8 +163,10 @@ struct journal {
     bool growing;
     bool grow_refused;
     uint64_t segment_serial;
-    unsigned n_deleting; /* dead segments whose grace runs */
-    unsigned keeper_busy; /* things that journal_close waits for */
+    struct grave *graves, **graves_end;
+    struct loop_timer grave_timer;
+    struct loop_timer space_timer;
+    struct shard *catalogue_shard;
     struct journal_close *close;
     struct loop_timer close_timer;
 };

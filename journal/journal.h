@@ -71,8 +71,9 @@ struct journal_close {
     struct task task; /* ours */
     void (*fn)(struct journal_close *c);
     struct loop *loop;
+    struct journal *journal; /* ours */
 };
-/* Refuses new work with E_CLOSED, finishes what is pending, writes the closing block and a checkpoint, then runs done and
+/* Refuses new work with E_CLOSED, finishes what is pending, writes the closing block, then runs done and
  * frees the journal. All shard handles must have been given back, all waits ended or cancelled. */
 void journal_close(struct journal *j, struct journal_close *done);
 

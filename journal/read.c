@@ -276,7 +276,7 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
     want = want < SEGMENT_CHUNK_MIN ? SEGMENT_CHUNK_MIN : want;
     want = want > SEGMENT_CHUNK_MAX ? SEGMENT_CHUNK_MAX : want;
     for (;;) {
-        uint64_t n = left < want ? left : want, whole, need;
+        uint64_t n = left < want ? left : want, whole, need = 0;
         struct buf *buf;
         uint32_t start;
         int rc = segment_read(&rw->s->j->segments, seg, run->pos + pos, n, &buf, &start);

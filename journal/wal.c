@@ -39,7 +39,8 @@ void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
                               .first_lsn = first_lsn,
                               .end_lsn = LSN_OPEN };
     pthread_mutex_lock(&w->lock);
-    ASSERT(w->n == 0 || w->list[w->n - 1]->end_lsn == first_lsn);
+    /* Rot may have left a gap, never an overlap. */
+    ASSERT(w->n == 0 || w->list[w->n - 1]->end_lsn <= first_lsn);
     if (w->n == w->cap) {
         w->cap = w->cap ? w->cap * 2 : 16;
         w->list = mem_grow(w->list, w->cap * sizeof(*w->list));
@@ -163,13 +164,13 @@ void wal_passed(struct wal *w, uint64_t lsn)
     free(gone);
 }
 
-uint64_t wal_first_of(struct wal *w, uint64_t incarnation)
+uint64_t wal_place_after(struct wal *w, uint64_t incarnation, uint64_t lsn)
 {
     uint64_t place = PLACE_NONE;
 
     pthread_mutex_lock(&w->lock);
     for (unsigned i = 0; place == PLACE_NONE && i < w->n; i++)
-        if (w->list[i]->incarnation == incarnation)
+        if (w->list[i]->incarnation == incarnation && w->list[i]->end_lsn > lsn)
             place = w->list[i]->place;
     pthread_mutex_unlock(&w->lock);
     return place;

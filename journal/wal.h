@@ -65,7 +65,7 @@ void wal_live(struct wal *w, uint64_t *closed_bytes, unsigned *n_extents);
 unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max);
 /* The checkpoint has moved to lsn: frees the extents that end at or before it, now or at their last unpin. */
 void wal_passed(struct wal *w, uint64_t lsn);
-/* The place of the first live extent of an incarnation; PLACE_NONE when it has none. */
-uint64_t wal_first_of(struct wal *w, uint64_t incarnation);
+/* The place of an incarnation's first extent that ends past lsn; PLACE_NONE when it has none. */
+uint64_t wal_place_after(struct wal *w, uint64_t incarnation, uint64_t lsn);
 
 #endif

@@ -1,10 +1,12 @@
 #!/bin/bash
-# make check: what the compiler does not see. Prints each problem as file:line: what, and fails when there is one.
+# make check: what the compiler does not see. Prints each problem as file:line: what, and fails when
+# there is one.
 #
 #   - layout is what .clang-format says
-#   - includes follow the arrows (docs/architecture.md): base <- format <- journal <- meta <- gateways <- tools; doors know
-#     nothing of each other; journal/ is seen from outside through its public headers only
-#   - printed docs are what the program prints (when it is built)
+#   - includes follow the arrows (docs/architecture.md): base <- format <- journal <- meta <- gateways
+#     <- tools; doors know nothing of each other; journal/ is seen from outside through its public
+#     headers only
+#   - printed docs are what the program prints (when it is built); links in docs lead somewhere
 #   - no file has a name that says nothing
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -131,6 +133,14 @@ check_printed_docs() {
     fi
 }
 
+check_links() {
+    local f line to
+    while IFS=: read -r f line to; do
+        [ -e "$(dirname "$f")/${to%%#*}" ] || problem "$f:$line: links to $to, which is not there"
+    done < <(files '*.md' | xargs -r grep -noE '\]\([^)#][^)]*\)' /dev/null |
+        sed -E 's/^([^:]+:[0-9]+):\]\((.*)\)$/\1:\2/' | grep -vE ':[0-9]+:(https?|mailto):')
+}
+
 check_names() {
     local f
     while read -r f; do
@@ -142,6 +152,7 @@ check_format
 check_arrows
 check_the_checker
 check_printed_docs
+check_links
 check_names
 if [ "$problems" -gt 0 ]; then
     echo "check: there are problems"

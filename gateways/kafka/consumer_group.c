@@ -1,10 +1,11 @@
 /* The classic consumer group protocol as Kafka's coordinator speaks it.
  *
- *   EMPTY --join--> PREPARING --all joined, or the time is up--> COMPLETING --leader syncs--> STABLE
- *     ^                 |  ^                                          |                          |
- *     +--nobody joined--+  +-----------a member comes, goes, changes or is silent---------------+
+ *   EMPTY --join--> PREPARING --all joined, or time is up--> COMPLETING --leader syncs--> STABLE
+ *     ^                 |  ^                                      |                          |
+ *     +--nobody joined--+  +---------a member comes, goes, changes or is silent-------------+
  *
- * A member that waits for the end of a rebalance has `join` set, one that waits for the leader's assignment has `sync` set.
+ * A member that waits for the end of a rebalance has `join` set, one that waits for the leader's
+ * assignment has `sync` set.
  * G1: a join waits only in PREPARING, a sync only in COMPLETING.
  * G2: the generation goes up by one each time a rebalance ends, and nowhere else.
  * G3: an assignment is kept only with the generation it was made for. */
@@ -17,7 +18,9 @@
 #include "base/buf.h"
 #include "base/logger.h"
 
-/* ---- groups ----------------------------------------------------------------------------------------------------------- */
+enum { SWEEP_EVERY_MS = 600000, GROUP_KEPT_MS = 3600000 /* a group without members */ };
+
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 static void group_fire(struct loop_timer *t);
 
@@ -126,7 +129,7 @@ static void group_timer(struct consumer_group *g, uint32_t ms)
     loop_timer_set(g->all->loop, &g->timer, (uint64_t)ms * 1000);
 }
 
-/* ---- rebalance -------------------------------------------------------------------------------------------------------- */
+/* ---- rebalance ------------------------------------------------------------------------------- */
 
 static void group_try_complete(struct consumer_group *g);
 
@@ -185,8 +188,8 @@ static void group_start_generation(struct consumer_group *g)
     }
 }
 
-/* Ends the rebalance with those who have joined. A static member may be away for a moment (a restart): it stays, until its
- * session ends. */
+/* Ends the rebalance with those who have joined. A static member may be away for a moment (a
+ * restart): it stays, until its session ends. */
 static void group_complete(struct consumer_group *g)
 {
     for (struct member *m = g->first, *next; m; m = next) {
@@ -259,7 +262,8 @@ static void group_fire(struct loop_timer *t)
     group_complete(g);
 }
 
-/* No sign of life for a session. Whoever waits for us is alive, unless it is new: its client may have gone away long ago. */
+/* No sign of life for a session. Whoever waits for us is alive, unless it is new: its client may
+ * have gone away long ago. */
 void group_session_fire(struct loop_timer *t)
 {
     struct member *m = (struct member *)((char *)t - offsetof(struct member, session));
@@ -274,7 +278,7 @@ void group_session_fire(struct loop_timer *t)
     group_after_loss(g);
 }
 
-/* ---- join ------------------------------------------------------------------------------------------------------------- */
+/* ---- join ------------------------------------------------------------------------------------ */
 
 /* A version 4 UUID (RFC 4122) after the client's own name for itself. */
 static struct group_bytes new_member_id(struct consumer_groups *gs, const struct group_join *j)
@@ -323,9 +327,9 @@ static bool join_too_large(const struct consumer_group *g, const struct member *
     return g->bytes - (m ? m->bytes : 0) + group_protocols_bytes(j) > g->all->conf.bytes_max;
 }
 
-/* A static member comes back under a new id. While the group is stable and its choice of protocol stays, the old assignment
- * holds and nobody else notices. An older client must not think that it leads, or it would assign anew: it is told the
- * leader's former id. */
+/* A static member comes back under a new id. While the group is stable and its choice of
+ * protocol stays, the old assignment holds and nobody else notices. An older client must not
+ * think that it leads, or it would assign anew: it is told the leader's former id. */
 static void join_replace(struct consumer_group *g, struct member *m, struct group_join *j,
                          struct group_bytes new_id)
 {
@@ -412,7 +416,8 @@ static void join_again(struct consumer_group *g, struct group_join *j)
         group_join_answer_now(j, m);
         return;
     }
-    /* In a stable group a follower that has nothing new to say needs no rebalance; a leader that joins wants one. */
+    /* In a stable group a follower that has nothing new to say needs no rebalance; a leader that
+     * joins wants one. */
     if (same && g->state == GROUP_STABLE && m != g->leader) {
         group_join_answer_now(j, m);
         return;
@@ -486,7 +491,7 @@ void consumer_group_join_cancel(struct consumer_groups *gs, struct group_join *j
     group_join_refuse(j, GROUP_NOT_AVAILABLE);
 }
 
-/* ---- sync ------------------------------------------------------------------------------------------------------------- */
+/* ---- sync ------------------------------------------------------------------------------------ */
 
 static int16_t sync_check(const struct consumer_groups *gs, const struct consumer_group *g,
                           const struct group_sync *s, struct member **m)
@@ -518,7 +523,8 @@ static void sync_seen(struct consumer_group *g, struct member *m)
         loop_timer_stop(&g->timer);
 }
 
-/* The leader has spoken: everyone who waits gets its part, nobody's part is lost if it asks later. */
+/* The leader has spoken: everyone who waits gets its part, nobody's part is lost if it asks
+ * later. */
 static void sync_distribute(struct consumer_group *g, const struct group_sync *s)
 {
     for (struct member *m = g->first; m; m = m->next)
@@ -601,7 +607,7 @@ void consumer_group_sync_cancel(struct consumer_groups *gs, struct group_sync *s
     group_sync_answer(s, GROUP_NOT_AVAILABLE, NULL);
 }
 
-/* ---- heartbeat, commit, leave ----------------------------------------------------------------------------------------- */
+/* ---- heartbeat, commit, leave ---------------------------------------------------------------- */
 
 static int16_t beat_check(const struct consumer_group *g, const struct group_beat *b,
                           struct member **m)
@@ -695,7 +701,7 @@ int16_t consumer_group_leave(struct consumer_groups *gs, struct group_bytes grou
     return GROUP_OK;
 }
 
-/* ---- for people ------------------------------------------------------------------------------------------------------- */
+/* ---- for people ------------------------------------------------------------------------------ */
 
 int16_t consumer_group_delete(struct consumer_groups *gs, struct group_bytes group)
 {
@@ -772,7 +778,16 @@ void consumer_group_each(struct consumer_groups *gs,
     }
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static void sweep_fire(struct loop_timer *t)
+{
+    struct consumer_groups *gs =
+        (struct consumer_groups *)((char *)t - offsetof(struct consumer_groups, sweep));
+
+    consumer_groups_sweep(gs, GROUP_KEPT_MS);
+    loop_timer_set(gs->loop, t, SWEEP_EVERY_MS * 1000ull);
+}
 
 struct consumer_groups *consumer_groups_new(struct loop *home,
                                             const struct consumer_groups_conf *conf, uint64_t seed)
@@ -792,6 +807,8 @@ struct consumer_groups *consumer_groups_new(struct loop *home,
     if (!gs->conf.bytes_max)
         gs->conf.bytes_max = 32 << 20;
     rng_seed(&gs->rng, seed);
+    gs->sweep.fire = sweep_fire;
+    loop_timer_set(home, &gs->sweep, SWEEP_EVERY_MS * 1000ull);
     return gs;
 }
 
@@ -802,6 +819,7 @@ void consumer_groups_stop(struct consumer_groups *gs)
 
     ASSERT_HOME(gs->loop);
     gs->stopped = true;
+    loop_timer_stop(&gs->sweep);
     while (strmap_next(&gs->groups, &pos, NULL, NULL, &g))
         group_free(g, GROUP_NOT_AVAILABLE);
 }

@@ -1,8 +1,11 @@
-/* Consumer groups, classic protocol: who is a member, who leads, which generation, and what the leader assigned. No wire formats.
+/* Consumer groups, classic protocol: who is a member, who leads, which generation, and what the
+ * leader assigned. No wire formats.
  *
- * All groups live on one home loop; every function here is called there. A join and a sync may wait for other members; they
- * answer through their fn, once, on the loop that they name, never inside the call. Everything else answers at once. Member ids,
- * metadata and assignments are opaque bytes. Nothing here survives a restart: members then get UNKNOWN_MEMBER_ID and join again. */
+ * All groups live on one home loop; every function here is called there. A join and a sync may
+ * wait for other members; they answer through their fn, once, on the loop that they name, never
+ * inside the call. Everything else answers at once. Member ids, metadata and assignments are
+ * opaque bytes. Nothing here survives a restart: members then get UNKNOWN_MEMBER_ID and join
+ * again. */
 #ifndef WEIR_GATEWAYS_KAFKA_CONSUMER_GROUP_H
 #define WEIR_GATEWAYS_KAFKA_CONSUMER_GROUP_H
 
@@ -63,22 +66,23 @@ struct group_bytes group_text(const char *s);
 struct consumer_groups_conf {
     uint32_t session_min_ms; /* [6000] */
     uint32_t session_max_ms; /* [1800000] */
-    uint32_t
-        rebalance_delay_ms; /* the first rebalance of an empty group waits this long for others [0] */
-    uint32_t groups_max;    /* [100000] */
-    uint32_t members_max;   /* of one group, also those that were only given an id [10000] */
-    uint32_t bytes_max;     /* metadata and assignments held by one group [32 MiB] */
+    /* the first rebalance of an empty group waits this long for others [0] */
+    uint32_t rebalance_delay_ms;
+    uint32_t groups_max;  /* [100000] */
+    uint32_t members_max; /* of one group, also those that were only given an id [10000] */
+    uint32_t bytes_max;   /* metadata and assignments held by one group [32 MiB] */
 };
 
 /* seed: member ids. home: the loop of all groups. */
 struct consumer_groups *consumer_groups_new(struct loop *home,
                                             const struct consumer_groups_conf *conf, uint64_t seed);
-/* Answers every waiting join and sync with NOT_AVAILABLE; later calls get that too. All timers are off afterwards. */
+/* Answers every waiting join and sync with NOT_AVAILABLE; later calls get that too. All timers
+ * are off afterwards. */
 void consumer_groups_stop(struct consumer_groups *gs);
 /* After stop. */
 void consumer_groups_free(struct consumer_groups *gs);
 
-/* ---- joining ---------------------------------------------------------------------------------------------------------- */
+/* ---- joining --------------------------------------------------------------------------------- */
 
 struct group_protocol {
     struct group_bytes name;
@@ -109,8 +113,8 @@ struct group_join {
     unsigned n_protocols;
     int32_t session_timeout_ms;
     int32_t rebalance_timeout_ms; /* below 0: as the session's */
-    bool
-        known_id_required; /* JoinGroup 4+: a new dynamic member first gets an id, with MEMBER_ID_REQUIRED */
+    /* JoinGroup 4+: a new dynamic member first gets an id, with MEMBER_ID_REQUIRED */
+    bool known_id_required;
     bool can_skip_assignment; /* JoinGroup 9+ */
 
     int16_t error;
@@ -160,7 +164,7 @@ void consumer_group_sync(struct consumer_groups *gs, struct group_sync *s);
 /* As consumer_group_join_cancel. */
 void consumer_group_sync_cancel(struct consumer_groups *gs, struct group_sync *s);
 
-/* ---- what answers at once --------------------------------------------------------------------------------------------- */
+/* ---- what answers at once -------------------------------------------------------------------- */
 
 struct group_beat {
     struct group_bytes group;
@@ -170,8 +174,8 @@ struct group_beat {
 };
 /* A sign of life; REBALANCE_IN_PROGRESS tells the member to join again. */
 int16_t consumer_group_heartbeat(struct consumer_groups *gs, const struct group_beat *b);
-/* May this member commit offsets? Empty member id and generation -1 (admin tools, consumers that assign themselves) may while
- * the group has no members. A good commit is also a sign of life. */
+/* May this member commit offsets? Empty member id and generation -1 (admin tools, consumers that
+ * assign themselves) may while the group has no members. A good commit is also a sign of life. */
 int16_t consumer_group_may_commit(struct consumer_groups *gs, const struct group_beat *b);
 
 struct group_leaver {
@@ -207,7 +211,8 @@ void consumer_group_each_member(struct consumer_groups *gs, struct group_bytes g
 /* Calls fn for each group, in no order. */
 void consumer_group_each(struct consumer_groups *gs,
                          void (*fn)(void *ctx, const struct consumer_group_info *i), void *ctx);
-/* Forgets groups that have had no members for idle_ms. Safe at any time: a returning member is unknown, and joins anew. */
+/* Forgets groups that have had no members for idle_ms; runs by itself with an hour. Safe at any
+ * time: a returning member is unknown, and joins anew. */
 void consumer_groups_sweep(struct consumer_groups *gs, uint64_t idle_ms);
 /* Checks what must hold between any two calls; asserts. For tests. */
 void consumer_groups_check(struct consumer_groups *gs);

@@ -1,4 +1,5 @@
-/* What consumer_group.c (the state machine) and consumer_group_member.c (members, their protocols, answers) share. */
+/* What consumer_group.c (the state machine) and consumer_group_member.c (members, their
+ * protocols, answers) share. */
 #ifndef WEIR_GATEWAYS_KAFKA_CONSUMER_GROUP_INT_H
 #define WEIR_GATEWAYS_KAFKA_CONSUMER_GROUP_INT_H
 
@@ -65,6 +66,7 @@ struct consumer_groups {
     struct rng rng;
     struct strmap groups;
     unsigned n_groups;
+    struct loop_timer sweep;
     bool stopped;
 };
 
@@ -127,7 +129,8 @@ uint32_t group_protocols_bytes(const struct group_join *j);
 struct group_bytes group_member_metadata(const struct member *m, struct group_bytes protocol);
 /* The same protocols, order and metadata as before? */
 bool group_member_says_the_same(const struct member *m, const struct group_join *j);
-/* May somebody with these protocols be a member? The others' votes bind, so one common protocol is enough. g NULL: a new group. */
+/* May somebody with these protocols be a member? The others' votes bind, so one common protocol
+ * is enough. g NULL: a new group. */
 bool group_accepts(const struct consumer_group *g, const struct group_join *j);
 /* The protocol that the members choose. */
 struct group_bytes group_vote(const struct consumer_group *g);

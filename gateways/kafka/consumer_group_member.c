@@ -1,4 +1,5 @@
-/* Members of consumer groups: what they hold, the answers they get, and the protocols they vote for. */
+/* Members of consumer groups: what they hold, the answers they get, and the protocols they vote
+ * for. */
 #include "gateways/kafka/consumer_group_int.h"
 
 #include <stdlib.h>
@@ -6,7 +7,7 @@
 
 #include "base/buf.h"
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------------ */
+/* ---- bytes ----------------------------------------------------------------------------------- */
 
 bool group_bytes_equal(struct group_bytes a, struct group_bytes b)
 {
@@ -58,7 +59,7 @@ static struct group_bytes keep(uint8_t **at, struct group_bytes b)
     return copy;
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static void join_done(struct task *t)
 {
@@ -137,7 +138,8 @@ static size_t members_bytes(const struct consumer_group *g)
     return n;
 }
 
-/* Answers a join with the present generation. The whole answer is one allocation: the array first, for its alignment. */
+/* Answers a join with the present generation. The whole answer is one allocation: the array
+ * first, for its alignment. */
 void group_join_answer(struct group_join *j, const struct member *m, struct group_bytes leader,
                        bool with_members, bool skip)
 {
@@ -178,7 +180,7 @@ void group_join_answer_now(struct group_join *j, const struct member *m)
     group_join_answer(j, m, m->group->leader->id, m == m->group->leader, false);
 }
 
-/* ---- members ---------------------------------------------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------------------------------- */
 
 /* A sign of life. */
 void group_member_alive(struct member *m, uint32_t wait_ms)
@@ -361,7 +363,7 @@ bool group_member_says_the_same(const struct member *m, const struct group_join 
     return true;
 }
 
-/* ---- protocols ----------------------------------------------------------------------------------------------------- */
+/* ---- protocols ------------------------------------------------------------------------------- */
 
 /* Do all members offer this protocol? */
 static bool group_all_have(const struct consumer_group *g, struct group_bytes protocol)
@@ -372,7 +374,8 @@ static bool group_all_have(const struct consumer_group *g, struct group_bytes pr
     return true;
 }
 
-/* May somebody with these protocols be a member? The others' votes bind, so one common protocol is enough. */
+/* May somebody with these protocols be a member? The others' votes bind, so one common protocol
+ * is enough. */
 bool group_accepts(const struct consumer_group *g, const struct group_join *j)
 {
     if (group_bytes_empty(j->protocol_type) || !j->n_protocols)
@@ -399,8 +402,8 @@ static int group_vote_of(const struct member *m, const int *votes)
     return -1;
 }
 
-/* Each member votes for the first of its protocols that all have; a tie goes to the first member's preference. Null when
- * there is no such protocol, which group_accepts has seen to. */
+/* Each member votes for the first of its protocols that all have; a tie goes to the first
+ * member's preference. Null when there is no such protocol, which group_accepts has seen to. */
 struct group_bytes group_vote(const struct consumer_group *g)
 {
     unsigned n = g->first->n_protocols;

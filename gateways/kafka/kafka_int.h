@@ -2,13 +2,13 @@
 #ifndef WEIR_GATEWAYS_KAFKA_KAFKA_INT_H
 #define WEIR_GATEWAYS_KAFKA_KAFKA_INT_H
 
+#include "gateways/kafka/consumer_group.h"
 #include "gateways/kafka/kafka.h"
+#include "gateways/kafka/offsets.h"
 #include "gateways/kafka/request.h"
 #include "gateways/topics/topics.h"
 #include "journal/journal.h"
 
-struct offsets;
-struct consumer_groups;
 struct kafka_produce_op;
 
 enum {
@@ -29,6 +29,7 @@ struct kafka_loop {
     unsigned n_backlogged;             /* sessions not read because the journal has too much */
     struct loop_timer tick;
     struct task stop;
+    bool ticking;
     bool stopping;
     bool stopped;
 };
@@ -44,13 +45,16 @@ struct kafka {
     struct shard *offsets_shard; /* home; held while offsets runs */
     struct offsets *offsets;
     struct consumer_groups *groups;
-    char cluster_id[23];
     enum kafka_state state; /* home */
     struct kafka_start *start;
     struct kafka_stop *stop;
-    struct task start_task, stop_task;
     unsigned loops_running; /* home: loops that have not stopped yet */
-    struct conn_handler handler;
+    /* steps of start and stop, one under way at a time */
+    struct topics_start topics_start;
+    struct topics_internal offsets_where;
+    struct shard_open offsets_open;
+    struct offsets_load offsets_load;
+    struct offsets_close offsets_close;
 };
 
 struct kafka_loop *kafka_loop_of(struct kafka *k, struct loop *l);

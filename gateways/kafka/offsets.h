@@ -1,7 +1,9 @@
-/* Committed offsets and the producer id counter: rows in memory, kept as records of one internal shard (format: offsets.c).
+/* Committed offsets and the producer id counter: rows in memory, kept as records of one internal
+ * shard (format: offsets.c).
  *
- * All on one home loop, but for what says otherwise. One append is on its way at a time; what arrives meanwhile shares the next one.
- * Memory follows the log: a row changes when its record is durable, never before, and not at all when the append fails. */
+ * All on one home loop, but for what says otherwise. One append is on its way at a time; what
+ * arrives meanwhile shares the next one. Memory follows the log: a row changes when its record
+ * is durable, never before, and not at all when the append fails. */
 #ifndef WEIR_GATEWAYS_KAFKA_OFFSETS_H
 #define WEIR_GATEWAYS_KAFKA_OFFSETS_H
 
@@ -17,8 +19,9 @@ struct offsets;
 struct shard;
 
 enum {
-    OFFSETS_METADATA_MAX = 4096,   /* bytes of one row's metadata, as Kafka's offset.metadata.max.bytes */
-    OFFSETS_COMMIT_MAX = 1 << 20,  /* bytes of one commit's records */
+    OFFSETS_METADATA_MAX =
+        4096, /* bytes of one row's metadata, as Kafka's offset.metadata.max.bytes */
+    OFFSETS_COMMIT_MAX = 1 << 20, /* bytes of one commit's records */
     OFFSETS_TOPIC_ID_BYTES = 16
 };
 
@@ -32,8 +35,10 @@ struct offsets_env {
 };
 /* Zero means the default in brackets. */
 struct offsets_conf {
-    uint32_t snapshot_every;  /* records between snapshots [10000]; more when there are more rows than that */
-    uint32_t retention_ms;    /* of a row after its last commit or its group's last member [7 days] */
+    /* records between snapshots, or as many as there are rows if that is more [10000] */
+    uint32_t snapshot_every;
+    /* of a row after its last commit or its group's last member [7 days] */
+    uint32_t retention_ms;
     uint32_t expire_every_ms; /* how often rows are looked at [10 min] */
     uint32_t rows_max;        /* [4,000,000] */
 };
@@ -45,8 +50,9 @@ struct offsets_load {
     int rc;
     struct err err;
 };
-/* Reads the shard from its start; fn runs once on home. Anything else answers E_BUSY before. When it fails (E_LOST, E_CORRUPT, E_VERSION,
- * ...) everything answers that error from then on: no offset may be told, and no producer id given, that might be wrong. */
+/* Reads the shard from its start; fn runs once on home. Anything else answers E_BUSY before.
+ * When it fails (E_LOST, E_CORRUPT, E_VERSION, ...) everything answers that error from then on:
+ * no offset may be told, and no producer id given, that might be wrong. */
 void offsets_load(struct offsets *o, struct offsets_load *l);
 
 struct offsets_close {
@@ -59,7 +65,7 @@ void offsets_close(struct offsets *o, struct offsets_close *c);
 /* After close, or when never loaded. */
 void offsets_free(struct offsets *o);
 
-/* ---- changes ---------------------------------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 struct offset_entry {
     struct group_bytes topic;
@@ -85,8 +91,8 @@ struct offsets_commit {
     int what;
     int64_t time;
 };
-/* Sets rows, all or none. E_TOOBIG: more than OFFSETS_COMMIT_MAX or a metadata above its limit. E_NOSPACE: too many rows, or
- * what shard_append gives. */
+/* Sets rows, all or none. E_TOOBIG: more than OFFSETS_COMMIT_MAX or a metadata above its limit.
+ * E_NOSPACE: too many rows, or what shard_append gives. */
 void offsets_commit(struct offsets *o, struct offsets_commit *c);
 /* Deletes the rows named by topic and partition; it is no error when one is not there. */
 void offsets_remove(struct offsets *o, struct offsets_commit *c);
@@ -95,7 +101,7 @@ void offsets_remove_group(struct offsets *o, struct offsets_commit *c);
 /* Deletes the rows of a topic that is gone, in all groups, in time. */
 void offsets_topic_deleted(struct offsets *o, struct group_bytes topic);
 
-/* ---- looking up ------------------------------------------------------------------------------------------------------- */
+/* ---- looking up ------------------------------------------------------------------------------ */
 
 /* 0 when loaded, else why look-ups and changes are refused. */
 int offsets_state(const struct offsets *o);
@@ -113,7 +119,8 @@ struct offset_row {
 bool offsets_find(struct offsets *o, struct group_bytes group, struct group_bytes topic,
                   int32_t partition, struct offset_row *out);
 bool offsets_has_group(struct offsets *o, struct group_bytes group);
-/* Rows of one group, those of a topic together; and all groups that have rows. In no other order. */
+/* Rows of one group, those of a topic together; and all groups that have rows. In no other
+ * order. */
 void offsets_each(struct offsets *o, struct group_bytes group,
                   void (*fn)(void *ctx, const struct offset_row *r), void *ctx);
 void offsets_each_group(struct offsets *o, void (*fn)(void *ctx, struct group_bytes group),

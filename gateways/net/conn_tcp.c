@@ -116,8 +116,8 @@ static void die(struct conn_tcp *t)
     loop_post(t->home->loop, &t->last);
 }
 
-/* All was sent. Bytes that nobody will read are taken off the socket, because a close over them would become a reset, and that
- * can overtake what was sent last. */
+/* All was sent. Bytes that nobody will read are taken off the socket, because a close over them
+ * would become a reset, and that can overtake what was sent last. */
 static void die_politely(struct conn_tcp *t)
 {
     char sink[4096];
@@ -243,7 +243,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     struct net_arrival a;
     int64_t n;
 
-    if (t->state != CONN_OPEN || t->paused)
+    /* What is left over goes first: the end of the stream may be all that comes after it. */
+    if (t->state != CONN_OPEN || t->paused || t->resume_posted)
         return;
     n = net_inbox_recv(&t->in, &t->home->rooms, t->fd, &a);
     if (n > 0) {

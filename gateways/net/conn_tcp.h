@@ -1,7 +1,7 @@
 /* Connections over sockets, behind conn.h.
  *
- * A home is one loop's connections of one listener: they share its read buffers, its timer for idle ones, and one task that sends, at
- * the end of a turn, all that was written in it. */
+ * A home is one loop's connections of one listener: they share its read buffers, its timer for idle
+ * ones, and one task that sends, at the end of a turn, all that was written in it. */
 #ifndef WEIR_GATEWAYS_NET_CONN_TCP_H
 #define WEIR_GATEWAYS_NET_CONN_TCP_H
 
@@ -33,15 +33,18 @@ struct conn_tcp_home {
     struct net_rooms rooms;
 };
 
-/* Fills *h. idle_ms: a connection without traffic for so long is closed. Any thread, before the first connection. */
+/* Fills *h. idle_ms: a connection without traffic for so long is closed. Any thread, before the
+ * first connection. */
 void conn_tcp_home_init(struct conn_tcp_home *h, struct loop *loop, struct conn_door door,
                         uint32_t idle_ms, void (*gone)(struct conn_tcp_home *h), void *ctx);
-/* Drops all connections without sending what is queued, and refuses new ones. Their closed and then gone run later. Home. */
+/* Drops all connections without sending what is queued, and refuses new ones. Their closed and then
+ * gone run later. Home. */
 void conn_tcp_home_end(struct conn_tcp_home *h);
 /* When all connections are gone. Home, or when the loop does not run. */
 void conn_tcp_home_fini(struct conn_tcp_home *h);
 
-/* Takes over a connected socket that does not block, and asks the door. gone will run once for it, perhaps inside the call. Home. */
+/* Takes over a connected socket that does not block, and asks the door. gone will run once for it,
+ * perhaps inside the call. Home. */
 void conn_tcp_open(struct conn_tcp_home *h, int fd, const struct sockaddr_storage *peer);
 
 /* "127.0.0.1:9092", "[::1]:9092"; an IPv4 address in IPv6's clothes as IPv4. Gives the port. */

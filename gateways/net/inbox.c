@@ -82,7 +82,8 @@ static int room_ready(struct net_room *room, const struct room_size *size)
     return room->buf ? 0 : E_NOMEM;
 }
 
-/* How large the message's buffer should be by now. What a peer only claims costs nothing: a large one grows as bytes come. */
+/* How large the message's buffer should be by now. What a peer only claims costs nothing: a large
+ * one grows as bytes come. */
 static uint64_t own_goal(const struct net_inbox *in)
 {
     uint32_t left = net_inbox_left(in);
@@ -188,7 +189,8 @@ struct net_arrival net_inbox_again(const struct net_inbox *in)
     return (struct net_arrival){ in->own, in->at, net_inbox_left(in), 0 };
 }
 
-/* The room's arrival was not used whole: its rest becomes the connection's own. Takes our reference on a->buf. */
+/* The room's arrival was not used whole: its rest becomes the connection's own. Takes our reference
+ * on a->buf. */
 static int keep_rest(struct net_inbox *in, struct net_rooms *rooms, const struct net_arrival *a,
                      uint32_t used)
 {

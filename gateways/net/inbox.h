@@ -1,8 +1,9 @@
 /* Where received bytes land.
  *
- * A connection that waits holds no buffer. Bytes are received into a room: a buffer of the loop's, one for each size of read, which its
- * connections fill one after the other. A message that came whole is handed on from there without a copy, and keeps the
- * room's buffer alive while the door holds slices of it; what is written into is only ever the part that nobody was given. Only what
+ * A connection that waits holds no buffer. Bytes are received into a room: a buffer of the loop's,
+ * one for each size of read, which its connections fill one after the other. A message that came
+ * whole is handed on from there without a copy, and keeps the room's buffer alive while the door
+ * holds slices of it; what is written into is only ever the part that nobody was given. Only what
  * is left of a message that came in part becomes the connection's own buffer. */
 #ifndef WEIR_GATEWAYS_NET_INBOX_H
 #define WEIR_GATEWAYS_NET_INBOX_H
@@ -41,7 +42,8 @@ struct net_arrival {
     uint32_t fresh; /* how many of them came now */
 };
 
-/* Receives once. Bytes received; 0: the peer has closed; E_BUSY: nothing there yet; E_IO: the peer is gone; E_NOMEM. */
+/* Receives once. Bytes received; 0: the peer has closed; E_BUSY: nothing there yet; E_IO: the peer
+ * is gone; E_NOMEM. */
 int64_t net_inbox_recv(struct net_inbox *in, struct net_rooms *rooms, int fd,
                        struct net_arrival *a) MUST_USE;
 /* What is left over, again. */

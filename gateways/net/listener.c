@@ -44,7 +44,8 @@ struct net_listener {
     struct net_listener_stop *stopped;
     struct net_listener_stop *ended; /* set before ENDING is */
     struct end *ends;
-    /* Connections; once it has ENDING, also one for each home that has not ended and one for the call. */
+    /* Connections; once it has ENDING, also one for each home that has not ended and one for the
+     * call. */
     atomic_uint live;
 
     /* accept loop */
@@ -168,7 +169,8 @@ static void run_retry(struct loop_timer *timer)
     listen_events(l, true);
 }
 
-/* Nothing can be accepted, and the sockets stay readable: asking again at once would only burn the core. */
+/* Nothing can be accepted, and the sockets stay readable: asking again at once would only burn the
+ * core. */
 static void pause_accept(struct net_listener *l, int err)
 {
     if (may_tell(l))
@@ -297,7 +299,8 @@ static int listen_on(const struct sockaddr_storage *sa, socklen_t n, unsigned ba
     return -1;
 }
 
-/* One address of the name. A family that this machine has not got is left out while another one works. */
+/* One address of the name. A family that this machine has not got is left out while another one
+ * works. */
 static int add_socket(struct net_listener *l, const struct addrinfo *ai, unsigned backlog,
                       struct err *e)
 {

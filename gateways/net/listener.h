@@ -1,4 +1,5 @@
-/* A listener: accepts connections on one loop and hands them to all loops in turn, so that few connections spread as evenly as many. */
+/* A listener: accepts connections on one loop and hands them to all loops in turn, so that few
+ * connections spread as evenly as many. */
 #ifndef WEIR_GATEWAYS_NET_LISTENER_H
 #define WEIR_GATEWAYS_NET_LISTENER_H
 
@@ -18,8 +19,8 @@ struct net_listener_conf {
     uint32_t idle_close_ms;   /* without traffic for so long: closed */
 };
 
-/* Binds and listens; nobody is accepted yet. loops are borrowed and must outlive the listener. E_SYSTEM, E_LOCKED (the port is taken),
- * with a sentence. Blocks for names. */
+/* Binds and listens; nobody is accepted yet. loops are borrowed and must outlive the listener.
+ * E_SYSTEM, E_LOCKED (the port is taken), with a sentence. Blocks for names. */
 int net_listener_open(struct net_listener **out, const struct net_listener_conf *conf,
                       struct loop **loops, unsigned n_loops, struct conn_door door,
                       struct err *e) MUST_USE;
@@ -38,13 +39,14 @@ struct net_listener_stop {
 };
 /* Stops accepting and closes the ports; connections live on. Any thread, once. */
 void net_listener_stop(struct net_listener *l, struct net_listener_stop *done);
-/* After stop has answered: drops what connections are left, and runs done when the last one's closed has run. Any thread, once. */
+/* After stop has answered: drops what connections are left, and runs done when the last one's
+ * closed has run. Any thread, once. */
 void net_listener_end(struct net_listener *l, struct net_listener_stop *done);
 /* After end has answered, or when it was never started. */
 void net_listener_free(struct net_listener *l);
 
-/* Raises the process's limit on open files as far as allowed, and gives how many of `wanted` connections fit beside the files that the
- * server needs itself. */
+/* Raises the process's limit on open files as far as allowed, and gives how many of `wanted`
+ * connections fit beside the files that the server needs itself. */
 uint32_t net_listener_fit(uint32_t wanted);
 
 #endif

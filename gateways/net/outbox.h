@@ -21,7 +21,8 @@ struct net_outbox {
 void net_outbox_push(struct net_outbox *o, const struct slice *slices, unsigned n);
 
 enum net_outbox_sent { NET_OUTBOX_EMPTY, NET_OUTBOX_FULL_SOCKET, NET_OUTBOX_MORE };
-/* Sends to a socket that does not block. MORE: the turn's share was sent, and there is more. E_IO: the peer is gone. */
+/* Sends to a socket that does not block. MORE: the turn's share was sent, and there is more. E_IO:
+ * the peer is gone. */
 int net_outbox_send(struct net_outbox *o, int fd) MUST_USE;
 
 /* Gives all references back; empty again. */

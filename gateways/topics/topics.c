@@ -77,13 +77,21 @@ struct topic *topic_ref(struct topic *t)
     return t;
 }
 
+static void drop_handles(struct topic *t)
+{
+    for (uint32_t i = 0; i < t->n_partitions; i++) {
+        struct shard *s = atomic_exchange(&t->partitions[i].handle, NULL);
+
+        if (s)
+            shard_unref(s);
+    }
+}
+
 void topic_unref(struct topic *t)
 {
     if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
         return;
-    for (uint32_t i = 0; i < t->n_partitions; i++)
-        if (topic_shard(t, i))
-            shard_unref(topic_shard(t, i));
+    drop_handles(t);
     for (unsigned i = 0; i < t->n_settings; i++) {
         free(t->settings[i].name);
         free(t->settings[i].value);
@@ -841,6 +849,16 @@ struct topics *topics_new(const struct topics_env *env)
     return ts;
 }
 
+void topics_drop_handles(struct topics *ts)
+{
+    uint64_t pos = 0;
+    void *value;
+
+    ASSERT(!ts->busy.count);
+    while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
+        drop_handles(value);
+}
+
 void topics_free(struct topics *ts)
 {
     uint64_t pos = 0;
@@ -848,7 +866,8 @@ void topics_free(struct topics *ts)
 
     if (!ts)
         return;
-    ASSERT(!ts->busy.count);
+    topics_drop_handles(ts);
+    pos = 0;
     while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
         topic_unref(value);
     pos = 0;

@@ -71,7 +71,9 @@ struct topics_start {
 };
 /* Reads the rows; then the map may be used. Once; any loop. */
 void topics_start(struct topics *ts, struct topics_start *done);
-/* Gives all handles back and frees. No change may be under way, no topic referenced from outside. */
+/* Gives all handles back, as the journal asks before it closes. No change may be under way, no topic referenced from outside. */
+void topics_drop_handles(struct topics *ts);
+/* Drops the handles and frees. */
 void topics_free(struct topics *ts);
 
 /* 16 random bytes made when the store was new. After start. */

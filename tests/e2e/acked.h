@@ -1,8 +1,9 @@
-/* What produce_acked writes and check_acked looks for: records that describe themselves, and the log of those that were acked.
+/* What produce_acked writes and check_acked looks for: records that describe themselves, and the
+ * log of those that were acked.
  *
- * A record's value is a 32-byte head (little-endian: "ACKR", u32 run, u64 number, u32 bytes of the whole value, u32 zero,
- * u64 XXH3-64 of what follows the head seeded with number) and filler that follows from run and number. Its key is
- * "RUN-NUMBER%keys" in decimal.
+ * A record's value is a 32-byte head (little-endian: "ACKR", u32 run, u64 number, u32 bytes of the
+ * whole value, u32 zero, u64 XXH3-64 of what follows the head seeded with number) and filler that
+ * follows from run and number. Its key is "RUN-NUMBER%keys" in decimal.
  *
  * The log is text, one line an event, whole lines only; a last line without its end does not count:
  *   R run idempotent               a producer began

@@ -2,10 +2,11 @@
  *
  *   check_acked -b BROKERS -t TOPIC -l LOG [-f]
  *
- * Claims: offsets are dense from 0; each acked record is at its offset with its bytes; nothing is there that was not
- * sent; an idempotent run's records are there once and in order; the others' repeats are counted. -f: the values are not
- * made ones, so that only what was acked can be recognised. What is acked while it runs does not count. Prints one line
- * of counts. Exit 0: all true; 1: not; 2: could not be seen. */
+ * Claims: offsets are dense from 0; each acked record is at its offset with its bytes; nothing is
+ * there that was not sent; an idempotent run's records are there once and in order; the others'
+ * repeats are counted. -f: the values are not made ones, so that only what was acked can be
+ * recognised. What is acked while it runs does not count. Prints one line of counts. Exit 0: all
+ * true; 1: not; 2: could not be seen. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>

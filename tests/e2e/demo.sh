@@ -1,8 +1,9 @@
 #!/bin/bash
-# make demo: the main job, end to end, on this machine's own package index. Takes well under a minute.
+# make demo: the main job, end to end, on this machine's own package index. Takes well under a
+# minute.
 #
-# Data in ./data (DEMO_DATA), port 9092 where it is free. It starts from an empty store: one that an earlier demo left is
-# removed, anything else in the way is left alone and the demo ends.
+# Data in ./data (DEMO_DATA), port 9092 where it is free. It starts from an empty store (make_room
+# below).
 set -eu
 cd "$(dirname "$0")/../.."
 data=${DEMO_DATA:-./data}
@@ -10,7 +11,8 @@ work=$PWD/build/demo
 mkdir -p "$work"
 # shellcheck source=tests/e2e/server.sh
 . tests/e2e/server.sh
-trap 'server_clean' EXIT
+mine=
+trap finish EXIT
 small="--set journal.wal_budget=32MiB --set journal.wal_extent=4MiB"
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -25,21 +27,32 @@ show() { # show LINES COMMAND...: a command and the head of what it prints
 }
 ms() { echo $(($(date +%s%N) / 1000000)); }
 
+# What the demo left, as it left it, it may remove; what was used since is moved aside; what is not
+# its own it leaves alone.
+fingerprint() { find "$data" -printf '%P %s %T@\n' | sort | sha256sum; }
+
 make_room() {
-    if [ -e "$data" ] && [ ! -f "$work/owns" ]; then
+    if [ -e "$data" ] && [ "$(cat "$work/made" 2>/dev/null)" != "$(stat -c '%i %W' "$data")" ]; then
         say "$data is there already and no demo made it: I leave it alone. Move it, or: DEMO_DATA=elsewhere make demo"
         exit 1
     fi
-    if [ -e "$data" ] && [ "$(cat "$work/owns")" != "$(stat -c '%i' "$data")" ]; then
-        say "$data is not what the last demo left: I leave it alone. Move it, or: DEMO_DATA=elsewhere make demo"
-        exit 1
-    fi
-    if [ -e "$data" ]; then
+    if [ -e "$data" ] && [ "$(cat "$work/left" 2>/dev/null)" = "$(fingerprint)" ]; then
         say "removing $data of the last demo"
         rm -rf "$data"
+    elif [ -e "$data" ]; then
+        local n=1
+        while [ -e "$data.old-$n" ]; do n=$((n + 1)); done
+        say "$data was used since the last demo: moving it to $data.old-$n"
+        mv "$data" "$data.old-$n"
     fi
     mkdir -p "$data"
-    stat -c '%i' "$data" >"$work/owns"
+    stat -c '%i %W' "$data" >"$work/made"
+    mine=yes
+}
+
+finish() {
+    server_clean
+    [ -z "$mine" ] || fingerprint >"$work/left"
 }
 
 pick_port() {
@@ -50,7 +63,8 @@ pick_port() {
     fi
 }
 
-# The machine's package index; where it was never fetched, fetch it; without a network, the installed packages.
+# The machine's package index; where it was never fetched, fetch it; without a network, the
+# installed packages.
 package_index() {
     apt-cache dumpavail >"$work/available" 2>/dev/null || true
     if [ "$(grep -c '^Package: ' "$work/available")" -lt 1000 ]; then
@@ -92,8 +106,7 @@ topic_create again 8
 
 step "3. In with kcat, acks=all, 8 partitions, keyed by package name"
 start=$(ms)
-kcat -P -b "127.0.0.1:$port" -t packages -D '\x1e' -K '\x1f' -z lz4 -X acks=all "$work/sent" 2>"$work/kcat.err" ||
-    kcat -P -b "127.0.0.1:$port" -t packages -D '\x1e' -K '\x1f' -z lz4 -X acks=all <"$work/sent"
+kcat -P -b "127.0.0.1:$port" -t packages -D '\x1e' -K '\x1f' -z lz4 -X acks=all <"$work/sent"
 say "produced in $(($(ms) - start)) ms"
 
 step "4. Out with kcat, compared record for record"

@@ -1,8 +1,11 @@
 #!/usr/bin/python3
 """The demo's records: Debian package stanzas, keyed by package name.
 
-    demo_records.py split INDEX SENT LINES    SENT: key 0x1f stanza 0x1e, for kcat; LINES: key TAB stanza with \\n for its ends
-    demo_records.py compare SENT RECEIVED     RECEIVED: partition 0x1f offset 0x1f key 0x1f stanza 0x1e, as kcat printed it
+    demo_records.py split INDEX SENT LINES
+    demo_records.py compare SENT RECEIVED
+
+SENT, for kcat: key 0x1f stanza 0x1e. LINES: key TAB stanza, with \\n for its line ends. RECEIVED, as
+kcat printed it: partition 0x1f offset 0x1f key 0x1f stanza 0x1e.
 """
 import hashlib
 import re

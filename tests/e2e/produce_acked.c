@@ -1,11 +1,13 @@
 /* produce_acked: sends numbered records and logs each one that the server acked (acked.h).
  *
- *   produce_acked -b BROKERS -t TOPIC -l LOG -r RUN [-i] [-n COUNT] [-s BYTES] [-R RATE] [-z CODEC] [-k KEYS] [-f FILE]
+ *   produce_acked -b BROKERS -t TOPIC -l LOG -r RUN [-i] [-n COUNT] [-s BYTES] [-R RATE]
+ *                 [-z CODEC] [-k KEYS] [-f FILE]
  *
- * acks=all. -i: idempotent. It retries for as long as it takes; SIGTERM: sends no more, waits for what is on its way
- * (20 s) and ends. -n 0: until told. -s: mean size of a value. -R: records a second (0: as fast as it goes). -f: the
- * lines of FILE ("key<TAB>value", \n and \t escaped as they are) instead of made records; then the log's number is the line's,
- * from 0. Exit 0 when every record was acked, 1 otherwise. */
+ * acks=all. -i: idempotent. It retries for as long as it takes; SIGTERM: sends no more, waits for
+ * what is on its way (20 s) and ends. -n 0: until told. -s: mean size of a value. -R: records a
+ * second (0: as fast as it goes). -f: the lines of FILE ("key<TAB>value", \n and \t escaped as they
+ * are) instead of made records; then the log's number is the line's, from 0. Exit 0 when every
+ * record was acked, 1 otherwise. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -88,7 +90,7 @@ static rd_kafka_t *client_new(void)
     set(conf, "reconnect.backoff.max.ms", "200");
     set(conf, "socket.timeout.ms", "10000");
     set(conf, "topic.metadata.refresh.interval.ms", "5000");
-    /* Not idempotent: a retry may overtake, so that order is only promised with one request on its way. */
+    /* Not idempotent: a retry may overtake where more than one request is on its way. */
     if (!opt.idempotent)
         set(conf, "max.in.flight", "1");
     set(conf, "log_level", "2");

@@ -1,10 +1,10 @@
-# Programs of tests/e2e: the volatile device and its writer, the producer and checker of acked records, and two servers
-# that are broken on purpose (docs/testing.md). Included by the Makefile.
+# Programs of tests/e2e: the volatile device and its writer, the producer and checker of acked
+# records, and two servers that are broken on purpose (docs/testing.md). Included by the Makefile.
 export OUT SAN
 
 E2E_PROGRAMS  := $(addprefix $(OUT)/tests/e2e/,volatile_fs volatile_writer test_volatile_file produce_acked check_acked)
 E2E_BROKEN    := $(OUT)/break-no-sync/bin/weir-server $(OUT)/break-early-ack/bin/weir-server
-TEST_PROGRAMS += $(E2E_PROGRAMS) $(E2E_BROKEN)
+TEST_PROGRAMS += $(E2E_PROGRAMS) $(if $(SAN),,$(E2E_BROKEN))
 
 $(OUT)/tests/e2e/volatile_fs.o $(OUT)/tests/e2e/volatile_file.o $(OUT)/tests/e2e/volatile_names.o: \
     FLAGS += -I/usr/include/fuse3
@@ -28,3 +28,8 @@ $(OUT)/break-no-sync/bin/weir-server:
 	$(Q)$(MAKE) --no-print-directory OUT=$(OUT)/break-no-sync DEFS=-DWEIR_BREAK_NO_SYNC $@
 $(OUT)/break-early-ack/bin/weir-server:
 	$(Q)$(MAKE) --no-print-directory OUT=$(OUT)/break-early-ack DEFS=-DWEIR_BREAK_EARLY_ACK $@
+
+# Clients that Debian does not package.
+interop: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)tests/e2e/interop.sh

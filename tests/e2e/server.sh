@@ -1,4 +1,5 @@
-# Starting, killing and loading a real server; sourced by tests and the demo. Needs $work (a folder); sets $bin and $port.
+# Starting, killing and loading a real server; sourced by tests and the demo. Needs $work (a
+# folder); sets $bin and $port.
 # shellcheck shell=bash
 
 out=${OUT:-build/plain}
@@ -9,7 +10,8 @@ server_pid=
 producer_pids=
 passed=0 failed=0
 
-# A port below those that the kernel gives to clients, so that none takes it while the server is down.
+# A port below those that the kernel gives to clients, so that none takes it while the server is
+# down.
 free_port() {
     /usr/bin/python3 - <<'PY'
 import random, socket
@@ -50,7 +52,8 @@ within() {
     done
 }
 
-# server_spawn DATA [ARGS...]: starts it and does not wait. Its log: $work/server.log; those before: $work/server.old.log.
+# server_spawn DATA [ARGS...]: starts it and does not wait. Its log: $work/server.log; those before:
+# $work/server.old.log.
 server_spawn() {
     [ -f "$work/server.log" ] && cat "$work/server.log" >>"$work/server.old.log"
     "$server_bin" --data "$1" --set "kafka.listen=127.0.0.1:$port" --set log.format=json "${@:2}" \
@@ -142,7 +145,8 @@ check_topic() {
     "$bin/check_acked" -b "127.0.0.1:$port" -t "$1" -l "$work/snapshot" "${@:3}"
 }
 
-# A moment of up to $1 milliseconds, for faults to fall anywhere: the one place where time is waited for.
+# A moment of up to $1 milliseconds, for faults to fall anywhere: the one place where time is waited
+# for.
 random_moment() {
     sleep "$(printf '0.%03d' $((RANDOM % $1)))"
 }

@@ -1,9 +1,10 @@
 #!/bin/bash
-# SIGKILL at random moments under load: after each restart every acked record is at its offset, once, in order.
+# SIGKILL at random moments under load: after each restart every acked record is at its offset,
+# once, in order.
 # test-limit: 600
 #
-# Two producers go on through all rounds, one idempotent and one not, and kcat sends beside them; so the server also sees
-# its clients come back with what was on its way. KILL_ROUNDS (10), KILL_SEED.
+# Two producers go on through all rounds, one idempotent and one not, and kcat sends beside them; so
+# the server also sees its clients come back with what was on its way. KILL_ROUNDS (10), KILL_SEED.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/kill.XXXXXX")
@@ -18,10 +19,11 @@ small="--set journal.slab_first=64MiB --set journal.wal_budget=8MiB --set journa
 
 start() {
     # shellcheck disable=SC2086
-    server_start "$work/data" $small "$@"
+    server_start "$work/data" $small
 }
 
-# Loads until some more records are acked, then kills at any moment, or in the middle of the next start.
+# Loads until some more records are acked, then kills at any moment, or in the middle of the next
+# start.
 kill_once() {
     local before
     before=$(acked_count "$log")

@@ -1,4 +1,5 @@
-/* The volatile device's files, without FUSE between: the kernel lets no write pass a sync of the same file. */
+/* The volatile device's files, without FUSE between: the kernel lets no write pass a sync of the
+ * same file. */
 #include "tests/e2e/volatile_file.h"
 
 #include <fcntl.h>
@@ -146,8 +147,8 @@ static void *sync_it(void *arg)
     return NULL;
 }
 
-/* Page 1 is written again and again, each time another byte, from before the sync until after it: the last write is later
- * than what the sync took, though the sync ended after it. */
+/* Page 1 is written again and again, each time another byte, from before the sync until after it:
+ * the last write is later than what the sync took, though the sync ended after it. */
 static char written_during_sync(struct life *l, uint64_t seed)
 {
     unsigned survived = 0;

@@ -1,5 +1,6 @@
 #!/bin/bash
-# The volatile device keeps what it promised and loses what it did not: both directions, or the power-cut test means nothing.
+# The volatile device keeps what it promised and loses what it did not: both directions, or the
+# power-cut test means nothing.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 bin=${OUT:-build/plain}/tests/e2e
@@ -19,7 +20,8 @@ claim() { # claim NAME COMMAND...
     fi
 }
 
-# One life of a device: write, cut (by signal or by file), look. Adds what the check found to the sums.
+# One life of a device: write, cut (by signal or by file), look. Adds what the check found to the
+# sums.
 declare -A sum=([bad]=0 [kept]=0 [torn]=0 [lost]=0 [names_lost]=0)
 round() {
     local seed=$1 key value

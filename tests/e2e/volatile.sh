@@ -1,4 +1,5 @@
-# Mounting, cutting and unmounting the volatile device; sourced by tests. Needs $bin (where its program is) and $work.
+# Mounting, cutting and unmounting the volatile device; sourced by tests. Needs $bin (where its
+# program is) and $work.
 # shellcheck shell=bash
 
 # Unmounts and ends every volatile device of ours under $work; for the exit trap.
@@ -11,7 +12,8 @@ volatile_clean() {
     fi
 }
 
-# volatile_mount SEED SYNC_US: the folder $work/backing appears at $work/disk. Fails with 3 where FUSE cannot be mounted.
+# volatile_mount SEED SYNC_US: the folder $work/backing appears at $work/disk. Fails with 3 where
+# FUSE cannot be mounted.
 volatile_mount() {
     mkdir -p "$work/backing" "$work/disk"
     "$bin/volatile_fs" --seed "$1" --sync-us "$2" "$work/backing" "$work/disk" 2>>"$work/device.log" &

@@ -197,7 +197,8 @@ int vfile_open(int dir, const char *path, int flags, mode_t mode, struct vfile *
     return *out ? 0 : -ENOMEM;
 }
 
-/* Forgets *at when it has neither a name nor a user: then nobody can read it, and its inode's number may return. */
+/* Forgets *at when it has neither a name nor a user: then nobody can read it, and its inode's
+ * number may return. */
 static void forget_if_gone(struct vfile **at)
 {
     struct vfile *v = *at;
@@ -248,7 +249,8 @@ static int page_load(struct vfile *v, uint64_t index, uint8_t *page)
     return 0;
 }
 
-/* Gives the page to write into; loads its old bytes unless all of it will be overwritten. Lock held. */
+/* Gives the page to write into; loads its old bytes unless all of it will be overwritten. Lock
+ * held. */
 static int page_to_write(struct vfile *v, uint64_t index, bool whole, uint8_t **out)
 {
     uint8_t **slot = pages_slot(&v->dirty, index);
@@ -518,7 +520,8 @@ static int fate_of_page(void *ctx, uint64_t index, uint8_t *page)
     return 0;
 }
 
-/* Some cuts keep almost all, some almost nothing: a mean subset alone would leave both ends untried. */
+/* Some cuts keep almost all, some almost nothing: a mean subset alone would leave both ends
+ * untried. */
 static const unsigned mixes[][2] = { { 45, 10 }, { 90, 8 }, { 5, 10 }, { 20, 60 }, { 0, 0 } };
 
 static void cut_file(struct vfile *v, struct fate *f)
@@ -529,7 +532,7 @@ static void cut_file(struct vfile *v, struct fate *f)
     if (fstat(v->fd, &st) == 0 && v->backed < (uint64_t)st.st_size && rng_chance(f->rng, 1, 2) &&
         ftruncate(v->fd, (off_t)v->backed) < 0)
         abort();
-    /* An interrupted sync has already put a prefix of its pages where they belong: those stay kept. */
+    /* An interrupted sync has put a prefix of its pages where they belong: those stay kept. */
     if (pages_each(&v->syncing, fate_of_page, f) < 0 || pages_each(&v->dirty, fate_of_page, f) < 0)
         abort(); /* the backing folder is full or broken: this test means nothing */
 }

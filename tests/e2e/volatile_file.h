@@ -1,8 +1,9 @@
 /* The data half of the volatile device: files whose writes live in memory until they are synced.
  *
- * A vfile stands for one inode of the backing folder. Writes go into 4 KiB pages in memory; a sync moves those that it found when
- * it began to the backing file. Reads see the newest bytes. A power cut gives each page that no finished sync has
- * covered its fate: kept, dropped, or torn (each 512-byte sector the new or the old one).
+ * A vfile stands for one inode of the backing folder. Writes go into 4 KiB pages in memory; a sync
+ * moves those that it found when it began to the backing file. Reads see the newest bytes. A power
+ * cut gives each page that no finished sync has covered its fate: kept, dropped, or torn (each
+ * 512-byte sector the new or the old one).
  *
  * All calls return 0 or a count, or -errno. Any thread, except where it says otherwise. */
 #ifndef WEIR_TESTS_E2E_VOLATILE_FILE_H
@@ -25,7 +26,7 @@ void vfile_set_delay(unsigned us);
 /* Opens dir/path (flags: O_CREAT and O_EXCL count) and takes one use of its inode. */
 int vfile_open(int dir, const char *path, int flags, mode_t mode, struct vfile **out);
 void vfile_close(struct vfile *v);
-/* To be told after a name of inode ino was removed: forgets it when nothing refers to it any more. */
+/* A name of inode ino was removed: forgets it when nothing refers to it any more. */
 void vfile_unlinked(ino_t ino);
 
 int vfile_read(struct vfile *v, void *to, size_t bytes, uint64_t at);

@@ -2,10 +2,11 @@
  *
  *   volatile_fs [--seed N] [--sync-us N] [--keep-names] BACKING MOUNT
  *
- * It shows the folder BACKING at MOUNT, in the foreground, until it is unmounted. Writes, O_DIRECT or not, stay in memory
- * until their file is synced; names until their folder is (volatile_file.h, volatile_names.h). SIGUSR1, or any write to
- * MOUNT/.cut, cuts the power: from then on every call answers EIO, and BACKING holds what a disk might. A clean unmount
- * loses nothing. --sync-us makes each sync take that long. */
+ * It shows the folder BACKING at MOUNT, in the foreground, until it is unmounted. Writes, O_DIRECT
+ * or not, stay in memory until their file is synced; names until their folder is (volatile_file.h,
+ * volatile_names.h). SIGUSR1, or any write to MOUNT/.cut, cuts the power: from then on every call
+ * answers EIO, and BACKING holds what a disk might. A clean unmount loses nothing. --sync-us makes
+ * each sync take that long. */
 #define FUSE_USE_VERSION 35
 #include <dirent.h>
 #include <errno.h>

@@ -1,8 +1,9 @@
 /* The names half of the volatile device: creations, renames and removals that a power cut may undo.
  *
- * Every change of a name happens at once in the backing folder and is remembered, in order, with what is needed to take it back.
- * Syncing a folder makes its changes, and all older ones, lasting (as a file system's own journal does). A cut takes back a random
- * suffix of what is left. Syncing a file says nothing about its name: that is the strict reading of POSIX. A folder's own rename
+ * Every change of a name happens at once in the backing folder and is remembered, in order, with
+ * what is needed to take it back. Syncing a folder makes its changes, and all older ones, lasting
+ * (as a file system's own journal does). A cut takes back a random suffix of what is left. Syncing
+ * a file says nothing about its name: that is the strict reading of POSIX. A folder's own rename
  * lasts at once.
  *
  * Paths are relative to the backing folder. All calls return 0 or -errno. Any thread. */

@@ -1,10 +1,13 @@
-/* volatile_writer: what tests/e2e/test_volatile_fs.sh puts on the volatile device, and looks for after the cut.
+/* volatile_writer: what tests/e2e/test_volatile_fs.sh puts on the volatile device, and looks for
+ * after the cut.
  *
  *   volatile_writer write DIR LOG     writes until a call fails (that is the power cut: exit 0)
- *   volatile_writer check DIR LOG     DIR is the backing folder; exit 1 when something synced is not there
+ *   volatile_writer check DIR LOG     DIR is the backing folder; exit 1: something synced is gone
  *
- * One thread rewrites a ring of pages, each 512-byte sector carrying the page's sequence number; another syncs them, again
- * and again, and after each sync that succeeded logs "synced S": S had been written when it began. It also creates numbered files and replaces the file CURRENT through a rename, and logs how far the folder was synced. */
+ * One thread rewrites a ring of pages, each 512-byte sector carrying the page's sequence number;
+ * another syncs them, again and again, and after each sync that succeeded logs "synced S": S had
+ * been written when it began. It also creates numbered files and replaces the file CURRENT through
+ * a rename, and logs how far the folder was synced. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -153,7 +156,8 @@ static uint64_t newest(uint64_t seq, uint64_t p)
     return seq - (seq + RING - p) % RING;
 }
 
-/* Gives the lowest and highest sequence number in the page's sectors; false for a sector that nobody wrote. */
+/* Gives the lowest and highest sequence number in the page's sectors; false for a sector that
+ * nobody wrote. */
 static bool sectors(const uint64_t *page, uint64_t *low, uint64_t *high)
 {
     *low = UINT64_MAX;

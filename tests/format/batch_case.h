@@ -1,5 +1,6 @@
-/* Reads the case files of tests/golden/batch (their form stands at the head of make.py there): what a batch must hold.
- * Used by the test that reads golden batches and by the tool that writes batches for other clients to read. */
+/* Reads the case files of tests/golden/batch (their form stands at the head of make.py there): what
+ * a batch must hold. Used by the test that reads golden batches and by the tool that writes batches
+ * for other clients to read. */
 #ifndef WEIR_TESTS_FORMAT_BATCH_CASE_H
 #define WEIR_TESTS_FORMAT_BATCH_CASE_H
 

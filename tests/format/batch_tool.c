@@ -1,4 +1,5 @@
-/* batch_tool CASE.txt CODEC: writes the batch that our builder makes of a case file to stdout, for other clients to read. */
+/* batch_tool CASE.txt CODEC: writes the batch that our builder makes of a case file to stdout, for
+ * other clients to read. */
 #include "format/codec.h"
 #include "tests/format/batch_case.h"
 

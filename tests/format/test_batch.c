@@ -191,7 +191,8 @@ static void test_every_truncation_of_a_golden_batch_is_refused(void)
     CHECK_EQ(for_golden(check_golden_truncations), N_GOLDEN);
 }
 
-/* Bytes 0-7 and 12-15 are the server's to write and not covered; 8-11 is the length, 16 the magic, 17-20 the CRC itself. */
+/* Bytes 0-7 and 12-15 are the server's to write and not covered; 8-11 is the length, 16 the magic,
+ * 17-20 the CRC itself. */
 static void check_golden_flips(struct golden *g)
 {
     uint8_t *mem = g->batch->mem;
@@ -216,7 +217,8 @@ static void test_every_bit_flip_of_a_golden_batch_is_refused_but_in_the_stamped_
     CHECK_EQ(for_golden(check_golden_flips), N_GOLDEN);
 }
 
-/* Plain batches have one form only: ours must be Java's to the byte, but for what the server stamps. */
+/* Plain batches have one form only: ours must be Java's to the byte, but for what the server
+ * stamps. */
 static void test_the_builder_makes_the_same_bytes_as_java(void)
 {
     static const char *const names[] = { "simple", "odd", "one", "many" };
@@ -259,7 +261,8 @@ static void test_what_the_builder_packs_is_valid_and_iterates_to_the_same_record
 
 /* --- batches by hand --- */
 
-/* Ends a batch in mem whose bytes from 61 on, and head fields from 21 on, are set: length and CRC. */
+/* Ends a batch in mem whose bytes from 61 on, and head fields from 21 on, are set: length and
+ * CRC. */
 static void seal(uint8_t *mem, size_t bytes)
 {
     put_u32be(mem + 8, (uint32_t)bytes - 12);
@@ -281,7 +284,8 @@ static size_t by_hand(uint8_t *mem, int32_t n, const void *records, size_t bytes
     return 61 + bytes;
 }
 
-/* Two records: key null, value "ab"; then timestamp delta -1, key "", value null, header "h" = null. */
+/* Two records: key null, value "ab"; then timestamp delta -1, key "", value null, header "h" =
+ * null. */
 static const uint8_t two_records[] = { 16, 0, 0, 0, 1, 4, 'a', 'b', 0, /* length 8 */
                                        18, 0, 1, 2, 0, 1, 2,   2,   'h', 1 /* length 9 */ };
 
@@ -312,7 +316,8 @@ static void test_a_batch_written_by_hand_is_read(void)
     batch_iter_close(&it);
 }
 
-/* A change of one head field of the batch by hand, then what batch_validate and batch_check must say. */
+/* A change of one head field of the batch by hand, then what batch_validate and batch_check must
+ * say. */
 struct head_case {
     const char *what;
     unsigned at, bytes;
@@ -483,6 +488,8 @@ static const struct record_case record_cases[] = {
     { "-1 headers", E_CORRUPT, 7, { 12, 0, 0, 0, 1, 1, 1 } },
     { "a header that is not there", E_CORRUPT, 7, { 12, 0, 0, 0, 1, 1, 2 } },
     { "a header more than is counted", E_CORRUPT, 9, { 16, 0, 0, 0, 1, 1, 0, 0, 1 } },
+    { "a byte behind the headers", E_CORRUPT, 10, { 18, 0, 0, 0, 1, 1, 2, 0, 1, 0 } },
+    { "a record that goes on where the batch has ended", E_CORRUPT, 7, { 14, 0, 0, 0, 1, 2, 'a' } },
     { "a header with a null key", E_CORRUPT, 9, { 16, 0, 0, 0, 1, 1, 2, 1, 1 } },
     { "a header with value length -2", E_CORRUPT, 9, { 16, 0, 0, 0, 1, 1, 2, 0, 3 } },
     { "2^31-1 headers", E_CORRUPT, 11, { 20, 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f } },
@@ -578,7 +585,8 @@ static void test_a_body_that_does_not_unpack_or_is_too_large_is_refused(void)
     case_close(&c);
 }
 
-/* What compaction leaves: offsets 10 and 13 of 10..14; and a batch with nothing left, of any codec. */
+/* What compaction leaves: offsets 10 and 13 of 10..14; and a batch with nothing left, of any
+ * codec. */
 static void test_compacted_batches_are_sound_though_no_producer_may_send_them(void)
 {
     static const uint8_t gaps[] = { 12, 0, 0, 0, 1, 1, 0, 12, 0, 0, 6, 1, 1, 0 };

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""python3-kafka reads the batches that our builder makes, of every case and codec, and finds in them what the case says.
+"""python3-kafka reads the batches that our builder makes, of every case and codec, and finds in
+them what the case says.
 
 OUT is the build folder (default build/plain)."""
 import os
@@ -30,7 +31,8 @@ def check(case, codec):
     # A case of one tiny record does not get smaller, and is then stored plain.
     assert batch.compression_type == (0 if case == "one" else CODECS.index(codec)), "codec"
     assert batch.max_timestamp == max(r[0] for r in records), "max timestamp"
-    assert struct.unpack_from(">qhi", data, 43) == (pid, epoch, seq), "producer"  # kafka-python reads past it
+    # The library keeps these to itself.
+    assert struct.unpack_from(">qhi", data, 43) == (pid, epoch, seq), "producer"
     got = [(r.timestamp, r.key, r.value, r.headers) for r in batch]
     assert got == records, "records"
     assert batch.last_offset_delta == len(records) - 1, "last offset delta"

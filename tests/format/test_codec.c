@@ -246,7 +246,8 @@ static void test_damaged_snappy_framing_is_corrupt(void)
 
 /* --- payloads that lie about their size --- */
 
-/* A zstd frame by hand (RFC 8878): window 128 MiB, no content size, n blocks of 128 KiB of one byte in 4 bytes each. */
+/* A zstd frame by hand (RFC 8878): window 128 MiB, no content size, n blocks of 128 KiB of one byte
+ * in 4 bytes each. */
 static size_t zstd_bomb(uint8_t *mem, unsigned n)
 {
     struct wr w = wr_of(mem, 6 + 4 * n);
@@ -323,7 +324,7 @@ static int lie(unsigned i, int *want)
         buf_unref(packed);
         break;
     }
-    case 5: /* lz4: a content size of 2^60, 4 MiB blocks, and the end mark; the header's check byte is wrong */
+    case 5: /* lz4: a content size of 2^60, 4 MiB blocks, a wrong header check, the end mark */
         memcpy(mem,
                (uint8_t[]){ 4, 0x22, 0x4d, 0x18, 0x68, 0x70, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0,
                             0 },
@@ -350,8 +351,9 @@ static int run_lies(void)
     return 0;
 }
 
-/* In a child that may take 40 MiB more than it has: the 8 MiB that the samples need and a few times max, but not what
- * the payloads ask for. A sanitizer needs more for itself; under one only the answers are checked. */
+/* In a child that may take 40 MiB more than it has: the 8 MiB that the samples need and a few times
+ * max, but not what the payloads ask for. A sanitizer needs more for itself; under one only the
+ * answers are checked. */
 static void test_a_lie_about_the_size_is_refused_without_the_memory_it_asks_for(void)
 {
     int status = -1;

@@ -1,5 +1,6 @@
-/* Record batches: any bytes as they are, then the same with length, magic and CRC put right, so that what lies behind the checksum
- * is reached too. What batch_validate lets through must iterate, and rebuild to the same records. */
+/* Record batches: any bytes as they are, then the same with length, magic and CRC put right, so
+ * that what lies behind the checksum is reached too. What batch_validate lets through must iterate,
+ * and rebuild to the same records. */
 #include "format/batch.h"
 
 #include <stdlib.h>

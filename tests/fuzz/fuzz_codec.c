@@ -1,4 +1,5 @@
-/* Codecs: the first byte names one, the rest is its payload; then the rest is packed and must come back. */
+/* Codecs: the first byte names one, the rest is its payload; then the rest is packed and must come
+ * back. */
 #include "format/codec.h"
 
 #include <string.h>

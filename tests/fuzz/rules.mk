@@ -1,9 +1,10 @@
-# make fuzz                  every tests/fuzz/fuzz_NAME.c for FUZZ_SECONDS, starting from tests/fuzz/corpus/NAME
+# make fuzz                  every tests/fuzz/fuzz_NAME.c for FUZZ_SECONDS, from its corpus/NAME on
 # make fuzz FUZZ_RUNS=0      only replays the corpora
 # make fuzz FUZZ=batch       one target
 #
-# A target is LLVMFuzzerTestOneInput in one file. It is linked with base and format; fuzz_kafka* also with journal and gateways.
-# All of it is compiled with clang, libFuzzer's coverage and the address and undefined-behaviour sanitizers.
+# A target is LLVMFuzzerTestOneInput in one file. It is linked with base and format; fuzz_kafka* also
+# with journal and gateways. All of it is compiled with clang, libFuzzer's coverage and the address and
+# undefined-behaviour sanitizers.
 
 FUZZ_SECONDS ?= 10
 FUZZ_RUNS    ?=
@@ -29,8 +30,10 @@ $(FUZZ_OUT)/libgateways.a: $(call fuzz_obj,$(SRC_gateways) $(SRC_journal) $(SRC_
 $(filter $(FUZZ_OUT)/tests/fuzz/fuzz_kafka%,$(FUZZ_ALL)): $(FUZZ_OUT)/libgateways.a
 $(FUZZ_ALL): $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OUT)/libformat.a
 	@echo "  LD   $@"
-	$(Q)$(FUZZ_CC) -pthread -fsanitize=fuzzer,$(FUZZ_SAN) -o $@ $< $(filter %gateways.a,$^) $(filter %format.a,$^) \
+	$(Q)$(FUZZ_CC) -pthread -fsanitize=fuzzer,$(FUZZ_SAN) -o $@ $< \
+		$(filter %gateways.a,$^) $(filter %format.a,$^) \
 		$(if $(filter %gateways.a,$^),$(LIBS_gateways),$(LIBS_format))
 
 fuzz: $(FUZZ_TARGETS)
-	$(Q)FUZZ_SECONDS='$(FUZZ_SECONDS)' FUZZ_RUNS='$(FUZZ_RUNS)' tests/fuzz/run.sh $(FUZZ_OUT)/crashes $^
+	$(Q)FUZZ_SECONDS='$(FUZZ_SECONDS)' FUZZ_RUNS='$(FUZZ_RUNS)' \
+		tests/fuzz/run.sh $(FUZZ_OUT)/crashes $^

@@ -1,8 +1,9 @@
 #!/bin/sh
-# run.sh CRASHES TARGET...: runs each fuzz target over a copy of its corpus and says how many held. Input that broke one is kept
-# in the folder CRASHES; `TARGET FILE` shows it again.
+# run.sh CRASHES TARGET...: runs each fuzz target over a copy of its corpus and says how many held.
+# Input that broke one is kept in the folder CRASHES; `TARGET FILE` shows it again.
 #
-# FUZZ_SECONDS  how long each runs; FUZZ_RUNS, when set, instead how many new inputs: 0 only replays the corpus.
+# FUZZ_SECONDS  how long each runs
+# FUZZ_RUNS     when set, instead how many inputs each runs: 0 only replays the corpus
 set -u
 crashes=$1
 shift
@@ -21,7 +22,7 @@ for target in "$@"; do
         limit=-max_total_time=$FUZZ_SECONDS
     fi
     seeds=$(find "$scratch/$name" -type f | wc -l)
-    # One allocation of 64 MiB is more than any parser may make of the small input that it gets here.
+    # No parser may make one allocation of 64 MiB out of the small input that it gets here.
     if "$target" "$limit" -timeout=10 -malloc_limit_mb=64 -print_final_stats=1 -verbosity=0 \
         "-artifact_prefix=$crashes/$name-" "$scratch/$name" >"$scratch/log" 2>&1; then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log")

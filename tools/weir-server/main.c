@@ -82,7 +82,8 @@ static int find_option(const char *arg, size_t bytes)
     return -1;
 }
 
-/* Takes one argument, and its value from the next one unless it stands behind "=". 0 or an exit status. */
+/* Takes one argument, and its value from the next one unless it stands behind "=". 0 or an exit
+ * status. */
 static int take_arg(struct args *a, char **argv, int *at)
 {
     const char *arg = argv[*at];
@@ -136,7 +137,8 @@ static void apply_log(const struct conf *c)
     logger_setup((enum log_level)conf_num(c, CONF_LOG_LEVEL), conf_num(c, CONF_LOG_FORMAT) == 1);
 }
 
-/* SIGHUP: reads everything again and takes over what can be; the rest is named and waits for a restart. */
+/* SIGHUP: reads everything again and takes over what can be; the rest is named and waits for a
+ * restart. */
 static void reload(const struct args *a, const struct conf *running)
 {
     struct err e = { 0 };
@@ -169,7 +171,8 @@ static void signal_set(sigset_t *set)
     sigaddset(set, SIGHUP);
 }
 
-/* A thread of its own, so that a second signal ends the process whatever the others are blocked in. */
+/* A thread of its own, so that a second signal ends the process whatever the others are blocked
+ * in. */
 static void *wait_signals(void *arg)
 {
     sigset_t set;

@@ -1,14 +1,12 @@
 #include "tools/weir-server/server.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -249,38 +247,15 @@ static void free_loops(struct server *s)
 
 /* --- the parts, in their order --- */
 
-/* Makes the folder and those above it. */
-static int make_folder(const char *path, struct err *e)
-{
-    char *copy = mem_str(path);
-    int rc = 0;
-
-    for (char *p = copy; rc == 0; p++) {
-        char was = *p;
-
-        if ((was == '/' && p > copy) || was == 0) {
-            *p = 0;
-            if (mkdir(copy, 0777) < 0 && errno != EEXIST)
-                rc = err_set(e, E_SYSTEM, "%s: cannot be made: %s", copy, strerror(errno));
-            *p = was;
-        }
-        if (was == 0)
-            break;
-    }
-    free(copy);
-    return rc;
-}
-
 static int open_store(struct server *s, struct err *e)
 {
     const char *data = conf_str(s->conf, CONF_DATA);
     size_t bytes = strlen(data) + sizeof "/rows";
     char *rows_path;
-    int rc = make_folder(data, e);
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    /* Its lock keeps a second server out, so it comes before anything that writes. */
+    /* Makes the folder; its lock keeps a second server out, so it comes before all else that
+     * writes. */
     rc = dev_aio_open(&s->dev, data, &(struct dev_aio_conf){ 0 }, e);
     if (rc < 0)
         return rc;
@@ -345,9 +320,12 @@ static uint32_t max_connections(const struct conf *c)
     uint32_t wanted = (uint32_t)conf_num(c, CONF_NET_MAX_CONNECTIONS);
     uint32_t fit = net_listener_fit(wanted);
 
+    /* The default is more than most systems allow, which nobody needs to be warned of. */
     if (fit < wanted)
-        LOG_WARN("net.connections_bounded", F_INT("max", fit), F_INT("wanted", wanted),
-                 F_STR("why", "the limit on open files"));
+        LOG_AT_(strcmp(conf_where(c, CONF_NET_MAX_CONNECTIONS), "default") == 0 ? LOG_LEVEL_INFO
+                                                                                : LOG_LEVEL_WARN,
+                "net.connections_bounded", F_INT("max", fit), F_INT("wanted", wanted),
+                F_STR("why", "the limit on open files"));
     return fit;
 }
 
@@ -461,7 +439,8 @@ void server_stop(struct server *s)
         stop_kafka(s);
     if (s->accepting)
         end_connections(s);
-    /* Without threads nothing could answer; and nothing was accepted that would have to be made durable. */
+    /* Without threads nothing could answer; and nothing was accepted that would have to be made
+     * durable. */
     if (s->journal && threads)
         close_journal(s);
     if (s->pool)

@@ -1,5 +1,6 @@
-/* Makes CASE.CODEC.java.batch in the current folder from CASE.txt (see make.py), with Apache Kafka's own client library. Run by
- * hand, once, with kafka-clients 3.9 and the jars it depends on (snappy-java, lz4-java, zstd-jni, slf4j-api):
+/* Makes CASE.CODEC.java.batch in the current folder from CASE.txt (see make.py), with Apache Kafka's
+ * own client library. Run by hand, once, with kafka-clients 3.9 and the jars that it depends on
+ * (snappy-java, lz4-java, zstd-jni, slf4j-api):
  *     java -cp 'JARS/*' Make.java */
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -41,18 +42,20 @@ class Make {
                 sequence = Integer.parseInt(w[3]);
                 transactional = w.length > 4;
             } else if (w[0].equals("record")) {
-                items.add(new Item(Long.parseLong(w[1]), field(w[2]), field(w[3]), new ArrayList<>()));
+                items.add(new Item(Long.parseLong(w[1]), field(w[2]), field(w[3]),
+                    new ArrayList<>()));
             } else {
                 String key = new String(field(w[1]), StandardCharsets.UTF_8);
                 items.get(items.size() - 1).headers().add(new RecordHeader(key, field(w[2])));
             }
         }
         MemoryRecordsBuilder b = MemoryRecords.builder(ByteBuffer.allocate(1 << 16), (byte) 2,
-            Compression.of(codec).build(), TimestampType.CREATE_TIME, 1000, -1, producer, epoch, sequence,
-            transactional, 7);
+            Compression.of(codec).build(), TimestampType.CREATE_TIME, 1000, -1, producer, epoch,
+            sequence, transactional, 7);
         long offset = 1000;
         for (Item i : items)
-            b.appendWithOffset(offset++, i.timestamp(), i.key(), i.value(), i.headers().toArray(new Header[0]));
+            b.appendWithOffset(offset++, i.timestamp(), i.key(), i.value(),
+                i.headers().toArray(new Header[0]));
         ByteBuffer out = b.build().buffer();
         byte[] bytes = new byte[out.remaining()];
         out.get(bytes);

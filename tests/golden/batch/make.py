@@ -1,18 +1,20 @@
 #!/usr/bin/python3
-"""Makes the golden record batches with real peers. Run by hand, once; the files are committed and read for ever.
+"""Makes the golden record batches with real peers. Run by hand, once; the files are read for ever.
 
     make.py cases     CASE.txt: what is inside, one line a record
-    make.py python    CASE.CODEC.python.batch, by python3-kafka (python3-snappy, python3-lz4, python3-zstandard)
-    make.py rdkafka   CASE.CODEC.rdkafka.batch, by librdkafka against its own mock broker (python3-confluent-kafka)
+    make.py python    CASE.CODEC.python.batch, by python3-kafka with python3-{snappy,lz4,zstandard}
+    make.py rdkafka   CASE.CODEC.rdkafka.batch, by librdkafka (python3-confluent-kafka) against
+                      its own mock broker
 
-Make.java (kafka-clients) and make.js (kafkajs) read the same cases and write CASE.CODEC.java.batch and
-CASE.CODEC.kafkajs.batch; how to run them stands at their heads. All batches begin at offset 0, Java's at 1000.
+Make.java (kafka-clients) and make.js (kafkajs) read the same cases and write
+CASE.CODEC.java.batch and CASE.CODEC.kafkajs.batch; how to run them stands at their heads. All
+batches begin at offset 0, Java's at 1000.
 
 A case file has the lines
     producer ID EPOCH SEQUENCE [transactional]       at most once, first
     record TIMESTAMP KEY VALUE
     header KEY VALUE                                 belongs to the record above
-where KEY and VALUE are "-" (null) or "x" and hex digits, the whole repeated N times when "*N" follows.
+where KEY and VALUE are "-" (null) or "x" and hex digits, repeated N times when "*N" follows.
 """
 import os
 import random
@@ -73,8 +75,9 @@ def cases():
     # Counts and lengths past each varint step; text that packs and bytes that do not.
     many = []
     for i in range(300):
-        many.append(record(START + i * 7, b"key-%d" % (i % 11) if i % 5 else None,
-                           rng.randbytes(rng.randrange(0, 40)) if i % 3 else b"event %d of some kind" % i))
+        key = b"key-%d" % (i % 11) if i % 5 else None
+        value = rng.randbytes(rng.randrange(0, 40)) if i % 3 else b"event %d of some kind" % i
+        many.append(record(START + i * 7, key, value))
         if i % 50 == 0:
             many += [header(b"n", b"%d" % j) for j in range(70 if i == 100 else 2)]
     write_case("many", many)
@@ -116,10 +119,10 @@ def by_python():
 
 
 def fetch(host, port, topic):
-    """One Fetch v4 of partition 0 from the start, by hand: the record bytes as the producer sent them."""
+    """One Fetch v4 of partition 0, by hand: the record bytes as the producer sent them."""
     name = topic.encode()
-    body = struct.pack(">hhi h iiiib i h", 1, 4, 1, -1, -1, 1000, 1, 1 << 24, 0, 1, len(name)) + name
-    body += struct.pack(">i iqi", 1, 0, 0, 1 << 24)
+    body = struct.pack(">hhihiiiibih", 1, 4, 1, -1, -1, 1000, 1, 1 << 24, 0, 1, len(name))
+    body += name + struct.pack(">i iqi", 1, 0, 0, 1 << 24)
     with socket.create_connection((host, port)) as s:
         s.sendall(struct.pack(">i", len(body)) + body)
         f = s.makefile("rb")

@@ -1,0 +1,678 @@
+#include "journal/catalogue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "format/batch.h"
+#include "journal/io/rows_int.h"
+#include "journal/shard.h"
+
+enum { APP_KEY_MAX = 1023, APP_VALUE_MAX = 1 << 20, RECORDS_MAX_BYTES = 64 << 20 };
+
+struct catalogue {
+    struct journal *j;
+    struct catalogue_update *first, **end;
+    struct catalogue_update *running;
+};
+
+struct catalogue *catalogue_new(struct journal *j)
+{
+    struct catalogue *c = mem_new(sizeof *c);
+
+    c->j = j;
+    c->end = &c->first;
+    return c;
+}
+
+void catalogue_free(struct catalogue *c)
+{
+    free(c);
+}
+
+bool catalogue_idle(const struct catalogue *c)
+{
+    return !c->running && !c->first;
+}
+
+/* --- one update at a time --- */
+
+static void next_update(struct catalogue *c);
+
+static void update_end(struct catalogue_update *u, int rc)
+{
+    struct catalogue *c = u->j->catalogue;
+
+    u->rc = rc;
+    c->running = NULL;
+    rows_batch_free(&u->rows);
+    u->applied(u);
+    next_update(c);
+}
+
+static void rows_written(struct rows_work *w)
+{
+    update_end((struct catalogue_update *)w, w->rc);
+}
+
+static void rows_write_run(struct rows_work *w)
+{
+    struct catalogue_update *u = (struct catalogue_update *)w;
+
+    w->rc = rows_write(w->j->rows, &u->rows, 0);
+}
+
+static void update_appended(struct append_done *d)
+{
+    struct catalogue_update *u =
+        (struct catalogue_update *)((char *)d - offsetof(struct catalogue_update, appended));
+
+    if (d->rc < 0) {
+        update_end(u, d->rc);
+        return;
+    }
+    u->rows_work.run = rows_write_run;
+    u->rows_work.done = rows_written;
+    journal_rows_do(u->j, &u->rows_work);
+}
+
+static bool is_catalogue_table(const struct rows_change *c)
+{
+    return c->key_bytes > 0 && c->key[0] >= 'A' && c->key[0] <= 'Z' && c->op != ROWS_DELETE_RANGE;
+}
+
+/* The records of an update; *out NULL when it has none. */
+static int records_make(struct catalogue_update *u, struct buf **out)
+{
+    struct batch_builder b = { 0 };
+    struct rows_change c;
+    size_t at = 0;
+    int64_t now = loop_wall_ms(u->j->keeper);
+    int rc = 0;
+
+    *out = NULL;
+    while (rows_batch_next(&u->rows, &at, &c)) {
+        struct batch_new_record r = { .timestamp = now,
+                                      .key = c.key,
+                                      .key_bytes = c.key_bytes,
+                                      .value = c.op == ROWS_PUT ? c.value : NULL,
+                                      .value_bytes = c.op == ROWS_PUT ? c.value_bytes : 0 };
+
+        if (is_catalogue_table(&c))
+            batch_builder_add(&b, &r);
+    }
+    if (b.n > 0)
+        rc = batch_builder_finish(&b, CODEC_NONE, out);
+    batch_builder_free(&b);
+    return rc;
+}
+
+static void update_start(struct catalogue *c, struct catalogue_update *u)
+{
+    struct buf *batch;
+    int rc = u->prepare ? u->prepare(u) : 0;
+
+    if (rc == 0)
+        rc = records_make(u, &batch);
+    if (rc != 0) {
+        update_end(u, rc < 0 ? rc : 0);
+        return;
+    }
+    u->appended.fn = update_appended;
+    u->appended.loop = c->j->keeper;
+    if (!batch) { /* only derived rows */
+        u->appended.rc = 0;
+        update_appended(&u->appended);
+        return;
+    }
+    shard_append(c->j->catalogue_shard, batch, 0, batch->len, ACK_LEADER_DURABLE, &u->appended);
+    buf_unref(batch);
+}
+
+static void next_update(struct catalogue *c)
+{
+    struct catalogue_update *u = c->first;
+
+    if (c->running || !u)
+        return;
+    c->first = u->next;
+    if (!c->first)
+        c->end = &c->first;
+    c->running = u;
+    update_start(c, u);
+}
+
+void catalogue_submit(struct catalogue *c, struct catalogue_update *u)
+{
+    ASSERT_HOME(c->j->keeper);
+    u->j = c->j;
+    u->next = NULL;
+    *c->end = u;
+    c->end = &u->next;
+    next_update(c);
+}
+
+int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows)
+{
+    struct batch_iter it;
+    struct batch_record r;
+    int rc = batch_iter_open(&it, mem, bytes, RECORDS_MAX_BYTES);
+
+    if (rc < 0)
+        return rc;
+    while ((rc = batch_iter_next(&it, &r)) == 1) {
+        if (r.key_bytes <= 0 || r.key_bytes > ROWS_KEY_MAX_BYTES) {
+            rc = E_CORRUPT;
+            break;
+        }
+        if (r.value)
+            rows_batch_put(rows, r.key, (size_t)r.key_bytes, r.value, (size_t)r.value_bytes);
+        else
+            rows_batch_delete(rows, r.key, (size_t)r.key_bytes);
+    }
+    batch_iter_close(&it);
+    return rc;
+}
+
+/* --- what doors change --- */
+
+uint64_t catalogue_group_for(const struct journal *j, enum shard_class class, uint64_t shard)
+{
+    if (class == SHARD_CLASS_INTERNAL)
+        return GROUP_INTERNAL;
+    return GROUP_DATA + shard % (j->n_groups - GROUP_DATA);
+}
+
+struct door_update {
+    struct catalogue_update u;
+    struct task task;
+    struct jrn_update *done;
+    struct jrn_change *changes; /* keys and values are copies in mem */
+    unsigned n;
+    uint8_t *mem;
+    uint64_t max_shard;
+};
+
+static int change_check(const struct jrn_change *c)
+{
+    switch (c->op) {
+    case JRN_SHARD_CREATE:
+        return c->shard >= SHARD_FIRST_USER && c->kind == SHARD_SEGMENT &&
+                       (c->class == SHARD_CLASS_DATA || c->class == SHARD_CLASS_INTERNAL)
+                   ? 0
+                   : E_INVALID;
+    case JRN_SHARD_DELETE:
+        return c->shard >= SHARD_FIRST_USER ? 0 : E_INVALID;
+    case JRN_ROW_PUT:
+    case JRN_ROW_DELETE:
+        return c->key_bytes >= 1 && c->key_bytes <= APP_KEY_MAX && c->value_bytes <= APP_VALUE_MAX
+                   ? 0
+                   : E_INVALID;
+    }
+    return E_INVALID;
+}
+
+static void shard_row_put(struct door_update *d, const struct jrn_change *c)
+{
+    struct journal *j = d->u.j;
+    struct row_shard row = { .kind = (uint8_t)c->kind,
+                             .class = (uint8_t)c->class,
+                             .group = catalogue_group_for(j, c->class, c->shard),
+                             .created = loop_wall_ms(j->keeper) };
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    rows_batch_put(&d->u.rows, key, row_key(key, ROW_SHARD, c->shard), value,
+                   row_shard_write(&row, value));
+}
+
+static void app_row(struct rows_batch *rows, const struct jrn_change *c)
+{
+    uint8_t key[APP_KEY_MAX + 1];
+
+    key[0] = ROW_APP;
+    memcpy(key + 1, c->key, c->key_bytes);
+    if (c->op == JRN_ROW_PUT)
+        rows_batch_put(rows, key, c->key_bytes + 1, c->value, c->value_bytes);
+    else
+        rows_batch_delete(rows, key, c->key_bytes + 1);
+}
+
+static int door_prepare(struct catalogue_update *u)
+{
+    struct door_update *d = (struct door_update *)u;
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+    uint64_t max = atomic_load(&u->j->max_shard);
+
+    d->max_shard = max;
+    for (unsigned i = 0; i < d->n; i++) {
+        const struct jrn_change *c = &d->changes[i];
+        int rc = change_check(c);
+
+        if (rc < 0)
+            return rc;
+        if (c->op == JRN_SHARD_CREATE) {
+            if (c->shard <= max)
+                return E_EXISTS;
+            if (c->shard > d->max_shard)
+                d->max_shard = c->shard;
+            shard_row_put(d, c);
+        } else if (c->op == JRN_SHARD_DELETE) {
+            rows_batch_delete(&u->rows, key, row_key(key, ROW_SHARD, c->shard));
+        } else {
+            app_row(&u->rows, c);
+        }
+    }
+    if (d->max_shard > max) {
+        key[0] = ROW_MAX_SHARD;
+        rows_batch_put(&u->rows, key, 1, value, row_u64_write(d->max_shard, value));
+    }
+    return d->n ? 0 : 1;
+}
+
+static void deleted_home(struct task *t);
+
+struct shard_task {
+    struct task task;
+    struct shard *shard;
+    uint64_t start;
+    struct shard_trim *trim;
+};
+
+static void deleted_home(struct task *t)
+{
+    struct shard_task *st = (struct shard_task *)t;
+
+    shard_mark_deleted(st->shard);
+    shard_unref(st->shard);
+    free(st);
+}
+
+static void shard_deleted(struct journal *j, uint64_t id)
+{
+    struct shard *s = shard_find(j, id);
+
+    if (s) {
+        struct shard_task *st = mem_new(sizeof *st);
+
+        /* From now on for everybody; the home loop does the rest. */
+        atomic_store(&s->deleted, true);
+        st->task.run = deleted_home;
+        st->shard = s;
+        loop_post(s->group->loop, &st->task);
+    }
+    catalogue_reap(j, id, UINT64_MAX);
+}
+
+static void update_done_run(struct task *t)
+{
+    struct jrn_update *u = (struct jrn_update *)t;
+
+    u->fn(u);
+}
+
+static void door_applied(struct catalogue_update *u)
+{
+    struct door_update *d = (struct door_update *)u;
+    struct jrn_update *done = d->done;
+
+    if (u->rc >= 0) {
+        if (d->max_shard > atomic_load(&u->j->max_shard))
+            atomic_store(&u->j->max_shard, d->max_shard);
+        for (unsigned i = 0; i < d->n; i++)
+            if (d->changes[i].op == JRN_SHARD_DELETE)
+                shard_deleted(u->j, d->changes[i].shard);
+    }
+    done->rc = u->rc;
+    done->task.run = update_done_run;
+    loop_post(done->loop, &done->task);
+    free(d->changes);
+    free(d->mem);
+    free(d);
+}
+
+static void door_submit(struct journal *j, void *arg)
+{
+    struct door_update *d = arg;
+
+    d->u.j = j;
+    if (atomic_load(&j->closing)) {
+        d->u.rc = E_CLOSED;
+        door_applied(&d->u);
+        return;
+    }
+    catalogue_submit(j->catalogue, &d->u);
+}
+
+/* Copies the changes with their keys and values. */
+static void changes_copy(struct door_update *d, const struct jrn_change *changes, unsigned n)
+{
+    size_t bytes = 1, at = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        bytes += (size_t)changes[i].key_bytes + changes[i].value_bytes;
+    d->mem = mem_new(bytes);
+    d->changes = mem_new((n + 1) * sizeof *d->changes);
+    d->n = n;
+    for (unsigned i = 0; i < n; i++) {
+        struct jrn_change *c = &d->changes[i];
+
+        *c = changes[i];
+        if (c->key_bytes)
+            memcpy(d->mem + at, c->key, c->key_bytes);
+        c->key = d->mem + at;
+        at += c->key_bytes;
+        if (c->value_bytes)
+            memcpy(d->mem + at, c->value, c->value_bytes);
+        c->value = d->mem + at;
+        at += c->value_bytes;
+    }
+}
+
+void journal_update(struct journal *j, const struct jrn_change *changes, unsigned n,
+                    struct jrn_update *done)
+{
+    struct door_update *d = mem_new(sizeof *d);
+
+    changes_copy(d, changes, n);
+    d->done = done;
+    d->u.prepare = door_prepare;
+    d->u.applied = door_applied;
+    journal_on_keeper(j, door_submit, d);
+}
+
+/* --- trim --- */
+
+struct trim_update {
+    struct catalogue_update u;
+    struct shard_trim *t;
+    struct shard *s;
+    uint64_t start;
+};
+
+static void trim_done_run(struct task *t)
+{
+    struct shard_trim *st = (struct shard_trim *)t;
+
+    st->fn(st);
+}
+
+static void trim_answer(struct shard_trim *t, struct shard *s, int rc)
+{
+    t->rc = rc;
+    t->start = atomic_load(&s->start);
+    t->task.run = trim_done_run;
+    loop_post(t->loop, &t->task);
+    shard_unref(s);
+}
+
+static int trim_prepare(struct catalogue_update *u)
+{
+    struct trim_update *t = (struct trim_update *)u;
+    struct shard *s = t->s;
+    struct row_shard row = { .kind = (uint8_t)s->kind,
+                             .class = (uint8_t)s->group->class,
+                             .group = s->group->id,
+                             .start = t->start,
+                             .created = s->created };
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    if (atomic_load(&s->deleted))
+        return E_DELETED;
+    if (t->start <= s->row_start || t->start <= atomic_load(&s->start))
+        return 1;
+    s->row_start = t->start;
+    rows_batch_put(&u->rows, key, row_key(key, ROW_SHARD, s->id), value,
+                   row_shard_write(&row, value));
+    return 0;
+}
+
+static void trimmed_home(struct task *task)
+{
+    struct shard_task *st = (struct shard_task *)task;
+
+    shard_mark_trimmed(st->shard, st->start);
+    trim_answer(st->trim, st->shard, 0);
+    free(st);
+}
+
+static void trim_applied(struct catalogue_update *u)
+{
+    struct trim_update *t = (struct trim_update *)u;
+    struct journal *j = u->j;
+
+    if (u->rc < 0) {
+        trim_answer(t->t, t->s, u->rc);
+    } else {
+        struct shard_task *st = mem_new(sizeof *st);
+
+        catalogue_reap(j, t->s->id, t->start);
+        st->task.run = trimmed_home;
+        st->shard = t->s;
+        st->start = t->start;
+        st->trim = t->t;
+        loop_post(t->s->group->loop, &st->task);
+    }
+    free(t);
+}
+
+static void trim_submit(struct journal *j, void *arg)
+{
+    struct trim_update *t = arg;
+
+    catalogue_submit(j->catalogue, &t->u);
+}
+
+static void trim_home(struct task *task)
+{
+    struct shard_trim *t = (struct shard_trim *)task;
+    struct shard *s = t->shard;
+    struct trim_update *u;
+    uint64_t end = atomic_load(&s->end);
+
+    if (t->start > end)
+        t->start = end;
+    if (atomic_load(&s->deleted) || atomic_load(&s->j->closing)) {
+        trim_answer(t, s, atomic_load(&s->deleted) ? E_DELETED : E_CLOSED);
+        return;
+    }
+    if (t->start <= atomic_load(&s->start)) {
+        trim_answer(t, s, 0);
+        return;
+    }
+    u = mem_new(sizeof *u);
+    u->t = t;
+    u->s = s;
+    u->start = t->start;
+    u->u.prepare = trim_prepare;
+    u->u.applied = trim_applied;
+    journal_on_keeper(s->j, trim_submit, u);
+}
+
+void shard_trim(struct shard *s, struct shard_trim *t)
+{
+    t->shard = shard_ref(s);
+    t->task.run = trim_home;
+    loop_post(s->group->loop, &t->task);
+}
+
+/* --- giving space back --- */
+
+struct reap {
+    struct rows_work w;
+    uint64_t shard, start;
+    struct rows_batch rows;
+    struct reaped {
+        uint64_t segment, bytes;
+    } *list;
+    unsigned n;
+};
+
+static void reaped_add(struct reap *r, uint64_t segment, uint64_t bytes)
+{
+    for (unsigned i = r->n; i-- > 0;) {
+        if (r->list[i].segment == segment) {
+            r->list[i].bytes += bytes;
+            return;
+        }
+    }
+    r->list = mem_grow(r->list, (r->n + 1) * sizeof *r->list);
+    r->list[r->n++] = (struct reaped){ segment, bytes };
+}
+
+static int reap_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
+{
+    struct reap *r = ctx;
+    struct row_run run;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
+        shard != r->shard || base >= r->start)
+        return 1;
+    if (row_run_read(&run, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (run.end <= r->start) {
+        rows_batch_delete(&r->rows, key, key_bytes);
+        reaped_add(r, run.segment, run.bytes);
+    }
+    return 0;
+}
+
+static void range_delete(struct rows_batch *rows, enum row_table table, uint64_t shard)
+{
+    uint8_t from[ROW_KEY_MAX], to[ROW_KEY_MAX];
+    size_t from_bytes = row_key(from, table, shard), to_bytes = row_key(to, table, shard + 1);
+
+    rows_batch_delete_range(rows, from, from_bytes, to, to_bytes);
+}
+
+/* Subtracts from the segments' live bytes; the keeper is the only writer of them, and waits for us. */
+static void live_rows(struct reap *r)
+{
+    for (unsigned i = 0; i < r->n; i++) {
+        struct segment *seg = segment_pin(&r->w.j->segments, r->list[i].segment);
+        uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+        if (!seg)
+            continue;
+        seg->live -= r->list[i].bytes < seg->live ? r->list[i].bytes : seg->live;
+        rows_batch_put(&r->rows, key, row_key(key, ROW_LIVE, seg->id), value,
+                       row_u64_write(seg->live, value));
+        segment_unpin(&r->w.j->segments, seg);
+    }
+}
+
+static void reap_run(struct rows_work *w)
+{
+    struct reap *r = (struct reap *)w;
+    uint8_t key[ROW_KEY_MAX];
+
+    w->rc = rows_scan(w->j->rows, key, row_key(key, ROW_RUN, r->shard), false, reap_run_row, r);
+    if (w->rc < 0)
+        return;
+    live_rows(r);
+    if (r->start == UINT64_MAX) {
+        range_delete(&r->rows, ROW_RUN, r->shard);
+        range_delete(&r->rows, ROW_PRODUCER, r->shard);
+        range_delete(&r->rows, ROW_END, r->shard);
+    }
+    w->rc = rows_write(w->j->rows, &r->rows, 0);
+}
+
+struct drop_update {
+    struct catalogue_update u;
+    uint64_t segment;
+};
+
+static void segment_dropped(struct catalogue_update *u)
+{
+    struct drop_update *d = (struct drop_update *)u;
+    struct journal *j = u->j;
+
+    if (u->rc >= 0) {
+        struct grave *g = mem_new(sizeof *g);
+
+        g->segment = d->segment;
+        g->due_us = loop_now_us(j->keeper) + (uint64_t)j->conf.delete_grace_ms * 1000;
+        *j->graves_end = g;
+        j->graves_end = &g->next;
+        LOG_INFO("segment.deleted", F_INT("segment", d->segment));
+        journal_space_check(j);
+    }
+    free(d);
+}
+
+/* A segment with nothing alive in it goes: by a record first, then after the grace. */
+static int drop_prepare(struct catalogue_update *u)
+{
+    struct drop_update *d = (struct drop_update *)u;
+    struct segment *seg = segment_pin(&u->j->segments, d->segment);
+    uint8_t key[ROW_KEY_MAX];
+    bool dead = seg && seg->live == 0 && !seg->dropping;
+
+    if (seg) {
+        seg->dropping = true;
+        segment_unpin(&u->j->segments, seg);
+    }
+    if (!dead)
+        return E_NOTFOUND;
+    rows_batch_delete(&u->rows, key, row_key(key, ROW_SEGMENT, d->segment));
+    rows_batch_delete(&u->rows, key, row_key(key, ROW_LIVE, d->segment));
+    return 0;
+}
+
+void catalogue_drop_segment(struct journal *j, uint64_t segment)
+{
+    struct drop_update *d = mem_new(sizeof *d);
+
+    d->segment = segment;
+    d->u.prepare = drop_prepare;
+    d->u.applied = segment_dropped;
+    catalogue_submit(j->catalogue, &d->u);
+}
+
+static void reap_done(struct rows_work *w)
+{
+    struct reap *r = (struct reap *)w;
+
+    for (unsigned i = 0; w->rc >= 0 && i < r->n; i++) {
+        struct segment *seg = segment_pin(&w->j->segments, r->list[i].segment);
+        bool dead = seg && seg->live == 0;
+
+        if (seg)
+            segment_unpin(&w->j->segments, seg);
+        if (dead)
+            catalogue_drop_segment(w->j, r->list[i].segment);
+    }
+    rows_batch_free(&r->rows);
+    free(r->list);
+    free(r);
+}
+
+void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start)
+{
+    struct reap *r = mem_new(sizeof *r);
+
+    r->shard = shard;
+    r->start = start;
+    r->w.run = reap_run;
+    r->w.done = reap_done;
+    journal_rows_do(j, &r->w);
+}
+
+void catalogue_bury(struct journal *j, bool urgent)
+{
+    uint64_t now = loop_now_us(j->keeper);
+
+    while (j->graves && (urgent || j->graves->due_us <= now)) {
+        struct grave *g = j->graves;
+
+        j->graves = g->next;
+        if (!j->graves)
+            j->graves_end = &j->graves;
+        segments_remove(&j->segments, g->segment, true);
+        free(g);
+    }
+    if (j->graves && !atomic_load(&j->closing))
+        loop_timer_set(j->keeper, &j->grave_timer, j->graves->due_us - now);
+}

@@ -1,0 +1,42 @@
+/* The catalogue: the shard in which every change of a shard, segment, group, hole, loss or door's row is a record.
+ *
+ * One update at a time: a batch with all its records is appended; when it is durable the rows are written (a view); then memory
+ * follows and the update is answered. Replaying the records over older rows gives the same rows. Keeper. */
+#ifndef WEIR_JOURNAL_CATALOGUE_H
+#define WEIR_JOURNAL_CATALOGUE_H
+
+#include "journal/core.h"
+
+struct catalogue_update {
+    struct rows_work rows_work; /* the catalogue's */
+    struct append_done appended;
+    struct catalogue_update *next;
+    /* Changes of the view. Those of the catalogue's tables (upper-case letters) are also its records. */
+    struct rows_batch rows;
+    /* Runs when its turn has come, may fill rows; below 0 ends it, 1: nothing to do. NULL: none. */
+    int (*prepare)(struct catalogue_update *u);
+    /* Runs once it is applied (rc 0) or has failed. Frees u. */
+    void (*applied)(struct catalogue_update *u);
+    struct journal *j;
+    int rc;
+};
+
+struct catalogue *catalogue_new(struct journal *j);
+void catalogue_free(struct catalogue *c);
+void catalogue_submit(struct catalogue *c, struct catalogue_update *u);
+/* True when nothing is under way. */
+bool catalogue_idle(const struct catalogue *c);
+
+/* Gives back what segments hold of a shard below `start` (all of it: UINT64_MAX, for a deleted shard). */
+void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start);
+/* Deletes a segment in which nothing is alive, by a record. */
+void catalogue_drop_segment(struct journal *j, uint64_t segment);
+/* Frees deleted segments whose grace has ended; all of them when urgent. */
+void catalogue_bury(struct journal *j, bool urgent);
+
+/* Walks the records of one stored catalogue batch into a set of row changes. E_CORRUPT. */
+int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows) MUST_USE;
+/* The group in which a new shard is put. */
+uint64_t catalogue_group_for(const struct journal *j, enum shard_class class, uint64_t shard);
+
+#endif

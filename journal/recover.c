@@ -1,0 +1,1030 @@
+#include "journal/recover.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "format/batch.h"
+#include "format/frame.h"
+#include "journal/catalogue.h"
+#include "journal/destage.h"
+#include "journal/group.h"
+#include "journal/io/rows_int.h"
+#include "journal/shard.h"
+
+struct recovery {
+    struct journal *j;
+    struct recover_todo *todo;
+    struct err *e;
+    /* rot just passed: what the next block says of it */
+    bool after_rot;
+    uint64_t rot_lsn, rot_end;
+    uint64_t *suspects; /* per group: LSN from which its entries may be missing; 0: none */
+    uint64_t *suspect_end;
+    uint64_t extent_lsn;
+};
+
+/* --- the superblock --- */
+
+static int super_pick(struct dev *dev, struct dev_file *f, struct super *best)
+{
+    struct buf *b = buf_new_aligned(SUPER_BYTES);
+    struct super *one = mem_new(sizeof *one);
+    int rc = E_CORRUPT;
+
+    for (unsigned i = 0; b && i < SUPER_COPIES; i++) {
+        int r = dev_read(dev, f, (uint64_t)i * SUPER_BYTES, b->mem, SUPER_BYTES);
+
+        if (r >= 0)
+            r = super_read(one, b->mem);
+        if (r == E_VERSION)
+            rc = E_VERSION;
+        if (r < 0 || rc == E_VERSION || (rc >= 0 && one->generation <= best->generation))
+            continue;
+        *best = *one;
+        rc = 0;
+    }
+    free(one);
+    buf_unref(b);
+    return rc;
+}
+
+int recover_super(struct dev *dev, struct dev_file **file, struct super *s, struct err *e)
+{
+    int rc = dev_open(dev, "superblock", file, e);
+
+    if (rc < 0)
+        return rc;
+    rc = (*file)->bytes < SUPER_COPIES * SUPER_BYTES ? E_CORRUPT : super_pick(dev, *file, s);
+    if (rc == E_VERSION)
+        return err_set(e, rc, "superblock: this folder was written by a newer version of Weir");
+    return rc < 0 ? err_set(e, rc, "superblock: no valid copy among %d", SUPER_COPIES) : 0;
+}
+
+/* --- groups that rot has hit --- */
+
+static void loss_add(struct recovery *r, struct jrn_group *g, uint64_t lsn, uint64_t end_lsn,
+                     uint64_t max_offsets)
+{
+    struct group_loss *l;
+
+    for (unsigned i = 0; i < g->n_losses; i++)
+        if (g->losses[i].lsn == lsn)
+            return;
+    g->losses = mem_grow(g->losses, (g->n_losses + 1) * sizeof *g->losses);
+    l = &g->losses[g->n_losses++];
+    *l = (struct group_loss){ .lsn = lsn, .end_lsn = end_lsn, .max_offsets = max_offsets };
+    /* What was lost may have used entries, too: go on above all of them, with a new chain. */
+    g->last_entry += (end_lsn - lsn) / PAGE_BYTES + 1;
+    g->restart = true;
+    LOG_ERROR("wal.rot", F_INT("group", g->id), F_LSN(lsn), F_INT("end_lsn", end_lsn));
+}
+
+static uint64_t offsets_bound(uint64_t bytes)
+{
+    return (bytes / BATCH_HEAD_BYTES + 1) * (uint64_t)BATCH_MAX_RECORDS;
+}
+
+static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
+{
+    struct recovery *r = ctx;
+
+    LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn), F_INT("slab", place_slab(place)),
+              F_INT("pos", place_pos(place)));
+    for (unsigned i = 0; i < r->j->n_groups; i++) {
+        if (!r->suspects[i])
+            r->suspects[i] = lsn;
+        r->suspect_end[i] = end_lsn;
+    }
+    r->after_rot = true;
+    r->rot_lsn = lsn;
+    r->rot_end = end_lsn;
+    return 0;
+}
+
+static void suspect_clear(struct recovery *r, unsigned i)
+{
+    r->suspects[i] = 0;
+}
+
+static void suspect_hit(struct recovery *r, unsigned i, uint64_t max_offsets)
+{
+    loss_add(r, r->j->groups[i], r->suspects[i], r->suspect_end[i], max_offsets);
+    r->suspects[i] = 0;
+}
+
+/* The first block after rot tells what the one before it held: groups that it names with more than we have were hit; when only that one
+ * block was lost, all others were not. The opening block of an incarnation names every group. */
+static void prev_statements(struct recovery *r, const struct block_head *h, const uint8_t *mem)
+{
+    bool one_lost = r->after_rot && h->prev_lsn == r->rot_lsn;
+    bool all = (h->flags & BLOCK_OPENING) != 0;
+
+    for (uint32_t i = 0; i < h->n_prev; i++) {
+        struct block_prev p;
+        struct jrn_group *g;
+
+        block_prev_read(&p, mem, h->n_frames, i);
+        g = p.group < r->j->n_groups ? r->j->groups[p.group] : NULL;
+        if (!g || !r->suspects[p.group])
+            continue;
+        if (p.last_entry > g->last_entry) {
+            suspect_hit(r, (unsigned)p.group,
+                        one_lost && p.n_offsets != UINT32_MAX
+                            ? p.n_offsets
+                            : offsets_bound(r->suspect_end[p.group] - r->suspects[p.group]));
+            g->last_entry = p.last_entry;
+        } else {
+            suspect_clear(r, (unsigned)p.group);
+        }
+    }
+    for (unsigned i = 0; (one_lost || all) && i < r->j->n_groups; i++)
+        if (r->suspects[i] == r->rot_lsn || all)
+            suspect_clear(r, i);
+    r->after_rot = false;
+}
+
+/* --- frames --- */
+
+/* Deletions and trims that were replayed: what segments hold of those shards is reaped once we serve. */
+static void note_shard_change(struct recovery *r, const struct rows_change *c)
+{
+    struct recover_todo *t = r->todo;
+    struct row_shard row;
+    uint64_t shard;
+
+    if (c->key[0] != ROW_SHARD || !row_key_parse(c->key, c->key_bytes, &shard, NULL))
+        return;
+    if (c->op == ROWS_DELETE) {
+        t->deleted = mem_grow(t->deleted, (t->n_deleted + 1) * sizeof *t->deleted);
+        t->deleted[t->n_deleted++] = shard;
+    } else if (row_shard_read(&row, c->value, c->value_bytes) >= 0 && row.start > 0) {
+        t->trimmed = mem_grow(t->trimmed, (t->n_trimmed + 1) * sizeof *t->trimmed);
+        t->trimmed[t->n_trimmed][0] = shard;
+        t->trimmed[t->n_trimmed++][1] = row.start;
+    }
+}
+
+static int catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes)
+{
+    struct rows_batch rows = { 0 };
+    struct rows_change c;
+    size_t at = 0;
+    int rc = catalogue_batch_rows(mem, bytes, &rows);
+
+    while (rc >= 0 && rows_batch_next(&rows, &at, &c))
+        note_shard_change(r, &c);
+    if (rc >= 0)
+        rc = rows_write(r->j->rows, &rows, 0);
+    rows_batch_free(&rows);
+    return rc;
+}
+
+static void hole_add(struct recovery *r, uint64_t shard, uint64_t start, uint64_t end)
+{
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    rows_batch_put(&r->todo->rows, key, row_key2(key, ROW_HOLE, shard, start), value,
+                   row_u64_write(end, value));
+}
+
+/* The shard in memory; NULL when it does not exist (deleted, or about to be). */
+static int shard_get(struct recovery *r, uint64_t id, struct shard **out)
+{
+    struct shard *s = shard_find(r->j, id);
+    int rc = 0;
+
+    if (!s) {
+        rc = shard_load(r->j, id, &s);
+        if (rc >= 0)
+            s = shard_publish(s);
+    }
+    *out = rc < 0 ? NULL : s;
+    if (s)
+        shard_unref(s); /* the table holds it */
+    return rc == E_NOTFOUND ? 0 : rc;
+}
+
+/* One run: items first .. (before end) of one shard, lying back to back at lsn. */
+static int run_apply(struct recovery *r, struct jrn_group *g, struct shard *s, int64_t time,
+                     const uint8_t *frame, uint32_t first, uint32_t end, const uint8_t *mem,
+                     uint64_t lsn)
+{
+    struct index_entry n = { .lsn = lsn, .max_ts = INT64_MIN };
+    struct frame_item item;
+
+    frame_item_read(&item, frame, first);
+    n.base = item.base_offset;
+    for (uint32_t i = first; i < end; i++) {
+        struct batch_head h;
+
+        frame_item_read(&item, frame, i);
+        if (item.base_offset != n.base + n.n_offsets ||
+            batch_head_read(&h, mem + n.bytes, item.bytes) < 0 || h.bytes != item.bytes)
+            return E_CORRUPT;
+        producer_note(&s->producers, &h, item.base_offset, time);
+        n.n_offsets += item.n_offsets;
+        n.bytes += item.bytes;
+        if (h.max_timestamp > n.max_ts)
+            n.max_ts = h.max_timestamp;
+    }
+    if (n.base > s->next) {
+        hole_add(r, s->id, s->next, n.base);
+        LOG_WARN("shard.hole", F_INT("shard", s->id), F_INT("start", s->next),
+                 F_INT("end", n.base));
+    }
+    if (n.base + n.n_offsets > s->next)
+        s->next = n.base + n.n_offsets;
+    atomic_store(&s->end, s->next);
+    s->last_lsn = lsn;
+    index_add(&s->index, &n);
+    group_dirty(g, s);
+    return 0;
+}
+
+static int items_apply(struct recovery *r, struct jrn_group *g, const struct frame_head *f,
+                       const uint8_t *frame, uint64_t lsn)
+{
+    uint32_t at = FRAME_HEAD_BYTES + f->n_items * FRAME_ITEM_BYTES, i = 0;
+    int rc = 0;
+
+    while (rc >= 0 && i < f->n_items) {
+        struct frame_item item, next;
+        struct shard *s;
+        uint32_t first = i, bytes = 0;
+
+        frame_item_read(&item, frame, i);
+        for (; i < f->n_items; i++) {
+            frame_item_read(&next, frame, i);
+            if (next.shard != item.shard)
+                break;
+            if (next.kind != ITEM_INLINE)
+                return E_VERSION;
+            if (item.shard == SHARD_CATALOGUE) {
+                rc = catalogue_item(r, frame + at + bytes, next.bytes);
+                if (rc < 0)
+                    return rc;
+            }
+            bytes += next.bytes;
+        }
+        rc = shard_get(r, item.shard, &s);
+        if (rc >= 0 && s)
+            rc = run_apply(r, g, s, f->append_time, frame, first, i, frame + at, lsn + at);
+        at += bytes;
+    }
+    return rc;
+}
+
+static int frame_apply(struct recovery *r, const struct block_dir *d, const uint8_t *frame,
+                       uint64_t lsn)
+{
+    struct frame_head f;
+    struct jrn_group *g = journal_group(r->j, d->group);
+    int rc = frame_head_read(&f, frame, d->bytes);
+
+    if (rc < 0)
+        return rc;
+    if (!g || f.group != d->group || f.entry != d->entry)
+        return E_CORRUPT;
+    if (f.epoch > g->epoch)
+        g->epoch = f.epoch;
+    if (r->suspects[d->group]) {
+        if (f.entry == g->last_entry + 1 && f.prev_hash == g->last_hash)
+            suspect_clear(r, (unsigned)d->group);
+        else
+            suspect_hit(r, (unsigned)d->group,
+                        offsets_bound(r->suspect_end[d->group] - r->suspects[d->group]));
+    } else if (g->last_entry && !(f.flags & FRAME_RESTART) && !g->restart &&
+               (f.entry != g->last_entry + 1 || f.prev_hash != g->last_hash)) {
+        return E_CORRUPT;
+    }
+    g->last_entry = f.entry;
+    g->last_hash = d->hash;
+    g->restart = false;
+    return items_apply(r, g, &f, frame, lsn);
+}
+
+static int on_block(void *ctx, const struct block_head *h, const uint8_t *mem, uint64_t pos)
+{
+    struct recovery *r = ctx;
+    int rc = 0;
+
+    prev_statements(r, h, mem);
+    for (uint32_t i = 0; rc >= 0 && i < h->n_frames; i++) {
+        struct block_dir d;
+
+        block_dir_read(&d, mem, i);
+        rc = frame_apply(r, &d, mem + d.pos, h->lsn + d.pos);
+        if (rc < 0)
+            LOG_ERROR("wal.frame_refused", F_LSN(h->lsn), F_INT("group", d.group),
+                      F_INT("entry", d.entry), F_ERR(rc));
+    }
+    return rc;
+}
+
+static int on_extent(void *ctx, const struct walscan_extent *x)
+{
+    struct recovery *r = ctx;
+
+    if (x->head_damaged)
+        LOG_ERROR("wal.extent_head_damaged", F_LSN(x->first_lsn),
+                  F_INT("slab", place_slab(x->place)), F_INT("pos", place_pos(x->place)));
+    wal_add(&r->j->wal, x->place, x->incarnation, x->salt, x->first_lsn);
+    r->extent_lsn = x->first_lsn;
+    return slabs_mark(&r->j->slabs, x->place, r->j->wal_log2);
+}
+
+static int on_extent_end(void *ctx, uint64_t end_lsn)
+{
+    struct recovery *r = ctx;
+    struct journal *j = r->j;
+    struct wal_mark *marks = mem_new(j->n_groups * sizeof *marks);
+
+    for (unsigned i = 0; i < j->n_groups; i++)
+        marks[i] = (struct wal_mark){ i, j->groups[i]->last_entry, j->groups[i]->last_hash };
+    wal_end(&j->wal, end_lsn, marks, j->n_groups);
+    return 0;
+}
+
+/* --- rows --- */
+
+static int row_table_scan(struct journal *j, enum row_table table,
+                          int (*fn)(void *, const void *, size_t, const void *, size_t), void *ctx)
+{
+    uint8_t key = (uint8_t)table;
+    int rc = rows_scan(j->rows, &key, 1, false, fn, ctx);
+
+    return rc < 0 ? rc : 0;
+}
+
+static int load_group_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                          size_t value_bytes)
+{
+    struct recovery *r = ctx;
+    struct row_group row;
+    struct jrn_group *g;
+    uint64_t id;
+
+    if (((const uint8_t *)key)[0] != ROW_GROUP || !row_key_parse(key, key_bytes, &id, NULL))
+        return 1;
+    g = journal_group(r->j, id);
+    if (!g || row_group_read(&row, value, value_bytes) < 0)
+        return E_CORRUPT;
+    g->destaged_lsn = row.destaged_lsn;
+    g->destaged_entry = row.last_entry;
+    g->destaged_hash = row.last_hash;
+    return 0;
+}
+
+static int load_loss_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    struct recovery *r = ctx;
+    struct row_loss row;
+    struct jrn_group *g;
+    uint64_t id, lsn;
+    unsigned n = 0;
+
+    if (((const uint8_t *)key)[0] != ROW_LOSS || !row_key_parse(key, key_bytes, &id, &lsn))
+        return 1;
+    g = journal_group(r->j, id);
+    if (!g || row_loss_read(&row, value, value_bytes) < 0)
+        return E_CORRUPT;
+    while (n < g->n_losses && g->losses[n].lsn != lsn)
+        n++;
+    if (n == g->n_losses) {
+        g->losses = mem_grow(g->losses, (n + 1) * sizeof *g->losses);
+        g->losses[g->n_losses++] = (struct group_loss){ .lsn = lsn };
+    }
+    g->losses[n].end_lsn = row.end_lsn;
+    g->losses[n].max_offsets = row.max_offsets;
+    g->losses[n].accepted = row.accepted;
+    g->losses[n].recorded = true;
+    return 0;
+}
+
+static int load_segment_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                            size_t value_bytes)
+{
+    struct recovery *r = ctx;
+    struct row_segment *row;
+    struct segment *seg;
+    uint8_t live_key[ROW_KEY_MAX], *mem;
+    uint64_t id;
+    size_t bytes;
+    int rc;
+
+    if (((const uint8_t *)key)[0] != ROW_SEGMENT || !row_key_parse(key, key_bytes, &id, NULL))
+        return 1;
+    row = mem_new(sizeof *row);
+    rc = row_segment_read(row, value, value_bytes);
+    if (rc >= 0) {
+        seg = segments_add(&r->j->segments, id, row);
+        seg->live = UINT64_MAX; /* not known yet */
+        rc = rows_get(r->j->rows, live_key, row_key(live_key, ROW_LIVE, id), &mem, &bytes);
+        if (rc >= 0) {
+            rc = row_u64_read(&seg->live, mem, bytes);
+            free(mem);
+        }
+    }
+    free(row);
+    return rc < 0 && rc != E_NOTFOUND ? rc : 0;
+}
+
+struct run_filter {
+    struct recovery *r;
+    uint64_t last, start;
+    bool exists;
+};
+
+/* Whether a run's shard still exists and has not been trimmed past it. */
+static bool run_alive(struct run_filter *f, const struct seg_run *run)
+{
+    if (run->shard == SHARD_CATALOGUE)
+        return true;
+    if (run->shard != f->last) {
+        uint8_t key[ROW_KEY_MAX], *mem;
+        struct row_shard row;
+        size_t bytes;
+
+        f->last = run->shard;
+        f->exists = rows_get(f->r->j->rows, key, row_key(key, ROW_SHARD, run->shard), &mem,
+                             &bytes) >= 0;
+        if (f->exists) {
+            f->exists = row_shard_read(&row, mem, bytes) >= 0;
+            f->start = row.start;
+            free(mem);
+        }
+    }
+    return f->exists && run->end > f->start;
+}
+
+static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_t shard,
+                          struct rows_batch *rows)
+{
+    struct producers p = { 0 };
+
+    for (uint32_t i = 0; i < x->n_producers; i++) {
+        const struct seg_producer *n = &x->producers[i];
+        struct row_producer_batch b = { n->base, n->max_ts, n->base_sequence, n->last_sequence };
+        uint8_t key[ROW_KEY_MAX], *mem;
+        struct row_producer before;
+        size_t bytes;
+
+        if (n->shard != shard)
+            continue;
+        if (!hash_get(&p.by_id, (uint64_t)n->producer) &&
+            rows_get(r->j->rows, key, row_key2(key, ROW_PRODUCER, shard, (uint64_t)n->producer),
+                     &mem, &bytes) >= 0) {
+            if (row_producer_read(&before, mem, bytes) >= 0)
+                for (unsigned k = 0; k < before.n; k++)
+                    producer_note_raw(&p, n->producer, before.epoch, &before.batch[k]);
+            free(mem);
+        }
+        /* Expiry counts from when we saw it; after a rebuild that is now. */
+        b.time = loop_wall_ms(r->j->keeper);
+        producer_note_raw(&p, n->producer, n->epoch, &b);
+    }
+    producers_save(&p, shard, UINT64_MAX, rows);
+    producers_free(&p);
+}
+
+static void end_row(struct recovery *r, const struct seg_run *run, struct rows_batch *rows)
+{
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX], *mem;
+    uint64_t end = 0;
+    size_t bytes;
+
+    if (rows_get(r->j->rows, key, row_key(key, ROW_END, run->shard), &mem, &bytes) >= 0) {
+        if (row_u64_read(&end, mem, bytes) < 0)
+            end = 0;
+        free(mem);
+    }
+    if (run->end > end)
+        rows_batch_put(rows, key, row_key(key, ROW_END, run->shard), value,
+                       row_u64_write(run->end, value));
+}
+
+/* Makes the derived rows of one segment from its index. */
+static int segment_rows(struct recovery *r, struct segment *seg, const struct seg_index *x)
+{
+    struct run_filter f = { .r = r };
+    struct seg_index alive = { .segment = seg->id };
+    struct rows_batch rows = { 0 };
+    uint64_t shard = 0;
+    int rc;
+
+    alive.runs = mem_new((x->n_runs + 1) * sizeof *alive.runs);
+    seg->live = 0;
+    for (uint32_t i = 0; i < x->n_runs; i++) {
+        if (!run_alive(&f, &x->runs[i]))
+            continue;
+        alive.runs[alive.n_runs++] = x->runs[i];
+        seg->live += x->runs[i].bytes;
+        end_row(r, &x->runs[i], &rows);
+        if (x->runs[i].shard != shard)
+            producer_rows(r, x, x->runs[i].shard, &rows);
+        shard = x->runs[i].shard;
+    }
+    segment_run_rows(seg->id, &alive, &rows);
+    rc = rows_write(r->j->rows, &rows, 0);
+    free(alive.runs);
+    rows_batch_free(&rows);
+    return rc;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int segment_fill(struct recovery *r, struct segment *seg, bool strict)
+{
+    const struct seg_index *x;
+    int rc = segment_index(&r->j->segments, seg, &x);
+
+    if (rc >= 0)
+        return segment_rows(r, seg, x);
+    if (strict && rc != E_CORRUPT)
+        return rc;
+    if (strict)
+        LOG_ERROR("segment.index_lost", F_INT("segment", seg->id), F_ERR(rc));
+    return 0;
+}
+
+/* Loads the index of every segment that the rows know nothing of (its record was replayed, or the rows were lost), oldest first, so
+ * that producers end with their latest batches. */
+static int segments_fill(struct recovery *r, bool strict)
+{
+    size_t n = 0, count = r->j->segments.by_id.count;
+    struct segment **list = mem_new((count + 1) * sizeof(*list));
+    uint64_t pos = 0;
+    void *value;
+    int rc = 0;
+
+    while (hash_next(&r->j->segments.by_id, &pos, NULL, &value))
+        if (((struct segment *)value)->live == UINT64_MAX)
+            list[n++] = value;
+    qsort(list, n, sizeof(*list), by_id);
+    for (size_t i = 0; rc >= 0 && i < n; i++)
+        rc = segment_fill(r, list[i], strict);
+    free(list);
+    return rc;
+}
+
+static int segments_mark(struct recovery *r)
+{
+    uint64_t pos = 0, id;
+    void *value;
+
+    while (hash_next(&r->j->segments.by_id, &pos, &id, &value)) {
+        struct segment *seg = value;
+
+        for (unsigned i = 0; i < seg->row.n_extents; i++)
+            if (slabs_mark(&r->j->slabs, seg->row.extents[i].place, seg->row.extents[i].log2) < 0)
+                return err_set(r->e, E_CORRUPT,
+                               "segment %" PRIx64 ": extent at slab %" PRIu32 " byte %" PRIu64
+                               " is in use by another",
+                               id, place_slab(seg->row.extents[i].place),
+                               place_pos(seg->row.extents[i].place));
+        if (seg->live == 0) {
+            struct recover_todo *t = r->todo;
+
+            t->dead_segments = mem_grow(t->dead_segments, (t->n_dead + 1) * sizeof(uint64_t));
+            t->dead_segments[t->n_dead++] = id;
+        }
+    }
+    return 0;
+}
+
+/* --- rows that are lost: the catalogue's own segments are found by looking at every unit --- */
+
+struct found_run {
+    uint64_t base, end;
+    struct buf *buf;
+    uint32_t at;
+    uint64_t bytes;
+};
+
+struct rebuild {
+    struct recovery *r;
+    struct found_run *list;
+    unsigned n;
+};
+
+static int found_by_base(const void *a, const void *b)
+{
+    const struct found_run *x = a, *y = b;
+
+    if (x->base != y->base)
+        return x->base < y->base ? -1 : 1;
+    return x->end > y->end ? -1 : x->end < y->end;
+}
+
+/* Takes the catalogue's runs of a segment whose footer was found. Stale ones hold the same bytes for the same offsets. */
+static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
+{
+    struct journal *j = b->r->j;
+    struct segment seg = { .id = f->segment };
+    const struct seg_index *x;
+    struct seg_index copy;
+    struct buf *buf;
+    uint32_t at;
+
+    seg.row.group = f->group;
+    seg.row.data_bytes = f->data_bytes;
+    seg.row.index_pos = f->index_pos;
+    seg.row.index_bytes = f->index_bytes;
+    seg.row.n_extents = (uint16_t)f->n_extents;
+    memcpy(seg.row.extents, f->extents, f->n_extents * sizeof f->extents[0]);
+    if (segment_read(&j->segments, &seg, f->index_pos, f->index_bytes, &buf, &at) < 0)
+        return;
+    if (seg_index_read(&copy, buf->mem + at, f->index_bytes) < 0) {
+        buf_unref(buf);
+        if (segment_index_rebuild(&j->segments, &seg, &copy) < 0)
+            return;
+    } else {
+        buf_unref(buf);
+    }
+    x = &copy;
+    for (uint32_t i = 0; i < x->n_runs; i++) {
+        struct found_run n = { x->runs[i].base, x->runs[i].end, NULL, 0, x->runs[i].bytes };
+
+        if (x->runs[i].shard != SHARD_CATALOGUE ||
+            segment_read(&j->segments, &seg, x->runs[i].pos, n.bytes, &n.buf, &n.at) < 0)
+            continue;
+        b->list = mem_grow(b->list, (b->n + 1) * sizeof *b->list);
+        b->list[b->n++] = n;
+    }
+    seg_index_free(&copy);
+}
+
+static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
+{
+    struct journal *j = b->r->j;
+
+    for (uint32_t unit = 1; unit < slab->n_units; unit++) {
+        uint64_t place = place_of(slab->number, unit), last;
+        struct extent_head h;
+        struct seg_footer *f;
+
+        if (dev_read(j->dev, slab->file, place_pos(place), page, PAGE_BYTES) < 0 ||
+            extent_head_read(&h, page) < 0 || h.kind != EXTENT_SEGMENT ||
+            h.group != GROUP_CATALOGUE || h.place != place ||
+            memcmp(&h.store, &j->super.store, sizeof h.store) != 0 || h.index + 1 != h.n_extents ||
+            !slabs_file(&j->slabs, place, h.log2))
+            continue;
+        last = place_pos(place) + ((uint64_t)1 << h.log2) - PAGE_BYTES;
+        f = mem_new(sizeof *f);
+        if (dev_read(j->dev, slab->file, last, page, PAGE_BYTES) >= 0 &&
+            seg_footer_read(f, page) >= 0 && f->segment == h.segment &&
+            f->group == GROUP_CATALOGUE)
+            rebuild_segment(b, f);
+        free(f);
+    }
+}
+
+/* Applies found runs in offset order; each offset once, none missing. */
+static int rebuild_apply(struct rebuild *b)
+{
+    uint64_t next = b->r->j->super.catalogue_start;
+    int rc = 0;
+
+    if (b->n > 0)
+        qsort(b->list, b->n, sizeof *b->list, found_by_base);
+    for (unsigned i = 0; rc >= 0 && i < b->n; i++) {
+        struct found_run *n = &b->list[i];
+        uint64_t at = 0;
+
+        while (rc >= 0 && at < n->bytes) {
+            const uint8_t *mem = n->buf->mem + n->at + at;
+            struct batch_head h;
+
+            if (batch_check(&h, mem, n->bytes - at) < 0)
+                break;
+            if ((uint64_t)h.base_offset == next) {
+                rc = catalogue_item(b->r, mem, h.bytes);
+                next += (uint64_t)h.last_offset_delta + 1;
+            }
+            at += h.bytes;
+        }
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static int rows_rebuild(struct recovery *r)
+{
+    struct journal *j = r->j;
+    struct rebuild b = { .r = r };
+    struct buf *page = buf_new_aligned(PAGE_BYTES);
+    int rc = page ? rows_clear(j->rows) : E_NOMEM;
+
+    LOG_WARN("rows.rebuild", F_LSN(j->super.ckpt_lsn));
+    for (unsigned i = 0; rc >= 0 && i < j->slabs.n; i++)
+        rebuild_slab(&b, &j->slabs.list[i], page->mem);
+    if (rc >= 0)
+        rc = rebuild_apply(&b);
+    for (unsigned i = 0; i < b.n; i++)
+        buf_unref(b.list[i].buf);
+    free(b.list);
+    buf_unref(page);
+    /* The segments' own rows, before the WAL is replayed over them; one that is deleted there may be overwritten already. */
+    if (rc >= 0)
+        rc = row_table_scan(j, ROW_SEGMENT, load_segment_row, r);
+    if (rc >= 0)
+        rc = segments_fill(r, false);
+    segments_fini(&j->segments);
+    segments_init(&j->segments, j->dev, &j->slabs);
+    return rc;
+}
+
+/* --- after the scan --- */
+
+/* Brings a loaded shard in line with its row as the whole replay left it. */
+static int shard_settle(struct recovery *r, struct shard *s)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_shard row;
+    size_t bytes;
+    int rc;
+
+    if (s->id == SHARD_CATALOGUE)
+        return 0;
+    rc = rows_get(r->j->rows, key, row_key(key, ROW_SHARD, s->id), &mem, &bytes);
+    if (rc == E_NOTFOUND) {
+        atomic_store(&s->deleted, true);
+        index_free(&s->index);
+        return 1;
+    }
+    if (rc < 0)
+        return rc;
+    rc = row_shard_read(&row, mem, bytes);
+    free(mem);
+    if (rc < 0)
+        return rc;
+    s->row_start = row.start;
+    if (s->next < row.start)
+        s->next = row.start;
+    atomic_store(&s->start, row.start);
+    atomic_store(&s->end, s->next);
+    index_drop_offset(&s->index, row.start);
+    return 0;
+}
+
+static int shards_settle(struct recovery *r)
+{
+    struct journal *j = r->j;
+    uint64_t pos = 0, id;
+    void *value;
+    int rc = 0;
+
+    while (rc >= 0 && hash_next(&j->shards, &pos, &id, &value)) {
+        struct shard *s = value;
+
+        index_drop_lsn(&s->index, s->group->destaged_lsn);
+        rc = shard_settle(r, s);
+        if (rc == 1) {
+            hash_take(&j->shards, id);
+            shard_unref(s);
+        }
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static int max_shard_load(struct journal *j)
+{
+    uint8_t key = ROW_MAX_SHARD, *mem;
+    uint64_t max = SHARD_FIRST_USER - 1;
+    size_t bytes;
+    int rc = rows_get(j->rows, &key, 1, &mem, &bytes);
+
+    if (rc >= 0) {
+        rc = row_u64_read(&max, mem, bytes);
+        free(mem);
+    }
+    atomic_store(&j->max_shard, max);
+    return rc == E_NOTFOUND ? 0 : rc;
+}
+
+static bool operator_accepts(const struct journal *j, uint64_t group)
+{
+    for (unsigned i = 0; i < j->conf.n_accept_loss; i++)
+        if (j->conf.accept_loss[i] == group)
+            return true;
+    return false;
+}
+
+static void loss_row(struct recovery *r, struct jrn_group *g, const struct group_loss *l)
+{
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+    struct row_loss row = { .accepted = l->accepted,
+                            .end_lsn = l->end_lsn,
+                            .max_offsets = l->max_offsets };
+
+    rows_batch_put(&r->todo->rows, key, row_key2(key, ROW_LOSS, g->id, l->lsn), value,
+                   row_loss_write(&row, value));
+}
+
+struct accept_scan {
+    struct recovery *r;
+    struct jrn_group *g;
+    const struct group_loss *loss;
+};
+
+/* A shard of an accepted group goes on above every offset that may have been used. */
+static int accept_shard(void *ctx, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
+{
+    struct accept_scan *a = ctx;
+    struct row_shard row;
+    struct shard *s;
+    uint64_t id;
+    int rc;
+
+    if (((const uint8_t *)key)[0] != ROW_SHARD || !row_key_parse(key, key_bytes, &id, NULL))
+        return 1;
+    if (row_shard_read(&row, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (row.group != a->g->id)
+        return 0;
+    rc = shard_get(a->r, id, &s);
+    if (rc < 0 || !s || s->last_lsn >= a->loss->end_lsn)
+        return rc < 0 ? rc : 0;
+    hole_add(a->r, id, s->next, s->next + a->loss->max_offsets);
+    s->next += a->loss->max_offsets;
+    atomic_store(&s->end, s->next);
+    group_dirty(a->g, s);
+    return 0;
+}
+
+static int losses_settle(struct recovery *r, struct jrn_group *g)
+{
+    bool accept = operator_accepts(r->j, g->id), open = false;
+    int rc = 0;
+
+    for (unsigned i = 0; rc >= 0 && i < g->n_losses; i++) {
+        struct group_loss *l = &g->losses[i];
+
+        if (!l->accepted && accept) {
+            struct accept_scan a = { r, g, l };
+
+            rc = row_table_scan(r->j, ROW_SHARD, accept_shard, &a);
+            l->accepted = true;
+            l->recorded = false;
+            LOG_WARN("wal.loss_accepted", F_INT("group", g->id), F_LSN(l->lsn));
+        }
+        if (!l->recorded)
+            loss_row(r, g, l);
+        open = open || !l->accepted;
+    }
+    if (open)
+        LOG_ERROR("group.read_only", F_INT("group", g->id),
+                  F_STR("why", "stored entries are damaged; see journal-ctl verify, and "
+                               "journal.accept_loss"));
+    atomic_store(&g->read_only, open);
+    return rc;
+}
+
+static int catalogue_shard_open(struct journal *j)
+{
+    struct shard *s = mem_new(sizeof *s);
+    uint8_t key[ROW_KEY_MAX], *mem;
+    size_t bytes;
+    int rc;
+
+    s->j = j;
+    s->id = SHARD_CATALOGUE;
+    s->group = j->groups[GROUP_CATALOGUE];
+    atomic_store(&s->refs, 1);
+    rc = rows_get(j->rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), &mem, &bytes);
+    if (rc >= 0) {
+        uint64_t end = 0;
+
+        rc = row_u64_read(&end, mem, bytes);
+        free(mem);
+        s->next = end;
+        atomic_store(&s->end, end);
+    }
+    j->catalogue_shard = shard_publish(s);
+    return rc == E_NOTFOUND ? 0 : rc;
+}
+
+static const struct walscan_calls calls = { on_extent, on_extent_end, on_block, on_rot };
+
+static int scan(struct recovery *r, struct walscan_end *end)
+{
+    struct journal *j = r->j;
+    int rc;
+
+    for (unsigned i = 0; i < j->n_groups; i++) {
+        j->groups[i]->last_entry = j->groups[i]->destaged_entry;
+        j->groups[i]->last_hash = j->groups[i]->destaged_hash;
+    }
+    rc = walscan_run(j->dev, &j->slabs, &j->super, &calls, r, end, r->e);
+    for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++)
+        if (r->suspects[i])
+            suspect_hit(r, i, offsets_bound(r->suspect_end[i] - r->suspects[i]));
+    return rc;
+}
+
+/* The group rows say where the logs stood at the checkpoint only if they were written by it; a later one was replayed or flushed ahead. */
+static int groups_at_checkpoint(struct recovery *r)
+{
+    struct journal *j = r->j;
+    int rc = row_table_scan(j, ROW_GROUP, load_group_row, r);
+
+    for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++) {
+        struct jrn_group *g = j->groups[i];
+
+        if (g->destaged_lsn > j->super.ckpt_lsn) {
+            g->destaged_entry = 0; /* unknown: the chain is taken up at the first frame seen */
+            g->destaged_hash = 0;
+        }
+    }
+    return rc;
+}
+
+/* A group with nothing in the live WAL goes on from where its row says that it stood. */
+static void groups_after_scan(struct journal *j)
+{
+    for (unsigned i = 0; i < j->n_groups; i++) {
+        struct jrn_group *g = j->groups[i];
+
+        if (g->last_entry < g->destaged_entry) {
+            g->last_entry = g->destaged_entry;
+            g->last_hash = g->destaged_hash;
+        }
+        g->durable_entry = g->last_entry;
+    }
+}
+
+static int recover_steps(struct recovery *r, struct walscan_end *end)
+{
+    struct journal *j = r->j;
+    int rc = 0;
+
+    if (rows_replay_lsn(j->rows) < j->super.ckpt_lsn)
+        rc = rows_rebuild(r);
+    if (rc >= 0)
+        rc = catalogue_shard_open(j);
+    if (rc >= 0)
+        rc = groups_at_checkpoint(r);
+    if (rc >= 0)
+        rc = scan(r, end);
+    if (rc >= 0)
+        rc = row_table_scan(j, ROW_GROUP, load_group_row, r);
+    if (rc >= 0)
+        groups_after_scan(j);
+    if (rc >= 0)
+        rc = row_table_scan(j, ROW_LOSS, load_loss_row, r);
+    if (rc >= 0)
+        rc = row_table_scan(j, ROW_SEGMENT, load_segment_row, r);
+    if (rc >= 0)
+        rc = segments_fill(r, true);
+    if (rc >= 0)
+        rc = segments_mark(r);
+    if (rc >= 0)
+        rc = shards_settle(r);
+    if (rc >= 0)
+        rc = max_shard_load(j);
+    for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++)
+        rc = losses_settle(r, j->groups[i]);
+    if (rc >= 0 && rows_replay_lsn(j->rows) < j->super.ckpt_lsn) {
+        struct rows_batch none = { 0 };
+
+        rc = rows_write(j->rows, &none, j->super.ckpt_lsn); /* rebuilt: they stand for it now */
+    }
+    return rc;
+}
+
+int recover_run(struct journal *j, struct walscan_end *end, struct recover_todo *todo,
+                struct err *e)
+{
+    struct recovery r = { .j = j, .todo = todo, .e = e };
+    struct err local = { 0 };
+    int rc;
+
+    if (!e)
+        r.e = &local;
+    r.suspects = mem_new(j->n_groups * sizeof *r.suspects);
+    r.suspect_end = mem_new(j->n_groups * sizeof *r.suspect_end);
+    rc = recover_steps(&r, end);
+    free(r.suspects);
+    free(r.suspect_end);
+    if (rc < 0 && r.e->code >= 0)
+        err_set(r.e, rc, "recovery: %s", err_text(rc));
+    return rc;
+}
+
+void recover_todo_free(struct recover_todo *t)
+{
+    rows_batch_free(&t->rows);
+    free(t->deleted);
+    free(t->trimmed);
+    free(t->dead_segments);
+    free(t->accepted);
+    *t = (struct recover_todo){ 0 };
+}
