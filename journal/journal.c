@@ -554,6 +554,7 @@ static void journal_free(struct journal *j)
     uint64_t pos = 0;
     void *value;
 
+    shard_unref(j->catalogue_shard);
     while (j->groups && hash_next(&j->shards, &pos, NULL, &value)) {
         struct shard *s = value;
 
@@ -664,10 +665,9 @@ static void close_done_run(struct task *t)
 }
 
 /* The last step, on the keeper: nothing of ours is pending anywhere. */
-static void close_finish(struct task *t)
+static void close_end(struct journal *j)
 {
-    struct journal_close *c = (struct journal_close *)t;
-    struct journal *j = c->journal;
+    struct journal_close *c = j->close;
 
     loop_timer_stop(&j->close_timer);
     loop_timer_stop(&j->grave_timer);
@@ -675,6 +675,51 @@ static void close_finish(struct task *t)
     journal_free(j);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);
+}
+
+/* Goes to every loop and back: what was posted there before it has then run. */
+struct close_round {
+    struct task task;
+    struct journal *j;
+    unsigned loop;
+};
+
+static void round_go(struct journal *j, unsigned loop);
+
+static void round_back(struct task *t)
+{
+    struct close_round *r = (struct close_round *)t;
+    struct journal *j = r->j;
+    unsigned next = r->loop + 1;
+
+    free(r);
+    if (next < j->env.n_loops)
+        round_go(j, next);
+    else
+        close_end(j);
+}
+
+static void round_there(struct task *t)
+{
+    struct close_round *r = (struct close_round *)t;
+
+    r->task.run = round_back;
+    loop_post(r->j->keeper, &r->task);
+}
+
+static void round_go(struct journal *j, unsigned loop)
+{
+    struct close_round *r = mem_new(sizeof *r);
+
+    r->task.run = round_there;
+    r->j = j;
+    r->loop = loop;
+    loop_post(j->env.loops[loop], &r->task);
+}
+
+static void close_finish(struct task *t)
+{
+    round_go(((struct journal_close *)t)->journal, 0);
 }
 
 static void close_poll(struct loop_timer *t)

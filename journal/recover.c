@@ -541,23 +541,22 @@ static int by_id(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static int segment_fill(struct recovery *r, struct segment *seg, bool strict)
+static int segment_fill(struct recovery *r, struct segment *seg)
 {
     const struct seg_index *x;
     int rc = segment_index(&r->j->segments, seg, &x);
 
     if (rc >= 0)
         return segment_rows(r, seg, x);
-    if (strict && rc != E_CORRUPT)
+    if (rc != E_CORRUPT)
         return rc;
-    if (strict)
-        LOG_ERROR("segment.index_lost", F_INT("segment", seg->id), F_ERR(rc));
+    LOG_ERROR("segment.index_lost", F_INT("segment", seg->id), F_ERR(rc));
     return 0;
 }
 
 /* Loads the index of every segment that the rows know nothing of (its record was replayed, or the rows were lost), oldest first, so
  * that producers end with their latest batches. */
-static int segments_fill(struct recovery *r, bool strict)
+static int segments_fill(struct recovery *r)
 {
     size_t n = 0, count = r->j->segments.by_id.count;
     struct segment **list = mem_new((count + 1) * sizeof(*list));
@@ -570,7 +569,7 @@ static int segments_fill(struct recovery *r, bool strict)
             list[n++] = value;
     qsort(list, n, sizeof(*list), by_id);
     for (size_t i = 0; rc >= 0 && i < n; i++)
-        rc = segment_fill(r, list[i], strict);
+        rc = segment_fill(r, list[i]);
     free(list);
     return rc;
 }
@@ -613,6 +612,7 @@ struct rebuild {
     struct recovery *r;
     struct found_run *list;
     unsigned n;
+    uint64_t next; /* catalogue offset that is applied next */
 };
 
 static int found_by_base(const void *a, const void *b)
@@ -629,7 +629,6 @@ static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
 {
     struct journal *j = b->r->j;
     struct segment seg = { .id = f->segment };
-    const struct seg_index *x;
     struct seg_index copy;
     struct buf *buf;
     uint32_t at;
@@ -649,12 +648,12 @@ static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
     } else {
         buf_unref(buf);
     }
-    x = &copy;
-    for (uint32_t i = 0; i < x->n_runs; i++) {
-        struct found_run n = { x->runs[i].base, x->runs[i].end, NULL, 0, x->runs[i].bytes };
+    for (uint32_t i = 0; i < copy.n_runs; i++) {
+        const struct seg_run *run = &copy.runs[i];
+        struct found_run n = { run->base, run->end, NULL, 0, run->bytes };
 
-        if (x->runs[i].shard != SHARD_CATALOGUE ||
-            segment_read(&j->segments, &seg, x->runs[i].pos, n.bytes, &n.buf, &n.at) < 0)
+        if (run->shard != SHARD_CATALOGUE ||
+            segment_read(&j->segments, &seg, run->pos, n.bytes, &n.buf, &n.at) < 0)
             continue;
         b->list = mem_grow(b->list, (b->n + 1) * sizeof *b->list);
         b->list[b->n++] = n;
@@ -687,39 +686,87 @@ static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
     }
 }
 
-/* Applies found runs in offset order; each offset once, none missing. */
+/* One catalogue batch, if it is the one that comes next. */
+static int rebuild_batch(struct rebuild *b, const uint8_t *mem, uint64_t left, uint32_t *bytes)
+{
+    struct batch_head h;
+    int rc = batch_check(&h, mem, left);
+
+    if (rc < 0)
+        return rc;
+    *bytes = h.bytes;
+    if ((uint64_t)h.base_offset != b->next)
+        return 0;
+    b->next += (uint64_t)h.last_offset_delta + 1;
+    return catalogue_item(b->r, mem, h.bytes);
+}
+
+/* Applies found runs in offset order; each offset once. */
 static int rebuild_apply(struct rebuild *b)
 {
-    uint64_t next = b->r->j->super.catalogue_start;
     int rc = 0;
 
     if (b->n > 0)
         qsort(b->list, b->n, sizeof *b->list, found_by_base);
     for (unsigned i = 0; rc >= 0 && i < b->n; i++) {
         struct found_run *n = &b->list[i];
-        uint64_t at = 0;
+        uint32_t bytes;
 
-        while (rc >= 0 && at < n->bytes) {
-            const uint8_t *mem = n->buf->mem + n->at + at;
-            struct batch_head h;
-
-            if (batch_check(&h, mem, n->bytes - at) < 0)
+        for (uint64_t at = 0; rc >= 0 && at < n->bytes; at += bytes) {
+            rc = rebuild_batch(b, n->buf->mem + n->at + at, n->bytes - at, &bytes);
+            if (rc == E_CORRUPT) {
+                rc = 0; /* another copy may have it; what is missing in the end is told below */
                 break;
-            if ((uint64_t)h.base_offset == next) {
-                rc = catalogue_item(b->r, mem, h.bytes);
-                next += (uint64_t)h.last_offset_delta + 1;
             }
-            at += h.bytes;
         }
     }
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
+/* The catalogue's part of the live WAL, ahead of the real scan. */
+static int rebuild_block(void *ctx, const struct block_head *h, const uint8_t *mem, uint64_t pos)
+{
+    struct rebuild *b = ctx;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc >= 0 && i < h->n_frames; i++) {
+        struct block_dir d;
+        struct frame_head f;
+        uint32_t at, bytes;
+
+        block_dir_read(&d, mem, i);
+        if (d.group != GROUP_CATALOGUE)
+            continue;
+        rc = frame_head_read(&f, mem + d.pos, d.bytes);
+        at = FRAME_HEAD_BYTES + f.n_items * FRAME_ITEM_BYTES;
+        for (uint32_t k = 0; rc >= 0 && k < f.n_items; k++, at += bytes)
+            rc = rebuild_batch(b, mem + d.pos + at, d.bytes - at, &bytes);
+    }
+    return rc;
+}
+
+static int rebuild_end_row(struct rebuild *b)
+{
+    struct rows_batch rows = { 0 };
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+    int rc;
+
+    rows_batch_put(&rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), value,
+                   row_u64_write(b->next, value));
+    rc = rows_write(b->r->j->rows, &rows, 0);
+    rows_batch_free(&rows);
+    return rc;
+}
+
+/* First the whole catalogue (from its segments, found by looking, and from the live WAL), then the rows of every segment that it
+ * names; the scan of the WAL then goes over them as after any start. */
 static int rows_rebuild(struct recovery *r)
 {
+    static const struct walscan_calls only_catalogue = { .block = rebuild_block };
     struct journal *j = r->j;
-    struct rebuild b = { .r = r };
+    struct rebuild b = { .r = r, .next = j->super.catalogue_start };
     struct buf *page = buf_new_aligned(PAGE_BYTES);
+    struct walscan_end end;
     int rc = page ? rows_clear(j->rows) : E_NOMEM;
 
     LOG_WARN("rows.rebuild", F_LSN(j->super.ckpt_lsn));
@@ -727,15 +774,21 @@ static int rows_rebuild(struct recovery *r)
         rebuild_slab(&b, &j->slabs.list[i], page->mem);
     if (rc >= 0)
         rc = rebuild_apply(&b);
+    if (rc >= 0)
+        rc = rebuild_end_row(&b);
+    if (rc >= 0)
+        rc = walscan_run(j->dev, &j->slabs, &j->super, &only_catalogue, &b, &end, r->e);
     for (unsigned i = 0; i < b.n; i++)
         buf_unref(b.list[i].buf);
     free(b.list);
     buf_unref(page);
-    /* The segments' own rows, before the WAL is replayed over them; one that is deleted there may be overwritten already. */
+    if (rc >= 0 && b.next < j->super.catalogue_end)
+        rc = err_set(r->e, E_CORRUPT, "the catalogue ends at %" PRIu64 ", not at %" PRIu64, b.next,
+                     j->super.catalogue_end);
     if (rc >= 0)
         rc = row_table_scan(j, ROW_SEGMENT, load_segment_row, r);
     if (rc >= 0)
-        rc = segments_fill(r, false);
+        rc = segments_fill(r);
     segments_fini(&j->segments);
     segments_init(&j->segments, j->dev, &j->slabs);
     return rc;
@@ -930,7 +983,8 @@ static int scan(struct recovery *r, struct walscan_end *end)
     return rc;
 }
 
-/* The group rows say where the logs stood at the checkpoint only if they were written by it; a later one was replayed or flushed ahead. */
+/* The group rows say where the logs stood at the checkpoint only if they were written by it: a later one may have been flushed ahead, and
+ * after a rebuild the latest is still in the WAL. */
 static int groups_at_checkpoint(struct recovery *r)
 {
     struct journal *j = r->j;
@@ -939,7 +993,7 @@ static int groups_at_checkpoint(struct recovery *r)
     for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++) {
         struct jrn_group *g = j->groups[i];
 
-        if (g->destaged_lsn > j->super.ckpt_lsn) {
+        if (g->destaged_lsn != j->super.ckpt_lsn) {
             g->destaged_entry = 0; /* unknown: the chain is taken up at the first frame seen */
             g->destaged_hash = 0;
         }
@@ -983,7 +1037,7 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
     if (rc >= 0)
         rc = row_table_scan(j, ROW_SEGMENT, load_segment_row, r);
     if (rc >= 0)
-        rc = segments_fill(r, true);
+        rc = segments_fill(r);
     if (rc >= 0)
         rc = segments_mark(r);
     if (rc >= 0)

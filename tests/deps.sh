@@ -3,7 +3,7 @@
 # nothing to do.
 set -eu
 packages="gcc make pkg-config libc6-dev
-libevent-dev libcyaml-dev libaio-dev libzstd-dev liblz4-dev libxxhash-dev librocksdb-dev libsnappy-dev zlib1g-dev
+libevent-dev libyaml-dev libaio-dev libzstd-dev liblz4-dev libxxhash-dev librocksdb-dev libsnappy-dev zlib1g-dev
 libisal-dev libssl-dev libjansson-dev libprotobuf-c-dev libcunit1-dev
 clang clang-format libclang-rt-14-dev llvm-14
 kcat librdkafka-dev python3 python3-confluent-kafka python3-kafka

@@ -7,17 +7,20 @@
 
 enum { COORDINATOR_GROUP = 0, COORDINATOR_TXN = 1, MANY_FROM = 4 };
 
-/* Transactions do not exist here yet. Of the codes that clients know, this is the one that both Java and librdkafka take as final, with
- * our text beside it; any other makes librdkafka ask again until its time is up. */
+/* Transactions do not exist here yet, and a producer that wants them must hear so at once, in our words. librdkafka (versions below 4)
+ * takes only an authorization error as final, and shows the text; any other makes it ask again until its time is up. Java
+ * (4 and above) has words of its own for that error, and shows our text for one that it does not expect. */
 #define NO_TRANSACTIONS "this server has no transactions: unset transactional.id"
 
-static int16_t coordinator_error(int8_t type, const char **text)
+static int16_t coordinator_error(int8_t type, int16_t version, const char **text)
 {
     if (type == COORDINATOR_GROUP)
         return KAFKA_NONE;
     *text = type == COORDINATOR_TXN ? NO_TRANSACTIONS : "no coordinator of this type";
-    return type == COORDINATOR_TXN ? KAFKA_TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-                                   : KAFKA_INVALID_REQUEST;
+    if (type != COORDINATOR_TXN)
+        return KAFKA_INVALID_REQUEST;
+    return version < MANY_FROM ? KAFKA_TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+                               : KAFKA_UNSUPPORTED_VERSION;
 }
 
 static void one_coordinator(struct kafka_request *r, struct kafka_find_coordinator_response *a,
@@ -56,7 +59,7 @@ void kafka_find_coordinator(struct kafka_request *r)
     const struct kafka_find_coordinator_request *q = r->body;
     struct kafka_find_coordinator_response *a = kafka_response_new(r);
     const char *text = NULL;
-    int16_t error = coordinator_error(q->key_type, &text);
+    int16_t error = coordinator_error(q->key_type, r->form.version, &text);
 
     if (!a)
         return;

@@ -50,6 +50,12 @@ struct fetch_op {
 
 static void fetch_read(struct fetch_op *op);
 
+static void part_fails(struct fetch_part *p, int16_t error)
+{
+    p->error = error;
+    p->op->failed = true;
+}
+
 /* --- answering --- */
 
 static void give_back(struct fetch_op *op)
@@ -153,6 +159,8 @@ static void waited(struct shard_wait *w)
 
     p->waiting = false;
     op->n_waits--;
+    if (w->rc < 0 && w->rc != E_CANCELLED)
+        part_fails(p, kafka_error_of(w->rc));
     cancel_waits(op);
     wait_over(op);
 }
@@ -219,12 +227,6 @@ static void fetch_done(struct fetch_op *op)
         fetch_answer(op);
     else
         fetch_wait(op);
-}
-
-static void part_fails(struct fetch_part *p, int16_t error)
-{
-    p->error = error;
-    p->op->failed = true;
 }
 
 static void part_was_read(struct read_done *d)

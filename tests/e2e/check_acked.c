@@ -1,6 +1,6 @@
 /* check_acked: reads a whole topic and holds it against the log of what was acked (acked.h).
  *
- *   check_acked -b BROKERS -t TOPIC -l LOG [-f]
+ *   check_acked -b BROKERS -t TOPIC -l LOG [-l LOG]... [-f]
  *
  * Claims: offsets are dense from 0; each acked record is at its offset with its bytes; nothing is
  * there that was not sent; an idempotent run's records are there once and in order; the others'
@@ -17,7 +17,7 @@
 
 #include "tests/e2e/acked.h"
 
-enum { PARTITIONS_MAX = 20000, STUCK_S = 60, BATCH = 1000 };
+enum { PARTITIONS_MAX = 20000, STUCK_S = 60, BATCH = 1000, LOGS_MAX = 16 };
 
 struct ack {
     int64_t offset;
@@ -41,7 +41,8 @@ struct part {
 };
 
 static struct {
-    const char *brokers, *topic, *log;
+    const char *brokers, *topic, *logs[LOGS_MAX];
+    int n_logs;
     bool foreign;
     struct run *runs;
     uint32_t n_runs;
@@ -125,9 +126,9 @@ static int by_offset(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-static bool log_read(void)
+static bool log_read(const char *path)
 {
-    FILE *f = fopen(all.log, "r");
+    FILE *f = fopen(path, "r");
     char *line = NULL;
     size_t room = 0, lines = 0;
     ssize_t n;
@@ -139,14 +140,22 @@ static bool log_read(void)
             ok = log_line(line);
     }
     if (!ok)
-        fprintf(stderr, "%s: cannot be read after line %zu\n", all.log, lines);
+        fprintf(stderr, "%s: cannot be read after line %zu\n", path, lines);
     free(line);
     if (f)
         fclose(f);
+    return ok;
+}
+
+static bool logs_read(void)
+{
+    for (int i = 0; i < all.n_logs; i++)
+        if (!log_read(all.logs[i]))
+            return false;
     for (int i = 0; i < all.n_parts; i++)
         if (all.parts[i].n_acks)
             qsort(all.parts[i].acks, all.parts[i].n_acks, sizeof *all.parts[i].acks, by_offset);
-    return ok;
+    return true;
 }
 
 /* ---- one record ---- */
@@ -397,7 +406,8 @@ int main(int argc, char **argv)
             all.topic = optarg;
             break;
         case 'l':
-            all.log = optarg;
+            if (all.n_logs < LOGS_MAX)
+                all.logs[all.n_logs++] = optarg;
             break;
         case 'f':
             all.foreign = true;
@@ -406,11 +416,11 @@ int main(int argc, char **argv)
             argc = 0;
         }
     }
-    if (argc == 0 || !all.brokers || !all.topic || !all.log) {
-        fputs("usage: check_acked -b BROKERS -t TOPIC -l LOG [-f]\n", stderr);
+    if (argc == 0 || !all.brokers || !all.topic || all.n_logs == 0) {
+        fputs("usage: check_acked -b BROKERS -t TOPIC -l LOG [-l LOG]... [-f]\n", stderr);
         return 2;
     }
-    if (!log_read() || !look())
+    if (!logs_read() || !look())
         return 2;
     count_missing();
     return verdict();

@@ -116,18 +116,17 @@ say "consumed in $(($(ms) - start)) ms"
 /usr/bin/python3 tests/e2e/demo_records.py compare "$work/sent" "$work/received"
 
 step "5. SIGKILL in the middle of a second run, then a restart"
-rm -f "$work/acked.log"
+rm -f "$work"/acked.*log
 half=$(($(wc -l <"$work/lines") / 2))
-"$bin/produce_acked" -b "127.0.0.1:$port" -t again -l "$work/acked.log" -r 1 -i -f "$work/lines" >"$work/producers.out" &
-producer_pids=$!
-within 120 acked_above $((half / 2)) "$work/acked.log" || { say "the second run does not get on"; exit 1; }
+producer_start again 1 -i -f "$work/lines"
+within 120 acked_above $((half / 2)) || { say "the second run does not get on"; exit 1; }
 killed=$server_pid
 server_kill
 say "kill -9 $killed"
 server_clean
-say "$(acked_count "$work/acked.log") records of $((half * 2)) were acked before"
+say "$(acked_count) records of $((half * 2)) were acked before"
 start_server
-"$bin/check_acked" -b "127.0.0.1:$port" -t again -l "$work/acked.log" -f >"$work/verdict" || {
+"$bin/check_acked" -b "127.0.0.1:$port" -t again -l "$work/acked.1.log" -f >"$work/verdict" || {
     cat "$work/verdict"
     exit 1
 }

@@ -114,9 +114,10 @@ for f in admin.create_topics([NewTopic(sys.argv[2], int(sys.argv[3]), 1)], opera
 PY
 }
 
-# producer_start TOPIC LOG RUN [ARGS...]: sends and logs acked records until producers_stop.
+# producer_start TOPIC RUN [ARGS...]: sends until producers_stop, and logs what was acked in $work/acked.RUN.log.
 producer_start() {
-    "$bin/produce_acked" -b "127.0.0.1:$port" -t "$1" -l "$2" -r "$3" "${@:4}" >>"$work/producers.out" &
+    "$bin/produce_acked" -b "127.0.0.1:$port" -t "$1" -l "$work/acked.$2.log" -r "$2" "${@:3}" \
+        >>"$work/producers.out" 2>&1 &
     producer_pids="$producer_pids $!"
 }
 
@@ -126,23 +127,26 @@ producers_stop() {
     for pid in $producer_pids; do kill -TERM "$pid" 2>/dev/null; done
     for pid in $producer_pids; do wait "$pid" || rc=1; done
     producer_pids=
+    [ "$rc" = 0 ] || cat "$work/producers.out"
     return $rc
 }
 
-# acked_count LOG...
 acked_count() {
-    cat "$@" 2>/dev/null | grep -c '^A '
+    cat "$work"/acked.*.log 2>/dev/null | grep -c '^A '
 }
 
-# acked_above N LOG...
 acked_above() {
-    [ "$(acked_count "${@:2}")" -gt "$1" ]
+    [ "$(acked_count)" -gt "$1" ]
 }
 
-# check_topic TOPIC LOG: what is acked in the log by now is in the topic (check_acked.c).
+# check_topic TOPIC [LOG]: what the logs say by now that was acked is in the topic (check_acked.c).
 check_topic() {
-    cp "$2" "$work/snapshot"
-    "$bin/check_acked" -b "127.0.0.1:$port" -t "$1" -l "$work/snapshot" "${@:3}"
+    local log args=()
+    for log in "${2:-$work/acked}".*log; do
+        cp "$log" "$work/now.$(basename "$log")"
+        args+=(-l "$work/now.$(basename "$log")")
+    done
+    "$bin/check_acked" -b "127.0.0.1:$port" -t "$1" "${args[@]}"
 }
 
 # A moment of up to $1 milliseconds, for faults to fall anywhere: the one place where time is waited

@@ -14,7 +14,6 @@ trap 'server_clean; rm -rf "$work"' EXIT
 rounds=${KILL_ROUNDS:-10}
 RANDOM=${KILL_SEED:-$$}
 port=$(free_port)
-log=$work/acked.log
 small="--set journal.slab_first=64MiB --set journal.wal_budget=8MiB --set journal.wal_extent=1MiB"
 
 start() {
@@ -26,8 +25,8 @@ start() {
 # start.
 kill_once() {
     local before
-    before=$(acked_count "$log")
-    within 60 acked_above $((before + 500)) "$log" || return 1
+    before=$(acked_count)
+    within 60 acked_above $((before + 500)) || return 1
     random_moment 700
     server_kill
     if [ $((RANDOM % 3)) = 0 ]; then # once more while it recovers
@@ -45,7 +44,7 @@ round() {
     local noise=$!
     kill_once || return 1
     start || return 1
-    check_topic load "$log" || return 1
+    check_topic load || return 1
     wait "$noise"
     kcat -C -e -q -b "127.0.0.1:$port" -t noise -o beginning >/dev/null
 }
@@ -56,18 +55,18 @@ if ! start || ! topic_create load 8 || ! topic_create noise 1; then
     exit
 fi
 echo "seed ${KILL_SEED:-$$}"
-producer_start load "$log" 1 -i -z lz4
-producer_start load "$log" 2
+producer_start load 1 -i -z lz4 -R 20000
+producer_start load 2 -R 5000
 for i in $(seq "$rounds"); do
     claim "round $i: killed, restarted, every acked record is there" round
 done
 claim "every record is delivered in the end" producers_stop
-claim "idempotent records are there once, though their server was killed $rounds times" check_topic load "$log"
+claim "idempotent records are there once, though their server was killed $rounds times" check_topic load
 claim "a clean stop exits 0" server_stop
 claim "a clean start serves the same records" start
-claim "the same records are there" check_topic load "$log"
+claim "the same records are there" check_topic load
 claim "journal-ctl finds no damage beside the server" "$journal_ctl" --data "$work/data" verify
 claim "a clean stop exits 0 again" server_stop
 claim "journal-ctl finds no damage offline" "$journal_ctl" --data "$work/data" verify
-echo "$(acked_count "$log") records acked"
+echo "$(acked_count) records acked"
 closing

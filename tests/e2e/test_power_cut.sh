@@ -18,7 +18,6 @@ control_rounds=${CONTROL_ROUNDS:-20}
 seed=${CUT_SEED:-$$}
 RANDOM=$((seed % 32768))
 port=$(free_port)
-log=$work/acked.log
 small="--set journal.slab_first=32MiB --set journal.wal_budget=4MiB --set journal.wal_extent=512KiB"
 good=$server_bin
 
@@ -42,8 +41,8 @@ lights_on() { # lights_on ROUND
 # One cut under load; every fourth time another one follows while the server recovers from it.
 cut_under_load() {
     local before
-    before=$(acked_count "$log")
-    within 60 acked_above $((before + 300)) "$log" || return 1
+    before=$(acked_count)
+    within 60 acked_above $((before + 300)) || return 1
     random_moment 500
     lights_out
     [ $((RANDOM % 4)) = 0 ] || return 0
@@ -55,7 +54,7 @@ cut_under_load() {
 }
 
 round() {
-    cut_under_load "$1" && lights_on "$1" && start && check_topic load "$log"
+    cut_under_load "$1" && lights_on "$1" && start && check_topic load
 }
 
 # ---- the controls ----
@@ -64,7 +63,7 @@ round() {
 # of it in $outcome.
 control_round() { # control_round BROKEN ROUND
     outcome=failed
-    rm -rf "$work/backing" "$log"
+    rm -rf "$work/backing" "$work"/acked.*
     server_bin=$good
     volatile_mount $((seed * 1000 + $2)) 0 && start && topic_create load 8 || return 1
     server_stop || return 1
@@ -72,9 +71,9 @@ control_round() { # control_round BROKEN ROUND
     volatile_mount $((seed * 1000 + $2)) 3000 || return 1
     server_bin=$1
     start || return 1
-    producer_start load "$log" 1 -i
-    producer_start load "$log" 2
-    within 60 acked_above 500 "$log" || return 1
+    producer_start load 1 -i
+    producer_start load 2
+    within 60 acked_above 500 || return 1
     random_moment 300
     lights_out
     # What is acked from here on would come from the next server: the producers must not live to see
@@ -83,7 +82,7 @@ control_round() { # control_round BROKEN ROUND
     volatile_mount 1 0 || return 1
     server_bin=$good
     if start; then
-        check_topic load "$log" >"$work/verdict" 2>"$work/why"
+        check_topic load >"$work/verdict" 2>"$work/why"
         case $(cat "$work/verdict") in
         *" lost 0 moved 0 changed 0 "*" unreadable 0") outcome=intact ;;
         *) outcome=lost ;;
@@ -122,17 +121,17 @@ if ! lights_on 0 || ! start || ! topic_create load 8; then
     closing
     exit
 fi
-producer_start load "$log" 1 -i -z zstd
-producer_start load "$log" 2 -s 2000
+producer_start load 1 -i -z zstd -R 20000
+producer_start load 2 -s 2000 -R 2000
 for i in $(seq "$rounds"); do
     claim "cut $i: every acked record is there" round "$i"
 done
 claim "every record is delivered in the end" producers_stop
-claim "idempotent records are there once after $rounds cuts" check_topic load "$log"
+claim "idempotent records are there once after $rounds cuts" check_topic load
 claim "journal-ctl finds no damage beside the server" "$journal_ctl" --data "$work/disk/data" verify
 claim "a clean stop exits 0" server_stop
 claim "journal-ctl finds no damage offline" "$journal_ctl" --data "$work/disk/data" verify
-echo "$(acked_count "$log") records acked"
+echo "$(acked_count) records acked"
 volatile_unmount
 if [ -n "${SAN:-}" ]; then # the broken servers are built without sanitizers only
     echo "SKIP: controls under sanitizers"

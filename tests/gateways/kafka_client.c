@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/logger.h"
 #include "format/batch.h"
 #include "gateways/kafka/api.h"
 #include "gateways/kafka/codec.h"
@@ -74,6 +75,7 @@ static void door_stop(struct kafka_server *s)
 
 void kafka_server_start(struct kafka_server *s, const struct kafka_conf *conf)
 {
+    logger_to(-1);
     *s = (struct kafka_server){ .conf = conf ? *conf : no_conf, .n_loops = 2 };
     s->sim = sim_new(1);
     s->journal = journal_fake_new();

@@ -706,7 +706,7 @@ static void test_a_join_whose_client_is_gone_counts_no_more(void)
 
     make_stable_pair(&a, &b);
     send_join(&b);
-    CHECK(b.joined); /* nothing new: answered */
+    CHECK(b.joined);                               /* nothing new: answered */
     consumer_group_join_cancel(w.groups, &b.join); /* too late: harmless */
     b.protocols[0] = "range:new";
     send_join(&b);
@@ -1027,8 +1027,8 @@ static void test_stop_answers_everybody_who_waits(void)
 struct actor {
     struct client c;
     bool busy_join, busy_sync;
-    bool in;             /* believes it is a member with an assignment of generation `held` */
-    int32_t held;        /* generation of its assignment */
+    bool in;      /* believes it is a member with an assignment of generation `held` */
+    int32_t held; /* generation of its assignment */
 };
 struct play {
     struct world w;
@@ -1166,7 +1166,8 @@ static void play_member(void *ctx, const struct group_member *m)
     CHECK(!strcmp(p->made[info.generation].work[i], work));
 }
 
-/* Between any two steps: in a stable group all hold this generation's work, and all work is held. */
+/* Between any two steps: in a stable group all hold this generation's work, and all work is
+ * held. */
 static void play_check(struct play *p)
 {
     struct consumer_group_info info;
@@ -1183,7 +1184,8 @@ static void play_check(struct play *p)
             commas += *s == ',';
     CHECK_EQ(commas, 12);
     consumer_group_each_member(p->w.groups, group_text("g"), play_member, p);
-    /* a member that the group would still let work has this generation's assignment, not another's */
+    /* a member that the group would still let work has this generation's assignment, not
+     * another's */
     for (int i = 0; i < MEMBERS; i++) {
         struct actor *a = &p->actors[i];
 
@@ -1226,13 +1228,13 @@ static void test_random_lives_keep_the_invariants(void)
     CHECK(rebalances > 1000);
 }
 
+/* clang-format off */
 TEST_MAIN(T(a_new_dynamic_member_first_gets_an_id) T(an_old_client_joins_at_once)
-              T(a_static_member_needs_no_id_first)
-                  T(an_id_that_is_not_used_is_forgotten_after_a_session)
-                      T(unknown_members_and_groups_are_refused)
-                          T(session_timeouts_outside_the_limits_are_refused)
-                              T(members_without_a_common_protocol_are_refused)
-                                  T(the_most_voted_common_protocol_wins)
+          T(a_static_member_needs_no_id_first)
+          T(an_id_that_is_not_used_is_forgotten_after_a_session)
+          T(unknown_members_and_groups_are_refused)
+          T(session_timeouts_outside_the_limits_are_refused)
+          T(members_without_a_common_protocol_are_refused) T(the_most_voted_common_protocol_wins)
           T(the_leader_gets_all_metadata_and_its_assignment_reaches_all)
           T(a_member_that_the_leader_forgot_gets_an_empty_assignment)
           T(the_first_rebalance_waits_for_more_members) T(heartbeats_tell_members_of_a_rebalance)
@@ -1240,8 +1242,8 @@ TEST_MAIN(T(a_new_dynamic_member_first_gets_an_id) T(an_old_client_joins_at_once
           T(a_rebalance_ends_without_those_who_stay_away) T(members_that_never_sync_are_dropped)
           T(a_follower_with_nothing_new_does_not_disturb)
           T(a_leader_that_joins_again_starts_a_rebalance) T(a_lost_join_answer_can_be_asked_again)
-          T(a_join_sent_twice_answers_both)
-          T(waiting_syncs_are_sent_back_when_a_rebalance_begins) T(sync_checks_the_protocol_it_names)
+          T(a_join_sent_twice_answers_both) T(waiting_syncs_are_sent_back_when_a_rebalance_begins)
+          T(sync_checks_the_protocol_it_names)
           T(leaving_rebalances_and_the_last_one_empties_the_group)
           T(a_member_that_leaves_while_it_waits_is_answered)
           T(a_join_whose_client_is_gone_counts_no_more) T(a_sync_whose_client_is_gone_is_answered)

@@ -1045,7 +1045,8 @@ static void test_we_coordinate_groups_and_no_transactions(void)
             continue;
         a = kafka_client_call(&client, FIND_COORDINATOR, v, q);
         REQUIRE(a != NULL);
-        CHECK(v < 4 ? a->error_code != 0 : a->coordinators.at[0].error_code != 0);
+        CHECK_EQ(v < 4 ? a->error_code : a->coordinators.at[0].error_code, v < 4 ? 53 : 35);
+        CHECK((v < 4 ? a->error_message : a->coordinators.at[0].error_message).len > 0);
     }
     end();
 }

@@ -1,4 +1,5 @@
-/* Committed offsets over a journal of one shard that lives in this file: its log can be cut at any batch, and its appends fail. */
+/* Committed offsets over a journal of one shard that lives in this file: its log can be cut at any
+ * batch, and its appends fail. */
 #include "gateways/kafka/offsets.h"
 
 #include <stdlib.h>
@@ -22,9 +23,9 @@ struct shard {
     unsigned n;
     uint64_t start, end;
     unsigned appends, trims;
-    int fail;           /* what appends answer; 0: they work */
+    int fail; /* what appends answer; 0: they work */
     int trim_fails;
-    uint64_t delay_us;  /* of an append */
+    uint64_t delay_us; /* of an append */
     struct append_done *flying;
     struct task task;
     int read_fails;
@@ -101,8 +102,8 @@ void shard_read(struct shard *s, struct read_done *d)
         uint64_t next = i + 1 < s->n ? s->base[i + 1] : s->end;
 
         if (next > d->from && s->base[i] < s->end)
-            d->slices[d->n_slices++] = (struct slice){ buf_ref(s->batches[i]), s->batches[i]->mem,
-                                                       s->batches[i]->len };
+            d->slices[d->n_slices++] =
+                (struct slice){ buf_ref(s->batches[i]), s->batches[i]->mem, s->batches[i]->len };
     }
     d->task.run = read_run;
     loop_post(d->loop, &d->task);
@@ -251,7 +252,8 @@ static void on_change(struct offsets_commit *c)
 
 static struct change change(struct world *w, const char *group)
 {
-    return (struct change){ .c = { .fn = on_change, .loop = w->other, .group = group_text(group) } };
+    return (
+        struct change){ .c = { .fn = on_change, .loop = w->other, .group = group_text(group) } };
 }
 
 static void add(struct change *c, const char *topic, int32_t partition, int64_t offset,
@@ -284,7 +286,7 @@ static int64_t committed(struct world *w, const char *group, const char *topic, 
     struct offset_row r;
 
     return offsets_find(w->offsets, group_text(group), group_text(topic), partition, &r) ? r.offset
-                                                                                        : -1;
+                                                                                         : -1;
 }
 
 static void reopen(struct world *w)
@@ -332,10 +334,9 @@ static void test_a_commit_is_found_when_answered_and_after_a_restart(void)
 static void test_records_are_what_the_format_says(void)
 {
     static const uint8_t key[] = { 1, 1, 1, 0, 'g', 2, 0, 't', 't', 7, 0, 0, 0 };
-    static const uint8_t value[] = { 1, 0xe8, 3,  0, 0, 0, 0, 0, 0, 4, 0, 0, 0, /* 1000, epoch 4 */
-                                     0, 0,    0,  0, 0, 0, 0, 0,                /* the time */
-                                     1, 2,    3,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-                                     1, 0,    'm' };
+    static const uint8_t value[] = { 1, 0xe8, 3, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, /* 1000, epoch 4 */
+                                     0, 0,    0, 0, 0, 0, 0, 0,                /* the time */
+                                     1, 2,    3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 'm' };
     struct world w;
     struct batch_iter it;
     struct batch_record r;
@@ -485,10 +486,9 @@ static void test_a_group_is_removed_whole_in_several_batches(void)
     world_init(&w, &(struct offsets_conf){ 0 });
     memset(topic, 't', sizeof topic);
     for (int i = 0; i < 5000; i++)
-        many[i] = (struct offset_entry){ .topic = { topic, 50 + i % 100 },
-                                         .partition = i,
-                                         .offset = i,
-                                         .metadata = GROUP_NULL };
+        many[i] = (struct offset_entry){
+            .topic = { topic, 50 + i % 100 }, .partition = i, .offset = i, .metadata = GROUP_NULL
+        };
     for (int i = 0; i < 2; i++) {
         c = change(&w, i ? "keep" : "gone");
         c.c.entries = many;
@@ -676,7 +676,7 @@ static void test_a_snapshot_is_written_and_the_shard_trimmed_to_it(void)
     run(&w);
     CHECK_EQ(offsets_stats(w.offsets).snapshots, 1);
     start = w.shard->start;
-    CHECK_EQ(start, 100);            /* the begin record's offset: all the commits are before it */
+    CHECK_EQ(start, 100); /* the begin record's offset: all the commits are before it */
     CHECK_EQ(w.shard->end, 100 + 1 + 1 + 10 + 1); /* begin, ids, rows, end */
     reopen(&w);
     CHECK_EQ(committed(&w, "g", "t", 0), 99);
@@ -725,7 +725,8 @@ struct model {
     int64_t ids;
 };
 
-/* Reads the records of one batch with nothing of offsets.c: the key's text is "gN" and "tN", one digit each. */
+/* Reads the records of one batch with nothing of offsets.c: the key's text is "gN" and "tN", one
+ * digit each. */
 static void model_apply(struct model *m, const struct buf *b)
 {
     struct batch_iter it;
@@ -753,7 +754,8 @@ static void check_against(struct world *w, const struct model *m)
     unsigned rows = 0;
 
     for (int k = 0; k < KEYS; k++) {
-        char group[3] = { 'g', (char)('0' + k / 10), 0 }, topic[3] = { 't', (char)('0' + k % 10), 0 };
+        char group[3] = { 'g', (char)('0' + k / 10), 0 },
+             topic[3] = { 't', (char)('0' + k % 10), 0 };
 
         CHECK_EQ(committed(w, group, topic, 0), m->offset[k]);
         rows += m->offset[k] >= 0;
@@ -823,7 +825,8 @@ static void test_a_restart_from_every_prefix_of_the_log_gives_exactly_its_record
 
     world_init(&w, &(struct offsets_conf){ .snapshot_every = 60 });
     w.shard->delay_us = 200;
-    w.shard->trim_fails = E_BUSY; /* so that the whole log stays: any snapshot in it must be harmless */
+    w.shard->trim_fails =
+        E_BUSY; /* so that the whole log stays: any snapshot in it must be harmless */
     rng_seed(&r, 11);
     random_life(&w, &r, 150);
     log = w.shard;
@@ -1028,14 +1031,14 @@ static void test_close_ends_what_waits(void)
     CHECK(id.done && id.d.rc == E_CLOSED);
 }
 
+/* clang-format off */
 TEST_MAIN(T(a_commit_is_found_when_answered_and_after_a_restart)
-              T(records_are_what_the_format_says) T(commits_of_one_turn_share_an_append)
-                  T(commits_that_come_during_an_append_share_the_next)
-                      T(a_failed_append_changes_nothing) T(too_large_a_commit_is_refused)
-                          T(a_group_is_removed_whole_in_several_batches)
-                              T(a_removal_sees_commits_made_before_it)
-                                  T(a_deleted_topic_loses_its_offsets_in_all_groups)
-                                      T(offsets_expire_when_their_group_is_long_empty)
+          T(records_are_what_the_format_says) T(commits_of_one_turn_share_an_append)
+          T(commits_that_come_during_an_append_share_the_next) T(a_failed_append_changes_nothing)
+          T(too_large_a_commit_is_refused) T(a_group_is_removed_whole_in_several_batches)
+          T(a_removal_sees_commits_made_before_it)
+          T(a_deleted_topic_loses_its_offsets_in_all_groups)
+          T(offsets_expire_when_their_group_is_long_empty)
           T(producer_ids_are_reserved_in_blocks_and_never_given_twice)
           T(no_producer_id_is_given_when_its_block_is_not_durable)
           T(a_snapshot_is_written_and_the_shard_trimmed_to_it)
