@@ -139,10 +139,10 @@ acked_above() {
     [ "$(acked_count)" -gt "$1" ]
 }
 
-# check_topic TOPIC [LOG]: what the logs say by now that was acked is in the topic (check_acked.c).
+# check_topic TOPIC: what the logs say by now that was acked is in the topic (check_acked.c).
 check_topic() {
     local log args=()
-    for log in "${2:-$work/acked}".*log; do
+    for log in "$work"/acked.*.log; do
         cp "$log" "$work/now.$(basename "$log")"
         args+=(-l "$work/now.$(basename "$log")")
     done

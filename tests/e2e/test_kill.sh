@@ -40,7 +40,7 @@ kill_once() {
 
 round() {
     # Lines of kcat, in no log of ours: they are load, and a client that is cut off.
-    seq 20000 | kcat -P -b "127.0.0.1:$port" -t noise -X acks=all -X message.timeout.ms=3000 2>/dev/null &
+    seq 20000 | kcat -P -b "127.0.0.1:$port" -t noise -X acks=all -X message.timeout.ms=1000 2>/dev/null &
     local noise=$!
     kill_once || return 1
     start || return 1

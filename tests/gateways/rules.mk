@@ -8,3 +8,9 @@ $(OUT)/tests/gateways/kafka_recode: $(OUT)/tests/gateways/kafka_recode.o \
     $(OUT)/tests/gateways/kafka_messages.o $(LIB_gateways)
 	@mkdir -p $(@D); echo "  LD   $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS_gateways)
+
+# The same for the fuzz target of the door (tests/fuzz/rules.mk has the rest).
+$(OUT)/fuzz/tests/fuzz/fuzz_kafka_request: $(OUT)/fuzz/fakes/libgateways.a
+$(OUT)/fuzz/fakes/libgateways.a: $(addprefix $(OUT)/fuzz/tests/gateways/,journal_fake.o conn_fake.o)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@; $(AR) rcs $@ $^
