@@ -1,5 +1,6 @@
 #include "base/buf.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,10 +56,101 @@ static struct buf *buf_init(struct buf *b, uint8_t *mem, size_t cap)
     return b;
 }
 
+/* Large memory is kept for the next one of its size: given back to the system and taken again, each
+ * page of it would cost a fault and a clearing, which is more than all our own work on it. Sizes
+ * are in classes, four to a doubling. Not under the sanitizers, which must see each end. */
+enum { LARGE_MIN = 16 * 1024, CLASSES = 40, KEPT_MAX_BYTES = 48 << 20 };
+
+static struct {
+    pthread_mutex_t lock;
+    void *first[CLASSES]; /* each begins with the pointer to the next */
+    size_t bytes;
+} kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* The class of a size from LARGE_MIN on, and its bytes; -1: too large to keep. */
+static int large_class(size_t bytes, size_t *class_bytes)
+{
+    size_t step = LARGE_MIN / 4, at = LARGE_MIN;
+
+    for (int i = 0; i < CLASSES; i++) {
+        if (bytes <= at) {
+            *class_bytes = at;
+            return i;
+        }
+        at += step;
+        if (at == step * 8)
+            step *= 2;
+    }
+    *class_bytes = bytes;
+    return -1;
+}
+
+static void *large_take(size_t bytes)
+{
+    size_t class_bytes;
+    int class = large_class(bytes, &class_bytes);
+    void *mem = NULL;
+
+#ifndef WEIR_SLOW_ASSERTS
+    if (class >= 0) {
+        pthread_mutex_lock(&kept.lock);
+        mem = kept.first[class];
+        if (mem) {
+            memcpy(&kept.first[class], mem, sizeof(void *));
+            kept.bytes -= class_bytes;
+        }
+        pthread_mutex_unlock(&kept.lock);
+    }
+#else
+    (void)class;
+    class_bytes = bytes;
+#endif
+    if (!mem && posix_memalign(&mem, BUF_ALIGN, class_bytes))
+        return NULL;
+    return mem;
+}
+
+static void large_give(void *mem, size_t bytes)
+{
+#ifndef WEIR_SLOW_ASSERTS
+    size_t class_bytes;
+    int class = large_class(bytes, &class_bytes);
+
+    if (class >= 0) {
+        pthread_mutex_lock(&kept.lock);
+        if (kept.bytes + class_bytes <= KEPT_MAX_BYTES) {
+            memcpy(mem, &kept.first[class], sizeof(void *));
+            kept.first[class] = mem;
+            kept.bytes += class_bytes;
+            mem = NULL;
+        }
+        pthread_mutex_unlock(&kept.lock);
+    }
+#endif
+    free(mem);
+}
+
+static struct buf *large_new(size_t cap)
+{
+    struct buf *b = malloc(sizeof *b);
+    void *mem = b ? large_take(cap) : NULL;
+
+    if (!mem) {
+        free(b);
+        return NULL;
+    }
+    return buf_init(b, mem, cap);
+}
+
 struct buf *buf_new(size_t cap)
 {
-    struct buf *b = cap <= CAP_MAX ? malloc(HEAD_BYTES + cap) : NULL;
+    struct buf *b;
 
+    if (cap > CAP_MAX)
+        return NULL;
+    if (cap >= LARGE_MIN)
+        return large_new(cap);
+    b = malloc(HEAD_BYTES + cap);
     return b ? buf_init(b, (uint8_t *)b + HEAD_BYTES, cap) : NULL;
 }
 
@@ -70,6 +162,8 @@ struct buf *buf_new_aligned(size_t cap)
     if (cap > CAP_MAX)
         return NULL;
     cap = (cap + BUF_ALIGN - 1) / BUF_ALIGN * BUF_ALIGN;
+    if (cap >= LARGE_MIN)
+        return large_new(cap);
     if (posix_memalign(&mem, BUF_ALIGN, cap ? cap : BUF_ALIGN))
         return NULL;
     b = malloc(sizeof *b);
@@ -112,7 +206,9 @@ void buf_unref(struct buf *b)
     if (before > 1)
         return;
     atomic_fetch_sub_explicit(&total_bytes, b->cap, memory_order_relaxed);
-    if (b->mem != (uint8_t *)b + HEAD_BYTES)
+    if (b->cap >= LARGE_MIN)
+        large_give(b->mem, b->cap);
+    else if (b->mem != (uint8_t *)b + HEAD_BYTES)
         free(b->mem);
     free(b);
 }

@@ -275,14 +275,15 @@ void journal_space_check(struct journal *j)
     /* Destage must be able to write all that is live once more, and then some. */
     need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
     tight = free_bytes < need;
-    if (free_bytes < need + need / 4 + 2 * extent && (!j->grow_refused || tight))
+    /* Ahead of need: a new slab takes a while to be written. */
+    if (free_bytes < need + need / 2 + 2 * extent && (!j->grow_refused || tight))
         grow_start(j);
     if (!tight)
         space_set(j, SPACE_OK);
     else
         space_set(j, j->grow_refused ? SPACE_FULL : SPACE_WAIT);
     catalogue_bury(j, tight);
-    destage_consider(j, tight);
+    destage_consider(j, tight && j->grow_refused);
     if (tight && !atomic_load(&j->closing))
         loop_timer_set(j->keeper, &j->space_timer, SPACE_RETRY_US);
 }

@@ -261,6 +261,19 @@ static const struct schema_field *tagged_field(const struct schema *s, struct ka
     return NULL;
 }
 
+/* A tagged field that we know must fill its bytes exactly. */
+static int decode_tag(struct decoder *d, const struct schema_field *f, const uint8_t *mem,
+                      size_t bytes, void *msg)
+{
+    struct rd inner = rd_of(mem, bytes);
+    struct decoder sub = { .r = &inner, .arena = d->arena, .form = d->form };
+    int rc = decode_field(&sub, f, (uint8_t *)msg + f->offset);
+
+    if (rc < 0)
+        return rc;
+    return rd_left(&inner) ? E_CORRUPT : 0;
+}
+
 /* Tagged fields: count, then tag, bytes, content each. What we do not know is stepped over. */
 static int decode_tags(struct decoder *d, const struct schema *s, void *msg)
 {
@@ -273,19 +286,10 @@ static int decode_tags(struct decoder *d, const struct schema *s, void *msg)
         uint64_t bytes = rd_uvarint(d->r, 5);
         const uint8_t *p = rd_ok(d->r) ? rd_bytes(d->r, (size_t)bytes) : NULL;
         const struct schema_field *f = p ? tagged_field(s, d->form, tag) : NULL;
-        struct rd inner = rd_of(p, p ? (size_t)bytes : 0);
-        struct decoder sub = { .r = &inner, .arena = d->arena, .form = d->form };
-        int rc;
+        int rc = !p ? E_CORRUPT : f ? decode_tag(d, f, p, (size_t)bytes, msg) : 0;
 
-        if (!p)
-            return E_CORRUPT;
-        if (!f)
-            continue;
-        rc = decode_field(&sub, f, (uint8_t *)msg + f->offset);
         if (rc < 0)
             return rc;
-        if (rd_left(&inner))
-            return E_CORRUPT;
     }
     return 0;
 }

@@ -58,7 +58,8 @@ size_t kafka_dump(const struct schema *s, struct kafka_form f, const void *msg, 
 /* Strings. */
 static inline bool kafka_str_is(struct kafka_str s, const char *text)
 {
-    return s.len >= 0 && strlen(text) == (size_t)s.len && !memcmp(s.mem, text, (size_t)s.len);
+    return s.len >= 0 && strlen(text) == (size_t)s.len &&
+           (s.len == 0 || !memcmp(s.mem, text, (size_t)s.len));
 }
 /* Borrows text; NULL is null. */
 struct kafka_str kafka_str_of(const char *text);
