@@ -56,10 +56,11 @@ static void field_default(const struct schema_field *f, void *at)
         break;
     case SCHEMA_STRING:
     case SCHEMA_BYTES: /* the same shape */
-        *(struct kafka_str *)at = (struct kafka_str){ .len = f->nullable ? -1 : 0 };
+        *(struct kafka_str *)at = f->nullable ? KAFKA_NULL : KAFKA_STR("");
         break;
     case SCHEMA_RECORDS:
-        *(struct kafka_records *)at = (struct kafka_records){ .len = f->nullable ? -1 : 0 };
+        *(struct kafka_records *)at =
+            (struct kafka_records){ .mem = (const uint8_t *)"", .len = f->nullable ? -1 : 0 };
         break;
     case SCHEMA_INT32S:
     case SCHEMA_STRINGS:
@@ -137,7 +138,7 @@ static int decode_bytes(struct decoder *d, const struct schema_field *f, void *a
 
     if (rc < 0)
         return rc;
-    mem = n > 0 ? rd_bytes(d->r, (size_t)n) : NULL;
+    mem = n >= 0 ? rd_bytes(d->r, (size_t)n) : NULL;
     if (f->type == SCHEMA_RECORDS)
         *(struct kafka_records *)at = (struct kafka_records){ .mem = mem, .len = (int32_t)n };
     else

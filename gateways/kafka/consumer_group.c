@@ -348,9 +348,7 @@ static void join_replace(struct consumer_group *g, struct member *m, struct grou
             group_join_answer(j, m, g->leader->id, leads, leads);
         else
             group_join_answer(j, m, old_leader, false, false);
-    } else {
-        if (g->state == GROUP_COMPLETING) /* the leader knows the old id: it must assign again */
-            group_prepare(g);
+    } else { /* also while completing: the leader knows the old id, and must assign again */
         join_wait(g, m, j);
     }
     group_bytes_disown(&chosen);

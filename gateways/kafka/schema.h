@@ -28,7 +28,8 @@
 
 #include "base/buf.h"
 
-/* Strings and bytes borrow from the request, or from whoever answers, until the answer is encoded. A zeroed one is empty. */
+/* Strings and bytes borrow from the request, or from whoever answers, until the answer is encoded. A zeroed one is empty. What was
+ * decoded, or has its default, has mem NULL only when it is null. */
 struct kafka_str {
     const char *mem;
     int32_t len; /* -1: null */

@@ -373,9 +373,8 @@ static int read_header(struct kafka_request *r, struct rd *in)
 
     r->correlation_id = (int32_t)rd_u32be(in);
     len = (int16_t)rd_u16be(in);
-    r->client_id = (struct kafka_str){ .mem = len > 0 ? (const char *)rd_bytes(in, (size_t)len)
-                                                      : NULL,
-                                       .len = len < 0 ? -1 : len };
+    r->client_id = (struct kafka_str){ .len = len < 0 ? -1 : len };
+    r->client_id.mem = (const char *)rd_bytes(in, len < 0 ? 0 : (size_t)len);
     r->api = kafka_api_find(key);
     if (!r->api || !rd_ok(in))
         return E_UNSUPPORTED;

@@ -26,7 +26,7 @@ struct client {
     const char *protocols[4]; /* name:metadata */
     bool old;                 /* JoinGroup before 4: no MEMBER_ID_REQUIRED */
     bool may_skip;
-    int32_t session_ms;
+    int32_t session_ms, rebalance_ms;
 
     char id[TEXT];
     struct group_join join;
@@ -82,7 +82,8 @@ static struct client client(struct world *w, const char *name)
                             .name = name,
                             .type = "consumer",
                             .protocols = { "range:topics" },
-                            .session_ms = SESSION_MS };
+                            .session_ms = SESSION_MS,
+                            .rebalance_ms = REBALANCE_MS };
 }
 
 static void copy(char *to, struct group_bytes b, size_t cap)
@@ -153,7 +154,7 @@ static void send_join_to(struct client *c, const char *group)
                                    .protocols = c->offered,
                                    .n_protocols = n,
                                    .session_timeout_ms = c->session_ms,
-                                   .rebalance_timeout_ms = REBALANCE_MS,
+                                   .rebalance_timeout_ms = c->rebalance_ms,
                                    .known_id_required = !c->old,
                                    .can_skip_assignment = c->may_skip };
     consumer_group_join(c->w->groups, &c->join);
@@ -696,6 +697,66 @@ static void test_a_member_that_leaves_while_it_waits_is_answered(void)
     CHECK_EQ(leave(&a), 0);
     CHECK(a.joined);
     CHECK_EQ(a.error, 25);
+    world_end(&w);
+}
+
+static void test_new_metadata_while_the_group_completes_rebalances_again(void)
+{
+    struct world w = world();
+    struct client a = client(&w, "a"), b = client(&w, "b");
+
+    send_join(&a);
+    send_join(&b);
+    send_join(&a);
+    CHECK_EQ(state(&w), GROUP_COMPLETING);
+    b.protocols[0] = "range:other topics";
+    send_join(&b);
+    CHECK(!b.joined);
+    CHECK_EQ(state(&w), GROUP_PREPARING);
+    send_join(&a);
+    CHECK(a.joined && b.joined);
+    CHECK_EQ(a.generation, 3);
+    CHECK(!strcmp(a.members, "topics;other topics;"));
+    world_end(&w);
+}
+
+static void test_a_new_member_does_not_wait_for_ever(void)
+{
+    struct world w = world();
+    struct client a = client(&w, "a"), b = client(&w, "b");
+
+    a.rebalance_ms = 3600000; /* a may take an hour to join again */
+    make_stable_pair(&a, &b);
+    leave(&b);
+    b.id[0] = 0;
+    b.old = true; /* joins at once */
+    send_join(&b);
+    for (int i = 0; i < 100; i++) {
+        run_ms(&w, 3000);
+        CHECK_EQ(beat(&a), 27);
+        CHECK(!b.joined || i == 99);
+    }
+    run_ms(&w, 1000);
+    CHECK(b.joined); /* its client has asked again long ago, or is gone */
+    CHECK_EQ(b.error, 25);
+    world_end(&w);
+}
+
+static void test_a_leader_that_is_away_does_not_lead(void)
+{
+    struct world w = world();
+    struct client a = client(&w, "a"), b = client(&w, "b"), c = client(&w, "c");
+
+    a.instance = "box"; /* static: it stays a member though it does not join */
+    a.session_ms = 120000;
+    make_stable_pair(&a, &b);
+    c.old = true;
+    send_join(&c);
+    send_join(&b);
+    run_ms(&w, REBALANCE_MS + 1);
+    CHECK(b.joined && c.joined && !b.error);
+    CHECK(!strcmp(b.leader, b.id) && !strcmp(c.leader, b.id));
+    CHECK_EQ(b.n_members, 3);
     world_end(&w);
 }
 
@@ -1246,6 +1307,8 @@ TEST_MAIN(T(a_new_dynamic_member_first_gets_an_id) T(an_old_client_joins_at_once
           T(sync_checks_the_protocol_it_names)
           T(leaving_rebalances_and_the_last_one_empties_the_group)
           T(a_member_that_leaves_while_it_waits_is_answered)
+          T(new_metadata_while_the_group_completes_rebalances_again)
+          T(a_new_member_does_not_wait_for_ever) T(a_leader_that_is_away_does_not_lead)
           T(a_join_whose_client_is_gone_counts_no_more) T(a_sync_whose_client_is_gone_is_answered)
           T(a_static_member_comes_back_to_its_assignment)
           T(a_static_leader_that_comes_back_does_not_assign_anew)

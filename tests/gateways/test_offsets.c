@@ -649,6 +649,7 @@ static void test_no_producer_id_is_given_when_its_block_is_not_durable(void)
     world_init(&w, &(struct offsets_conf){ 0 });
     w.shard->fail = E_DEVICE;
     CHECK_EQ(next_id(&w), E_DEVICE);
+    CHECK_EQ(next_id(&w), E_DEVICE); /* the first failure reserved nothing */
     w.shard->fail = 0;
     first = next_id(&w);
     CHECK(first >= 0);
@@ -888,6 +889,90 @@ static void test_a_restart_from_every_prefix_of_a_trimmed_log_loses_nothing(void
     free(after);
 }
 
+/* Rows of 4 KiB make a snapshot of several batches; rows around its place go and change
+ * meanwhile. */
+static void test_rows_may_go_while_a_snapshot_passes_them(void)
+{
+    static char text[OFFSETS_METADATA_MAX + 1];
+    struct world w;
+    struct rng r;
+
+    memset(text, 'x', OFFSETS_METADATA_MAX);
+    rng_seed(&r, 5);
+    world_init(&w, &(struct offsets_conf){ .snapshot_every = 300 });
+    w.shard->delay_us = 500;
+    for (int round = 0; round < 40; round++) {
+        static struct change c[60], gone[60];
+        int64_t want[300];
+
+        for (int i = 0; i < 300; i++)
+            want[i] = committed(&w, "g", "t", i);
+        for (int i = 0; i < 60; i++) {
+            c[i] = change(&w, "g");
+            gone[i] = change(&w, "g");
+            for (int k = 0; k < 8; k++) {
+                int32_t partition = (int32_t)rng_below(&r, 300);
+
+                want[partition] = round * 1000 + i;
+                add(&c[i], "t", partition, want[partition], text);
+            }
+            for (int k = 0; k < 4; k++) {
+                int32_t partition = (int32_t)rng_below(&r, 300);
+
+                want[partition] = -1;
+                add(&gone[i], "t", partition, 0, NULL);
+            }
+            offsets_commit(w.offsets, &c[i].c);
+            offsets_remove(w.offsets, &gone[i].c);
+            REQUIRE(sim_run_for(w.sim, rng_below(&r, 1000), 10000));
+        }
+        run(&w);
+        for (int again = 0; again < 2; again++) {
+            for (int i = 0; i < 300; i++)
+                CHECK_EQ(committed(&w, "g", "t", i), want[i]);
+            if (round % 8 || again)
+                break;
+            reopen(&w);
+        }
+    }
+    CHECK(w.shard->trims > 10);
+    world_fini(&w);
+}
+
+static void test_rows_may_go_while_expiry_passes_them(void)
+{
+    static struct offset_entry many[4000];
+    static char topic[200];
+    struct world w;
+    struct change c, gone;
+
+    world_init(&w, &(struct offsets_conf){ .retention_ms = 3600000, .expire_every_ms = 60000 });
+    memset(topic, 't', sizeof topic);
+    for (int i = 0; i < 4000; i++)
+        many[i] = (struct offset_entry){
+            .topic = { topic, 200 }, .partition = i, .offset = i, .metadata = GROUP_NULL
+        };
+    for (int i = 0; i < 2; i++) {
+        c = change(&w, i ? "g" : "h");
+        c.c.entries = many;
+        c.c.n = 4000;
+        offsets_commit(w.offsets, &c.c);
+        run(&w);
+        REQUIRE(c.done && c.c.rc == 0);
+    }
+    w.shard->delay_us = 10000;
+    w.shard->appends = 0;
+    while (!w.shard->appends) /* expiry has begun, and its first batch is on its way */
+        REQUIRE(sim_step(w.sim));
+    gone = change(&w, "h");
+    offsets_remove_group(w.offsets, &gone.c);
+    REQUIRE(sim_run_for(w.sim, 10000000, 1000000));
+    CHECK(gone.done && gone.c.rc == 0);
+    CHECK_EQ(offsets_stats(w.offsets).rows, 0);
+    CHECK(w.shard->appends > 4);
+    world_fini(&w);
+}
+
 static void test_a_failed_snapshot_is_harmless(void)
 {
     struct world w;
@@ -1046,6 +1131,7 @@ TEST_MAIN(T(a_commit_is_found_when_answered_and_after_a_restart)
           T(a_trim_that_was_lost_is_made_up_for_at_start)
           T(a_restart_from_every_prefix_of_the_log_gives_exactly_its_records)
           T(a_restart_from_every_prefix_of_a_trimmed_log_loses_nothing)
-          T(a_failed_snapshot_is_harmless) T(records_that_make_no_sense_stop_the_load)
+          T(rows_may_go_while_a_snapshot_passes_them)
+          T(rows_may_go_while_expiry_passes_them) T(a_failed_snapshot_is_harmless) T(records_that_make_no_sense_stop_the_load)
           T(a_lost_range_fails_the_load) T(nothing_is_answered_before_the_load)
           T(close_ends_what_waits))

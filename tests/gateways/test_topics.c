@@ -233,14 +233,14 @@ static void test_grow_keeps_the_old_shards_and_their_handles(void)
 
 static void on_delete(void *ctx, const struct topic *t)
 {
-    snprintf(ctx, 16, "%s", t->name);
+    memcpy(ctx, t->name, t->name_bytes + 1);
 }
 
 static void test_a_deleted_topic_is_gone_and_its_shards_say_so(void)
 {
     struct topic *t;
     struct shard *shard;
-    char gone[16] = "";
+    char gone[TOPIC_NAME_MAX + 1] = "";
 
     begin();
     topics_on_delete(topics, on_delete, gone);

@@ -20,7 +20,7 @@
 #include "journal/io/rows.h"
 #include "journal/journal.h"
 
-enum { POOL_THREADS = 4 };
+enum { POOL_THREADS = 4, READ_THREADS = 4 };
 
 struct loop_thread {
     struct loop *loop;
@@ -34,6 +34,7 @@ struct server {
     struct dev *dev;
     struct rows *rows;
     struct pool *pool;
+    struct pool *read_pool; /* cold reads, apart from all that writes */
     struct loop_thread *loops; /* n_loops for connections and groups, then the committer's */
     unsigned n_loops;
     struct loop **loop_list; /* the first n_loops, as the parts take them */
@@ -274,6 +275,8 @@ static int open_journal(struct server *s, struct err *e)
 
     if (rc == 0)
         rc = pool_thread_new(&s->pool, POOL_THREADS, "pool", e);
+    if (rc == 0)
+        rc = pool_thread_new(&s->read_pool, READ_THREADS, "read", e);
     if (rc < 0)
         return rc;
     rng_seed_system(&rng);
@@ -282,6 +285,7 @@ static int open_journal(struct server *s, struct err *e)
                                                .n_loops = s->n_loops,
                                                .commit_loop = s->loops[s->n_loops].loop,
                                                .pool = s->pool,
+                                               .read_pool = s->read_pool,
                                                .dev = s->dev,
                                                .rows = s->rows,
                                                .assigner = jrn_assigner_local(),
@@ -445,6 +449,8 @@ void server_stop(struct server *s)
         close_journal(s);
     if (s->pool)
         pool_thread_free(s->pool);
+    if (s->read_pool)
+        pool_thread_free(s->read_pool);
     stop_threads(s);
     net_listener_free(s->listener);
     if (s->kafka)
