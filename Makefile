@@ -82,7 +82,7 @@ define room_tests
 TESTS_$(1) := $(patsubst %.c,$(OUT)/%,$(wildcard tests/$(1)/test_*.c))
 $(OUT)/tests/$(1)/test_%: $(OUT)/tests/$(1)/test_%.o $(if $(filter journal gateways,$(1)),$(OUT)/libsim.a) $(LIB_$(1))
 	@mkdir -p $$(@D); echo "  LD   $$@"
-	$(Q)$(LINK) -o $$@ $$^ -lcunit $(LIBS_$(1))
+	$(Q)$(LINK) -o $$@ $$(filter %.o,$$^) $$(filter-out %.o,$$^) -lcunit $(LIBS_$(1))
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_tests,$(r))))
 TESTS := $(foreach r,$(ROOMS),$(TESTS_$(r)))

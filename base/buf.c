@@ -61,6 +61,7 @@ static struct buf *buf_init(struct buf *b, uint8_t *mem, size_t cap)
  * are in classes, four to a doubling. Not under the sanitizers, which must see each end. */
 enum { LARGE_MIN = 16 * 1024, CLASSES = 40, KEPT_MAX_BYTES = 48 << 20 };
 
+#ifndef WEIR_SLOW_ASSERTS
 static struct {
     pthread_mutex_t lock;
     void *first[CLASSES]; /* each begins with the pointer to the next */
@@ -91,7 +92,6 @@ static void *large_take(size_t bytes)
     int class = large_class(bytes, &class_bytes);
     void *mem = NULL;
 
-#ifndef WEIR_SLOW_ASSERTS
     if (class >= 0) {
         pthread_mutex_lock(&kept.lock);
         mem = kept.first[class];
@@ -101,18 +101,11 @@ static void *large_take(size_t bytes)
         }
         pthread_mutex_unlock(&kept.lock);
     }
-#else
-    (void)class;
-    class_bytes = bytes;
-#endif
-    if (!mem && posix_memalign(&mem, BUF_ALIGN, class_bytes))
-        return NULL;
-    return mem;
+    return mem || posix_memalign(&mem, BUF_ALIGN, class_bytes) == 0 ? mem : NULL;
 }
 
 static void large_give(void *mem, size_t bytes)
 {
-#ifndef WEIR_SLOW_ASSERTS
     size_t class_bytes;
     int class = large_class(bytes, &class_bytes);
 
@@ -126,9 +119,21 @@ static void large_give(void *mem, size_t bytes)
         }
         pthread_mutex_unlock(&kept.lock);
     }
-#endif
     free(mem);
 }
+#else
+static void *large_take(size_t bytes)
+{
+    void *mem;
+
+    return posix_memalign(&mem, BUF_ALIGN, bytes) == 0 ? mem : NULL;
+}
+
+static void large_give(void *mem, size_t bytes)
+{
+    free(mem);
+}
+#endif
 
 static struct buf *large_new(size_t cap)
 {

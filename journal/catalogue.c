@@ -8,6 +8,8 @@
 #include "journal/io/rows_int.h"
 #include "journal/shard.h"
 
+#define REAP_AS_ROW (UINT64_MAX - 1)
+
 enum { APP_KEY_MAX = 1023, APP_VALUE_MAX = 1 << 20, RECORDS_MAX_BYTES = 64 << 20 };
 
 struct catalogue {
@@ -562,11 +564,33 @@ static void live_rows(struct reap *r)
     }
 }
 
+/* What the shard's row says now: its start, or that there is no such shard any more. */
+static int reap_start(struct reap *r)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_shard row;
+    size_t bytes;
+    int rc = rows_get(r->w.j->rows, key, row_key(key, ROW_SHARD, r->shard), &mem, &bytes);
+
+    if (rc == E_NOTFOUND) {
+        r->start = UINT64_MAX;
+        return 0;
+    }
+    if (rc < 0)
+        return rc;
+    rc = row_shard_read(&row, mem, bytes);
+    free(mem);
+    r->start = row.start;
+    return rc;
+}
+
 static void reap_run(struct rows_work *w)
 {
     struct reap *r = (struct reap *)w;
     uint8_t key[ROW_KEY_MAX];
 
+    if (r->start == REAP_AS_ROW && (w->rc = reap_start(r)) < 0)
+        return;
     w->rc = rows_scan(w->j->rows, key, row_key(key, ROW_RUN, r->shard), false, reap_run_row, r);
     if (w->rc < 0)
         return;
@@ -584,18 +608,23 @@ struct drop_update {
     uint64_t segment;
 };
 
+void catalogue_grave(struct journal *j, uint64_t segment)
+{
+    struct grave *g = mem_new(sizeof *g);
+
+    g->segment = segment;
+    g->due_us = loop_now_us(j->keeper) + (uint64_t)j->conf.delete_grace_ms * 1000;
+    *j->graves_end = g;
+    j->graves_end = &g->next;
+}
+
 static void segment_dropped(struct catalogue_update *u)
 {
     struct drop_update *d = (struct drop_update *)u;
     struct journal *j = u->j;
 
     if (u->rc >= 0) {
-        struct grave *g = mem_new(sizeof *g);
-
-        g->segment = d->segment;
-        g->due_us = loop_now_us(j->keeper) + (uint64_t)j->conf.delete_grace_ms * 1000;
-        *j->graves_end = g;
-        j->graves_end = &g->next;
+        catalogue_grave(j, d->segment);
         LOG_INFO("segment.deleted", F_INT("segment", d->segment));
         journal_space_check(j);
     }
@@ -658,6 +687,26 @@ void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start)
     r->w.run = reap_run;
     r->w.done = reap_done;
     journal_rows_do(j, &r->w);
+}
+
+void catalogue_reap_late(struct journal *j, const struct seg_index *x)
+{
+    uint64_t last = 0;
+
+    for (uint32_t i = 0; i < x->n_runs; i++) {
+        uint64_t id = x->runs[i].shard;
+        struct shard *s;
+
+        if (id == last)
+            continue;
+        last = id;
+        if (id == SHARD_CATALOGUE)
+            continue;
+        s = shard_find(j, id);
+        if (!s || atomic_load(&s->deleted) || atomic_load(&s->start) > x->runs[i].base)
+            catalogue_reap(j, id, REAP_AS_ROW);
+        shard_unref(s);
+    }
 }
 
 void catalogue_bury(struct journal *j, bool urgent)

@@ -29,8 +29,12 @@ bool catalogue_idle(const struct catalogue *c);
 
 /* Gives back what segments hold of a shard below `start` (all of it: UINT64_MAX, for a deleted shard). */
 void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start);
+/* For a segment that has just been named: what it holds of shards deleted or trimmed meanwhile is dead from the start. */
+void catalogue_reap_late(struct journal *j, const struct seg_index *x);
 /* Deletes a segment in which nothing is alive, by a record. */
 void catalogue_drop_segment(struct journal *j, uint64_t segment);
+/* A segment whose deletion is recorded: its extents wait for the grace. */
+void catalogue_grave(struct journal *j, uint64_t segment);
 /* Frees deleted segments whose grace has ended; all of them when urgent. */
 void catalogue_bury(struct journal *j, bool urgent);
 

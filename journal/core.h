@@ -130,6 +130,7 @@ struct grave {
 struct committer;
 struct catalogue;
 struct destage;
+struct rewrite;
 
 struct journal {
     struct journal_env env;
@@ -152,6 +153,7 @@ struct journal {
     struct committer *committer;
     struct catalogue *catalogue;
     struct destage *destage;
+    struct rewrite *rewrite;
     atomic_ullong backlog;
     atomic_ullong max_shard;
     atomic_bool failed;   /* a write or flush failed: nothing more is acked */

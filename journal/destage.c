@@ -9,9 +9,10 @@
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/group.h"
+#include "journal/segwrite.h"
 #include "journal/shard.h"
 
-enum { ROUND_EXTENTS = 2, WRITE_PIECE = 1 << 20, READ_PIECE = 1 << 20 };
+enum { ROUND_EXTENTS = 2, READ_PIECE = 1 << 20 };
 
 /* One run in the WAL that is to go into a segment. */
 struct destage_entry {
@@ -33,8 +34,7 @@ struct destage_part {
     struct rows_batch rows; /* ends and producers of its dirty shards */
     /* made by the pool */
     uint64_t segment;
-    struct row_segment row;
-    struct seg_builder builder;
+    struct segwrite out;
     struct lost_range *lost;
     unsigned n_lost;
 };
@@ -96,7 +96,7 @@ static void round_clean(struct destage *d)
         free(p->list);
         free(p->lost);
         rows_batch_free(&p->rows);
-        seg_builder_free(&p->builder);
+        segwrite_close(&p->out);
     }
     free(d->parts);
     d->parts = NULL;
@@ -308,45 +308,19 @@ static int seal_prepare(struct catalogue_update *u)
 
         group_row(d, p->group, &u->rows);
         lost_rows(d, p, &u->rows);
-        if (p->row.n_extents == 0)
+        if (p->out.row.n_extents == 0)
             continue;
         rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, p->segment), value,
-                       row_segment_write(&p->row, value));
-        segment_run_rows(p->segment, &p->builder.index, &u->rows);
+                       row_segment_write(&p->out.row, value));
+        segment_run_rows(p->segment, &p->out.builder.index, &u->rows);
     }
     return 0;
 }
 
 static void give_back(struct destage *d)
 {
-    for (unsigned i = 0; i < d->j->n_groups; i++) {
-        struct row_segment *row = &d->parts[i].row;
-
-        for (unsigned k = 0; k < row->n_extents; k++)
-            slabs_give(&d->j->slabs, row->extents[k].place, row->extents[k].log2);
-        row->n_extents = 0;
-    }
-}
-
-/* Shards that were deleted or trimmed while the segment was made: what it holds of them is dead from the start. */
-static void reap_late(struct destage *d, struct destage_part *p)
-{
-    uint64_t last = 0;
-
-    for (uint32_t i = 0; i < p->builder.index.n_runs; i++) {
-        uint64_t id = p->builder.index.runs[i].shard;
-        struct shard *s;
-
-        if (id == last)
-            continue;
-        last = id;
-        s = shard_find(d->j, id);
-        if (!s || atomic_load(&s->deleted))
-            catalogue_reap(d->j, id, UINT64_MAX);
-        else if (atomic_load(&s->start) > p->builder.index.runs[i].base)
-            catalogue_reap(d->j, id, atomic_load(&s->start));
-        shard_unref(s);
-    }
+    for (unsigned i = 0; i < d->j->n_groups; i++)
+        segwrite_undo(&d->parts[i].out);
 }
 
 static void sealed(struct catalogue_update *u)
@@ -371,17 +345,17 @@ static void sealed(struct catalogue_update *u)
             LOG_ERROR("wal.rot", F_INT("group", p->group->id), F_LSN(d->extents[0]->first_lsn),
                       F_INT("ranges", p->n_lost));
         }
-        if (p->row.n_extents == 0)
+        if (p->out.row.n_extents == 0)
             continue;
-        seg = segments_add(&d->j->segments, p->segment, &p->row);
+        seg = segments_add(&d->j->segments, p->segment, &p->out.row);
         seg->live = 0;
-        for (uint32_t k = 0; k < p->builder.index.n_runs; k++)
-            seg->live += p->builder.index.runs[k].bytes;
+        for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
+            seg->live += p->out.builder.index.runs[k].bytes;
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
-                 F_INT("batches", p->row.n_batches), F_BYTES(p->row.data_bytes));
+                 F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }
     for (unsigned i = 0; i < d->j->n_groups; i++)
-        reap_late(d, &d->parts[i]);
+        catalogue_reap_late(d->j, &d->parts[i].out.builder.index);
     checkpoint(d);
 }
 
@@ -442,8 +416,7 @@ static void lost_add(struct destage_part *p, uint64_t shard, uint64_t start, uin
 }
 
 /* Copies one run's batches to their places; a damaged batch loses the rest of its run. */
-static void entry_add(struct destage *d, struct destage_part *p, const struct destage_entry *n,
-                      uint8_t *data)
+static void entry_add(struct destage *d, struct destage_part *p, const struct destage_entry *n)
 {
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
@@ -454,7 +427,7 @@ static void entry_add(struct destage *d, struct destage_part *p, const struct de
         if (batch_check(&h, mem + at, n->entry.bytes - at) < 0 ||
             (uint64_t)h.base_offset != next || h.last_offset_delta < 0)
             break;
-        memcpy(data + seg_builder_add(&p->builder, n->shard, &h), mem + at, h.bytes);
+        segwrite_add(&p->out, n->shard, &h, mem + at);
         at += h.bytes;
         next += (uint64_t)h.last_offset_delta + 1;
     }
@@ -462,198 +435,23 @@ static void entry_add(struct destage *d, struct destage_part *p, const struct de
         lost_add(p, n->shard, next, end);
 }
 
-static struct sum128 identity_of(const struct seg_builder *b, const uint8_t *data)
-{
-    struct sum128_state *sum = sum128_new();
-
-    for (uint32_t i = 0; i < b->index.n_runs; i++) {
-        const struct seg_run *n = &b->index.runs[i];
-        uint64_t shard = htole64(n->shard), at = 0;
-
-        while (at < n->bytes) {
-            struct batch_head h;
-            int rc = batch_head_read(&h, data + n->pos + at, n->bytes - at);
-
-            ASSERT(rc >= 0);
-            sum128_add(sum, &shard, sizeof shard);
-            sum128_add(sum, data + n->pos + at, h.bytes);
-            at += h.bytes;
-        }
-    }
-    return sum128_end(sum);
-}
-
-/* Takes extents for `bytes` of pages, the footer's included: as large as fit, down to a unit when space is scattered. */
-static int extents_take(struct journal *j, uint64_t bytes, struct row_segment *row)
-{
-    uint32_t log2 = j->wal_log2;
-
-    row->n_extents = 0;
-    while (bytes > 0) {
-        uint64_t place;
-
-        while (log2 > UNIT_LOG2 && seg_extent_room(log2 - 1) >= bytes)
-            log2--;
-        if (log2 > UNIT_LOG2 && seg_extent_room(log2) > bytes + bytes / 4)
-            log2--;
-        while (slabs_take(&j->slabs, log2, &place) < 0)
-            if (log2-- == UNIT_LOG2)
-                return E_NOSPACE;
-        if (row->n_extents == SEG_MAX_EXTENTS) {
-            slabs_give(&j->slabs, place, log2);
-            return E_NOSPACE;
-        }
-        row->extents[row->n_extents++] = (struct seg_extent){ place, log2 };
-        bytes -= bytes < seg_extent_room(log2) ? bytes : seg_extent_room(log2);
-    }
-    return 0;
-}
-
-static int extent_write(struct journal *j, const struct destage_part *p, unsigned i, uint64_t pos,
-                        const uint8_t *mem, uint64_t bytes, uint8_t *page)
-{
-    const struct seg_extent *x = &p->row.extents[i];
-    struct dev_file *file = slabs_file(&j->slabs, x->place, x->log2);
-    struct extent_head h = { .kind = EXTENT_SEGMENT,
-                             .store = j->super.store,
-                             .place = x->place,
-                             .log2 = x->log2,
-                             .group = p->group->id,
-                             .segment = p->segment,
-                             .index = i,
-                             .n_extents = p->row.n_extents,
-                             .pos = pos };
-    int rc;
-
-    extent_head_write(&h, page);
-    rc = dev_write(j->dev, file, place_pos(x->place), page, PAGE_BYTES);
-    for (uint64_t at = 0; rc >= 0 && at < bytes; at += WRITE_PIECE) {
-        uint64_t n = bytes - at < WRITE_PIECE ? bytes - at : WRITE_PIECE;
-
-        rc = dev_write(j->dev, file, place_pos(x->place) + PAGE_BYTES + at, mem + at, (uint32_t)n);
-    }
-    return rc;
-}
-
-static void footer_make(struct journal *j, const struct destage_part *p, uint8_t *page)
-{
-    struct seg_footer f = { .store = j->super.store,
-                            .group = p->group->id,
-                            .segment = p->segment,
-                            .first_entry = p->row.first_entry,
-                            .last_entry = p->row.last_entry,
-                            .data_bytes = p->row.data_bytes,
-                            .index_pos = p->row.index_pos,
-                            .index_bytes = p->row.index_bytes,
-                            .n_batches = p->row.n_batches,
-                            .n_offsets = p->builder.n_offsets,
-                            .min_ts = p->row.min_ts,
-                            .max_ts = p->row.max_ts,
-                            .identity = p->row.identity,
-                            .created = p->row.created,
-                            .n_extents = p->row.n_extents };
-
-    memcpy(f.extents, p->row.extents, p->row.n_extents * sizeof f.extents[0]);
-    seg_footer_write(&f, page);
-}
-
-/* One flush for each slab file that the segment touches. */
-static int segment_sync(struct journal *j, const struct row_segment *row)
-{
-    int rc = 0;
-
-    for (unsigned i = 0; rc >= 0 && i < row->n_extents; i++) {
-        uint32_t slab = place_slab(row->extents[i].place);
-        bool seen = false;
-
-        for (unsigned k = 0; k < i; k++)
-            seen = seen || place_slab(row->extents[k].place) == slab;
-        if (!seen)
-            rc = dev_sync(j->dev, slabs_file(&j->slabs, row->extents[i].place,
-                                             row->extents[i].log2));
-    }
-    return rc;
-}
-
-static int segment_write(struct journal *j, struct destage_part *p, const uint8_t *mem,
-                         uint64_t bytes)
-{
-    struct buf *page = buf_new_aligned(PAGE_BYTES);
-    struct seg_extent *last;
-    uint64_t pos = 0;
-    int rc = page ? extents_take(j, bytes + PAGE_BYTES, &p->row) : E_NOMEM;
-
-    for (unsigned i = 0; rc >= 0 && i < p->row.n_extents; i++) {
-        uint64_t room = seg_extent_room(p->row.extents[i].log2), left = bytes - pos;
-        uint64_t n = left < room ? left : room;
-
-        rc = extent_write(j, p, i, pos, mem + pos, n, page->mem);
-        pos += n;
-    }
-    if (rc >= 0) {
-        last = &p->row.extents[p->row.n_extents - 1];
-        footer_make(j, p, page->mem);
-        rc = dev_write(j->dev, slabs_file(&j->slabs, last->place, last->log2),
-                       place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES,
-                       page->mem, PAGE_BYTES);
-    }
-    if (rc >= 0)
-        rc = segment_sync(j, &p->row);
-    buf_unref(page);
-    return rc;
-}
-
-static void row_fill(struct destage *d, struct destage_part *p)
-{
-    const struct wal_mark *m = mark_of(d, p->group->id);
-
-    p->row.group = p->group->id;
-    p->row.first_entry = p->group->destaged_entry + 1;
-    p->row.last_entry = m ? m->last_entry : p->group->destaged_entry;
-    p->row.n_batches = p->builder.n_batches;
-    p->row.min_ts = p->builder.min_ts;
-    p->row.max_ts = p->builder.max_ts;
-    p->row.created = loop_wall_ms(d->j->keeper);
-}
-
 static int part_run(struct destage *d, struct destage_part *p)
 {
-    uint64_t bytes = 0, pages;
-    struct buf *data, *all = NULL;
-    size_t index_bytes;
-    int rc = 0;
+    const struct wal_mark *m = mark_of(d, p->group->id);
+    uint64_t bytes = 0;
+    int rc;
 
     if (p->n == 0)
         return 0;
     qsort(p->list, p->n, sizeof *p->list, by_shard_offset);
     for (uint32_t i = 0; i < p->n; i++)
         bytes += p->list[i].entry.bytes + SEG_RUN_HEAD_BYTES;
-    data = buf_new_aligned(bytes);
-    if (!data)
-        return E_NOMEM;
-    for (uint32_t i = 0; i < p->n; i++)
-        entry_add(d, p, &p->list[i], data->mem);
-    if (p->builder.n_batches > 0) {
-        seg_builder_finish(&p->builder, p->segment, data->mem);
-        row_fill(d, p);
-        p->row.identity = identity_of(&p->builder, data->mem);
-        p->row.data_bytes = p->builder.pos;
-        pages = (p->builder.pos + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-        index_bytes = seg_index_bytes(p->builder.index.n_runs, p->builder.index.n_sparse,
-                                      p->builder.index.n_producers);
-        p->row.index_pos = pages;
-        p->row.index_bytes = index_bytes;
-        all = buf_new_aligned(pages + index_bytes);
-        rc = all ? 0 : E_NOMEM;
-        if (all) {
-            memcpy(all->mem, data->mem, p->builder.pos);
-            memset(all->mem + p->builder.pos, 0, pages - p->builder.pos);
-            seg_index_write(&p->builder.index, all->mem + pages);
-            rc = segment_write(d->j, p, all->mem, pages + index_bytes);
-        }
-    }
-    buf_unref(all);
-    buf_unref(data);
+    rc = segwrite_open(&p->out, d->j, p->group->id, p->segment, bytes);
+    for (uint32_t i = 0; rc >= 0 && i < p->n; i++)
+        entry_add(d, p, &p->list[i]);
+    if (rc >= 0 && p->out.builder.n_batches > 0)
+        rc = segwrite_finish(&p->out, p->group->destaged_entry + 1,
+                             m ? m->last_entry : p->group->destaged_entry);
     return rc;
 }
 

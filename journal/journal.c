@@ -11,6 +11,7 @@
 #include "journal/destage.h"
 #include "journal/group.h"
 #include "journal/recover.h"
+#include "journal/rewrite.h"
 #include "journal/shard.h"
 
 enum {
@@ -274,6 +275,9 @@ void journal_space_check(struct journal *j)
     wal_live(&j->wal, &closed, &n_live);
     /* Destage must be able to write all that is live once more, and then some. */
     need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
+    /* Once full, it takes two extents more to be called otherwise: no flapping while space comes back. */
+    if (atomic_load(&j->space) == SPACE_FULL)
+        need += 2 * extent;
     tight = free_bytes < need;
     /* Ahead of need: a new slab takes a while to be written. */
     if (free_bytes < need + need / 2 + 2 * extent && (!j->grow_refused || tight))
@@ -284,6 +288,8 @@ void journal_space_check(struct journal *j)
         space_set(j, j->grow_refused ? SPACE_FULL : SPACE_WAIT);
     catalogue_bury(j, tight);
     destage_consider(j, tight && j->grow_refused);
+    if (tight && j->grow_refused)
+        rewrite_consider(j);
     if (tight && !atomic_load(&j->closing))
         loop_timer_set(j->keeper, &j->space_timer, SPACE_RETRY_US);
 }
@@ -540,6 +546,7 @@ static int modules_open(struct journal *j, struct recover_todo *todo, struct err
     j->catalogue = catalogue_new(j);
     j->committer = committer_new(j);
     j->destage = destage_new(j);
+    j->rewrite = rewrite_new(j);
     rc = recover_run(j, &end, todo, e);
     if (rc < 0)
         return rc;
@@ -578,6 +585,7 @@ static void journal_free(struct journal *j)
     committer_free(j->committer);
     catalogue_free(j->catalogue);
     destage_free(j->destage);
+    rewrite_free(j->rewrite);
     segments_fini(&j->segments);
     wal_fini(&j->wal);
     slabs_close(&j->slabs);
@@ -728,7 +736,7 @@ static void close_poll(struct loop_timer *t)
     struct journal *j = (struct journal *)((char *)t - offsetof(struct journal, close_timer));
 
     if (!catalogue_idle(j->catalogue) || j->rows_running || j->rows_first || j->growing ||
-        !destage_idle(j->destage) || journal_backlog(j) > 0) {
+        !destage_idle(j->destage) || !rewrite_idle(j->rewrite) || journal_backlog(j) > 0) {
         loop_timer_set(j->keeper, &j->close_timer, CLOSE_POLL_US);
         return;
     }

@@ -121,6 +121,29 @@ void segment_unpin(struct segments *t, struct segment *s)
     }
 }
 
+struct segment *segments_sparsest(struct segments *t)
+{
+    struct segment *best = NULL;
+    uint64_t pos = 0, best_dead = 0;
+    void *value;
+
+    pthread_mutex_lock(&t->lock);
+    while (hash_next(&t->by_id, &pos, NULL, &value)) {
+        struct segment *s = value;
+
+        if (s->dropping || s->live == 0 || s->live >= s->row.data_bytes / 2)
+            continue;
+        if (s->row.data_bytes - s->live > best_dead) {
+            best = s;
+            best_dead = s->row.data_bytes - s->live;
+        }
+    }
+    if (best)
+        best->pins++;
+    pthread_mutex_unlock(&t->lock);
+    return best;
+}
+
 uint64_t segment_space(const struct row_segment *row)
 {
     uint64_t bytes = 0;

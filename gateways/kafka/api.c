@@ -10,20 +10,17 @@
 
 enum { NEVER = 0x7fff };
 
-/* key, name, first and last version served, first flexible version, messages and handler, then what differs.
- * Produce and JoinGroup are advertised from 0 on: older librdkafka takes a higher start for a broker without compression (KAFKA-18659),
- * older clients of other kinds for one without groups (KAFKA-19444). */
+/* key, name, first and last version served, first flexible version, messages and handler, then
+ * what differs. Produce and JoinGroup are advertised from 0 on: older librdkafka takes a
+ * higher start for a broker without compression (KAFKA-18659), older clients of other kinds
+ * for one without groups (KAFKA-19444). */
 #define ROW(the_key, the_name, first, last, flexible, message, ...)                                \
-    { .name = #the_name,                                                                           \
-      .key = (the_key),                                                                            \
-      .min = (first),                                                                              \
-      .max = (last),                                                                               \
-      .advertised_min = (first),                                                                   \
-      .flex = (flexible),                                                                          \
-      .request = &kafka_##message##_request_schema,                                                \
-      .response = &kafka_##message##_response_schema,                                              \
-      .handle = kafka_##message,                                                                   \
-      __VA_ARGS__ }
+    {                                                                                              \
+        .name = #the_name, .key = (the_key), .min = (first), .max = (last),                        \
+        .advertised_min = (first), .flex = (flexible),                                             \
+        .request = &kafka_##message##_request_schema,                                              \
+        .response = &kafka_##message##_response_schema, .handle = kafka_##message, __VA_ARGS__     \
+    }
 
 static const struct kafka_api apis[] = {
     { .name = "Produce",

@@ -1,4 +1,5 @@
-/* Memory that lives as long as one request. Small ones come from a block inside the request; the total is bounded. */
+/* Memory that lives as long as one request. Small ones come from a block inside the request;
+ * the total is bounded. */
 #ifndef WEIR_GATEWAYS_KAFKA_ARENA_H
 #define WEIR_GATEWAYS_KAFKA_ARENA_H
 

@@ -119,7 +119,8 @@ static int64_t decode_length(struct decoder *d, unsigned plain_bytes)
     return (int32_t)rd_u32be(d->r);
 }
 
-/* Checks a length against its bound, what is left and whether null may be: 1 go on, 0 null, or an error. */
+/* Checks a length against its bound, what is left and whether null may be: 1 go on, 0 null, or
+ * an error. */
 static int length_check(struct decoder *d, const struct schema_field *f, int64_t n, int64_t max)
 {
     if (!rd_ok(d->r) || n < -1)

@@ -1,7 +1,8 @@
 /* The one engine that reads and writes every Kafka message from its rows (schema.h).
  *
- * `flex`: this version of the message is flexible: compact lengths (uvarint of length + 1), and tagged fields after each struct.
- * Source: Kafka protocol guide, "Protocol Primitive Types"; KIP-482. */
+ * `flex`: this version of the message is flexible: compact lengths (uvarint of length + 1),
+ * and tagged fields after each struct. Source: Kafka protocol guide, "Protocol Primitive
+ * Types"; KIP-482. */
 #ifndef WEIR_GATEWAYS_KAFKA_CODEC_H
 #define WEIR_GATEWAYS_KAFKA_CODEC_H
 
@@ -31,8 +32,9 @@ void *kafka_message_new(struct kafka_arena *a, const struct schema *s, size_t n)
 #define KAFKA_NEW(arena, name, n)                                                                  \
     ((struct kafka_##name *)kafka_message_new((arena), &kafka_##name##_schema, (n)))
 
-/* Reads one message; strings and bytes point into what r reads, arrays are the arena's. E_CORRUPT: short, over long, or null where it
- * may not be; E_NOMEM: more than the arena gives. */
+/* Reads one message; strings and bytes point into what r reads, arrays are the arena's.
+ * E_CORRUPT: short, over long, or null where it may not be; E_NOMEM: more than the arena
+ * gives. */
 int kafka_decode(const struct schema *s, struct kafka_form f, struct rd *r, struct kafka_arena *a,
                  void *msg) MUST_USE;
 
@@ -45,13 +47,15 @@ struct kafka_size {
 };
 struct kafka_size kafka_encoded_size(const struct schema *s, struct kafka_form f, const void *msg);
 
-/* Writes msg to w, which has room for bytes - record_bytes, and the pieces to out (room for n_slices + n_records + 1): runs of `in`,
- * the buffer behind w, and the records' own slices, each with a reference of its own. The first piece begins at w->start. Returns how
- * many pieces. */
+/* Writes msg to w, which has room for bytes - record_bytes, and the pieces to out (room for
+ * n_slices + n_records + 1): runs of `in`, the buffer behind w, and the records' own slices,
+ * each with a reference of its own. The first piece begins at w->start. Returns how many
+ * pieces. */
 unsigned kafka_encode(const struct schema *s, struct kafka_form f, const void *msg, struct wr *w,
                       struct buf *in, struct slice *out);
 
-/* Writes msg as text, for people; cut off at cap. Returns bytes written without the closing zero. */
+/* Writes msg as text, for people; cut off at cap. Returns bytes written without the closing
+ * zero. */
 size_t kafka_dump(const struct schema *s, struct kafka_form f, const void *msg, char *out,
                   size_t cap);
 

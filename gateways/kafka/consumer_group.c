@@ -24,14 +24,6 @@ enum { SWEEP_EVERY_MS = 600000, GROUP_KEPT_MS = 3600000 /* a group without membe
 
 static void group_fire(struct loop_timer *t);
 
-const char *consumer_group_state_name(enum consumer_group_state s)
-{
-    static const char *const names[] = { "Empty", "PreparingRebalance", "CompletingRebalance",
-                                         "Stable", "Dead" };
-
-    return names[s];
-}
-
 static void group_move(struct consumer_group *g, enum consumer_group_state to)
 {
     static const uint8_t allowed[] = {
@@ -320,11 +312,13 @@ static void join_add(struct consumer_group *g, struct member *m, struct group_jo
     join_wait(g, m, j);
 }
 
-/* Would the bytes of this join, in place of what its member holds now, be too many? */
-static bool join_too_large(const struct consumer_group *g, const struct member *m,
-                           const struct group_join *j)
+/* Would a group that takes more bytes, for less that it gives up, hold too much? */
+static bool group_too_large(const struct consumer_group *g, uint64_t more, uint64_t less)
 {
-    return g->bytes - (m ? m->bytes : 0) + group_protocols_bytes(j) > g->all->conf.bytes_max;
+    const struct consumer_groups *gs = g->all;
+
+    return g->bytes - less + more > gs->conf.bytes_max ||
+           gs->bytes - less + more > gs->conf.all_bytes_max;
 }
 
 /* A static member comes back under a new id. While the group is stable and its choice of
@@ -442,7 +436,8 @@ static int16_t join_fits(const struct consumer_group *g, const struct member *m,
 {
     if (!group_accepts(g, j))
         return GROUP_INCONSISTENT_PROTOCOL;
-    return join_too_large(g, m, j) ? GROUP_MAX_SIZE_REACHED : GROUP_OK;
+    return group_too_large(g, group_join_bytes(j), m ? m->bytes : 0) ? GROUP_MAX_SIZE_REACHED
+                                                                     : GROUP_OK;
 }
 
 void consumer_group_join(struct consumer_groups *gs, struct group_join *j)
@@ -549,11 +544,11 @@ static void sync_distribute(struct consumer_group *g, const struct group_sync *s
 
 static bool sync_too_large(const struct consumer_group *g, const struct group_sync *s)
 {
-    uint64_t bytes = g->bytes;
+    uint64_t bytes = 0;
 
     for (unsigned i = 0; i < s->n_assignments; i++)
         bytes += group_kept_bytes(s->assignments[i].assignment);
-    return bytes > g->all->conf.bytes_max;
+    return group_too_large(g, bytes, 0);
 }
 
 static void sync_wait(struct consumer_group *g, struct member *m, struct group_sync *s)
@@ -699,7 +694,7 @@ int16_t consumer_group_leave(struct consumer_groups *gs, struct group_bytes grou
     return GROUP_OK;
 }
 
-/* ---- for people ------------------------------------------------------------------------------ */
+/* ---- deletion -------------------------------------------------------------------------------- */
 
 int16_t consumer_group_delete(struct consumer_groups *gs, struct group_bytes group)
 {
@@ -721,59 +716,6 @@ bool consumer_group_in_use(struct consumer_groups *gs, struct group_bytes group)
     struct consumer_group *g = group_map_get(&gs->groups, group);
 
     return g && !group_idle(g);
-}
-
-static struct consumer_group_info group_info(const struct consumer_group *g)
-{
-    return (struct consumer_group_info){
-        .id = g->id,
-        .state = g->state,
-        .generation = g->generation,
-        .protocol_type = g->protocol_type,
-        .protocol = g->protocol,
-        .leader = g->leader ? g->leader->id : GROUP_NULL,
-        .n_members = g->n_members,
-    };
-}
-
-bool consumer_group_find(struct consumer_groups *gs, struct group_bytes group,
-                         struct consumer_group_info *out)
-{
-    struct consumer_group *g = group_map_get(&gs->groups, group);
-
-    ASSERT_HOME(gs->loop);
-    if (g)
-        *out = group_info(g);
-    return g != NULL;
-}
-
-void consumer_group_each_member(struct consumer_groups *gs, struct group_bytes group,
-                                void (*fn)(void *ctx, const struct group_member *m), void *ctx)
-{
-    struct consumer_group *g = group_map_get(&gs->groups, group);
-
-    for (struct member *m = g ? g->first : NULL; m; m = m->next)
-        fn(ctx, &(struct group_member){
-                    .id = m->id,
-                    .instance_id = m->instance_id,
-                    .client_id = m->client_id,
-                    .client_host = m->client_host,
-                    .metadata = group_member_metadata(m, g->protocol),
-                    .assignment = m->assignment.bytes < 0 ? group_text("") : m->assignment,
-                });
-}
-
-void consumer_group_each(struct consumer_groups *gs,
-                         void (*fn)(void *ctx, const struct consumer_group_info *i), void *ctx)
-{
-    uint64_t pos = 0;
-    void *g;
-
-    while (strmap_next(&gs->groups, &pos, NULL, NULL, &g)) {
-        struct consumer_group_info info = group_info(g);
-
-        fn(ctx, &info);
-    }
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -804,6 +746,8 @@ struct consumer_groups *consumer_groups_new(struct loop *home,
         gs->conf.members_max = 10000;
     if (!gs->conf.bytes_max)
         gs->conf.bytes_max = 32 << 20;
+    if (!gs->conf.all_bytes_max)
+        gs->conf.all_bytes_max = 256 << 20;
     rng_seed(&gs->rng, seed);
     gs->sweep.fire = sweep_fire;
     loop_timer_set(home, &gs->sweep, SWEEP_EVERY_MS * 1000ull);
@@ -829,38 +773,4 @@ void consumer_groups_free(struct consumer_groups *gs)
     ASSERT(!gs->n_groups);
     strmap_free(&gs->groups);
     free(gs);
-}
-
-static void group_check(const struct consumer_group *g)
-{
-    unsigned n = 0, joined = 0, synced = 0;
-    uint64_t bytes = 0;
-
-    for (const struct member *m = g->first; m; m = m->next) {
-        ASSERT(!m->join || g->state == GROUP_PREPARING);  /* G1 */
-        ASSERT(!m->sync || g->state == GROUP_COMPLETING); /* G1 */
-        ASSERT(m->assignment.bytes < 0 || g->state == GROUP_STABLE);
-        ASSERT(m->assignment.bytes >= 0 || g->state != GROUP_STABLE);
-        ASSERT(m->session.due_us || m->join || m->sync);
-        ASSERT(group_map_get(&g->by_id, m->id) == m && !m->pending);
-        bytes += m->bytes + group_kept_bytes(m->assignment);
-        joined += m->join != NULL;
-        synced += m->synced;
-        n++;
-    }
-    ASSERT(n == g->n_members && joined == g->n_joined && bytes == g->bytes);
-    ASSERT(synced == g->n_synced && g->by_id.count == n + g->n_pending);
-    ASSERT((n == 0) == !g->leader);
-    ASSERT(g->state != GROUP_EMPTY || !n);
-    ASSERT((g->state != GROUP_STABLE && g->state != GROUP_COMPLETING) || n);
-    ASSERT(g->state != GROUP_PREPARING || g->timer.due_us);
-}
-
-void consumer_groups_check(struct consumer_groups *gs)
-{
-    uint64_t pos = 0;
-    void *g;
-
-    while (strmap_next(&gs->groups, &pos, NULL, NULL, &g))
-        group_check(g);
 }

@@ -68,9 +68,10 @@ struct consumer_groups_conf {
     uint32_t session_max_ms; /* [1800000] */
     /* the first rebalance of an empty group waits this long for others [0] */
     uint32_t rebalance_delay_ms;
-    uint32_t groups_max;  /* [100000] */
-    uint32_t members_max; /* of one group, also those that were only given an id [10000] */
-    uint32_t bytes_max;   /* metadata and assignments held by one group [32 MiB] */
+    uint32_t groups_max;    /* [100000] */
+    uint32_t members_max;   /* of one group, also those that were only given an id [10000] */
+    uint32_t bytes_max;     /* members, metadata and assignments held by one group [32 MiB] */
+    uint32_t all_bytes_max; /* and by all [256 MiB] */
 };
 
 /* seed: member ids. home: the loop of all groups. */

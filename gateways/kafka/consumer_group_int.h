@@ -25,7 +25,7 @@ struct member {
     struct group_bytes client_host;
     struct group_protocol *protocols; /* one allocation with what they point into */
     unsigned n_protocols;
-    uint32_t bytes; /* counted in the group's */
+    uint64_t bytes; /* counted in the group's */
     struct group_bytes assignment;
     uint32_t session_ms;
     uint32_t rebalance_ms;
@@ -66,6 +66,7 @@ struct consumer_groups {
     struct rng rng;
     struct strmap groups;
     unsigned n_groups;
+    uint64_t bytes; /* of all groups */
     struct loop_timer sweep;
     bool stopped;
 };
@@ -123,8 +124,8 @@ void group_member_free(struct member *m, int16_t error);
 
 /* --- protocols --- */
 
-/* Memory that the protocols of this join will take. */
-uint32_t group_protocols_bytes(const struct group_join *j);
+/* Memory that the member of this join will take. */
+uint64_t group_join_bytes(const struct group_join *j);
 /* What a member said for one protocol; empty when nothing. */
 struct group_bytes group_member_metadata(const struct member *m, struct group_bytes protocol);
 /* The same protocols, order and metadata as before? */

@@ -224,7 +224,7 @@ void group_member_refuse(struct member *m, int16_t error)
         group_sync_answer(s, error, NULL);
 }
 
-uint32_t group_protocols_bytes(const struct group_join *j)
+static uint32_t protocols_bytes(const struct group_join *j)
 {
     uint64_t n = j->n_protocols * sizeof(struct group_protocol);
 
@@ -233,10 +233,22 @@ uint32_t group_protocols_bytes(const struct group_join *j)
     return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
+uint64_t group_join_bytes(const struct group_join *j)
+{
+    return (uint64_t)protocols_bytes(j) + sizeof(struct member) + group_kept_bytes(j->client_id) +
+           group_kept_bytes(j->client_host) + group_kept_bytes(j->instance_id);
+}
+
+static void count_bytes(struct consumer_group *g, uint64_t more, uint64_t less)
+{
+    g->bytes += more - less;
+    g->all->bytes += more - less;
+}
+
 /* Takes over what a join says about its member. */
 void group_member_update(struct member *m, const struct group_join *j)
 {
-    uint32_t bytes = group_protocols_bytes(j);
+    uint32_t bytes = protocols_bytes(j);
     struct group_protocol *p = mem_new(bytes + 1);
     uint8_t *at = (uint8_t *)(p + j->n_protocols);
 
@@ -247,9 +259,8 @@ void group_member_update(struct member *m, const struct group_join *j)
     free(m->protocols);
     m->protocols = p;
     m->n_protocols = j->n_protocols;
-    m->group->bytes += bytes;
-    m->group->bytes -= m->bytes;
-    m->bytes = bytes;
+    count_bytes(m->group, group_join_bytes(j), m->bytes);
+    m->bytes = group_join_bytes(j);
     group_bytes_replace(&m->client_id, j->client_id);
     group_bytes_replace(&m->client_host, j->client_host);
     m->session_ms = (uint32_t)j->session_timeout_ms;
@@ -259,8 +270,7 @@ void group_member_update(struct member *m, const struct group_join *j)
 
 void group_member_assign(struct member *m, struct group_bytes assignment)
 {
-    m->group->bytes -= group_kept_bytes(m->assignment);
-    m->group->bytes += group_kept_bytes(assignment);
+    count_bytes(m->group, group_kept_bytes(assignment), group_kept_bytes(m->assignment));
     group_bytes_replace(&m->assignment, assignment);
 }
 
@@ -334,7 +344,7 @@ void group_member_free(struct member *m, int16_t error)
     else
         member_unlink(m);
     strmap_take(&g->by_id, m->id.mem, (size_t)m->id.bytes);
-    g->bytes -= m->bytes + group_kept_bytes(m->assignment);
+    count_bytes(g, 0, m->bytes + group_kept_bytes(m->assignment));
     group_bytes_disown(&m->id);
     group_bytes_disown(&m->instance_id);
     group_bytes_disown(&m->client_id);

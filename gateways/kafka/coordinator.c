@@ -7,9 +7,10 @@
 
 enum { COORDINATOR_GROUP = 0, COORDINATOR_TXN = 1, MANY_FROM = 4 };
 
-/* Transactions do not exist here yet, and a producer that wants them must hear so at once, in our words. librdkafka (versions below 4)
- * takes only an authorization error as final, and shows the text; any other makes it ask again until its time is up. Java
- * (4 and above) has words of its own for that error, and shows our text for one that it does not expect. */
+/* Transactions do not exist here yet, and a producer that wants them must hear so at once, in
+ * our words. librdkafka (versions below 4) takes only an authorization error as final, and
+ * shows the text; any other makes it ask again until its time is up. Java (4 and above) has
+ * words of its own for that error, and shows our text for one that it does not expect. */
 #define NO_TRANSACTIONS "this server has no transactions: unset transactional.id"
 
 static int16_t coordinator_error(int8_t type, int16_t version, const char **text)
@@ -97,7 +98,8 @@ static void producer_id_given(struct producer_id_done *d)
                     d->rc < 0 ? -1 : d->id);
 }
 
-/* A producer that asks again after an error gets a new id: its sequences begin anew, and nothing of the old id can meet them. */
+/* A producer that asks again after an error gets a new id: its sequences begin anew, and
+ * nothing of the old id can meet them. */
 void kafka_init_producer_id(struct kafka_request *r)
 {
     const struct kafka_init_producer_id_request *q = r->body;

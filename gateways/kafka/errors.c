@@ -4,8 +4,9 @@
 
 #include "base/err.h"
 
-/* What a client may do decides: retry (7, 56), look up again (3, 6), or give up. A full disk and a failed device are both 56, which clients
- * retry: the first heals when a topic is deleted. */
+/* What a client may do decides: retry (7, 56), look up again (3, 6), or give up. A full disk
+ * and a failed device are both 56, which clients retry: the first heals when a topic is
+ * deleted. */
 static const struct {
     int rc;
     int16_t error;

@@ -1,7 +1,9 @@
-/* Fetch: reads all partitions asked for, waits for more when there is too little, answers with the journal's own slices.
+/* Fetch: reads all partitions asked for, waits for more when there is too little, answers with
+ * the journal's own slices.
  *
- * One fetch goes through: open handles -> read (in waves, each as much as still fits) -> enough? answer : wait until one partition has
- * more or the time is up -> read again. Sessions (KIP-227) are not kept: every answer is full, with session id 0. */
+ * One fetch goes through: open handles -> read (in waves, each as much as still fits) ->
+ * enough? answer : wait until one partition has more or the time is up -> read again. Sessions
+ * (KIP-227) are not kept: every answer is full, with session id 0. */
 #include "gateways/kafka/api.h"
 #include "gateways/kafka/errors.h"
 #include "gateways/kafka/kafka_int.h"
@@ -42,7 +44,8 @@ struct fetch_op {
     bool forced;        /* ... and it was given to a second one because the first had none */
     bool gone;          /* nobody waits for the answer */
     bool late;          /* max_wait_ms is over */
-    bool failed;        /* some part has an error: answer now */
+    bool pace;   /* there is something but too little: more may come soon, read it together */
+    bool failed; /* some part has an error: answer now */
     enum fetch_state state;
     uint64_t due_us;
     struct loop_timer timer;
@@ -131,10 +134,23 @@ static void fetch_answer(struct fetch_op *op)
 
 /* --- waiting --- */
 
+static void timer_set(struct fetch_op *op, uint64_t most_us)
+{
+    uint64_t now = loop_now_us(op->r->loop);
+    uint64_t delay = op->due_us > now ? op->due_us - now : 0;
+
+    loop_timer_set(op->r->loop, &op->timer, delay < most_us ? delay : most_us);
+}
+
 static void wait_over(struct fetch_op *op)
 {
     if (op->state != FETCH_WAITING || op->n_waits)
         return;
+    if (op->pace && !op->late && !op->gone && !op->failed) {
+        op->pace = false;
+        timer_set(op, READ_AGAIN_US);
+        return;
+    }
     loop_timer_stop(&op->timer);
     fetch_read(op);
 }
@@ -197,20 +213,12 @@ static void part_wait(struct fetch_part *p)
 
 static void fetch_wait(struct fetch_op *op)
 {
-    uint64_t now = loop_now_us(op->r->loop);
-    uint64_t delay = op->due_us > now ? op->due_us - now : 0;
-    bool some = op->bytes > 0;
-
     op->state = FETCH_WAITING;
+    op->pace = op->bytes > 0;
     give_back(op);
     op->timer.fire = time_up;
     op->timer.loop = op->r->loop;
-    /* When there is something but too little, do not read again for each batch that comes. */
-    if (some) {
-        loop_timer_set(op->r->loop, &op->timer, delay < READ_AGAIN_US ? delay : READ_AGAIN_US);
-        return;
-    }
-    loop_timer_set(op->r->loop, &op->timer, delay);
+    timer_set(op, UINT64_MAX);
     for (unsigned i = 0; i < op->n_parts; i++)
         if (op->parts[i].ready && !op->parts[i].error)
             part_wait(&op->parts[i]);
@@ -222,7 +230,7 @@ static void fetch_done(struct fetch_op *op)
 {
     const struct kafka_fetch_request *q = op->r->body;
 
-    if (op->gone || op->failed || op->late || !op->n_parts || !op->max_bytes ||
+    if (op->gone || op->failed || op->late || !op->n_parts || op->bytes >= op->max_bytes ||
         (int64_t)op->bytes >= q->min_bytes || loop_now_us(op->r->loop) >= op->due_us)
         fetch_answer(op);
     else
@@ -275,7 +283,8 @@ static uint32_t part_read(struct fetch_part *p, uint32_t room)
     return p->read.max_bytes;
 }
 
-/* The one part that had to give a batch gave an error instead: let another one do it, or a large batch there would never be read. */
+/* The one part that had to give a batch gave an error instead: let another one do it, or a
+ * large batch there would never be read. */
 static bool read_forced(struct fetch_op *op)
 {
     if (op->bytes || op->forced || !op->some || !op->failed)
@@ -293,7 +302,8 @@ static bool read_forced(struct fetch_op *op)
     return false;
 }
 
-/* Reads on: the next wave, as many parts as may together fill the answer. At the end of the round: enough? */
+/* Reads on: the next wave, as many parts as may together fill the answer. At the end of the
+ * round: enough? */
 static void fetch_read(struct fetch_op *op)
 {
     uint32_t room = op->bytes < op->max_bytes ? op->max_bytes - op->bytes : 0;
@@ -432,8 +442,8 @@ void kafka_fetch(struct kafka_request *r)
     op->r = r;
     op->max_bytes = q->max_bytes < 0 ? 0 : (uint32_t)q->max_bytes;
     op->max_bytes = op->max_bytes < limit ? op->max_bytes : limit;
-    op->due_us = loop_now_us(r->loop) +
-                 1000 * (uint64_t)(wait_ms < WAIT_MAX_MS ? wait_ms : WAIT_MAX_MS);
+    op->due_us =
+        loop_now_us(r->loop) + 1000 * (uint64_t)(wait_ms < WAIT_MAX_MS ? wait_ms : WAIT_MAX_MS);
     r->own = op;
     r->gone = fetch_gone;
     kafka_promise(r, op->max_bytes);

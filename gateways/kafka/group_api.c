@@ -11,6 +11,7 @@ enum {
     NULL_NAME_FROM = 7, /* the protocol's name may be null */
     SKIP_FROM = 9,
     LEAVE_MANY_FROM = 3,
+    INVALID_COMMIT_OFFSET_SIZE = 28,
     DESCRIBE_NOT_FOUND_FROM = 6 /* before, a group that is not there is "Dead" */
 };
 
@@ -113,7 +114,7 @@ int16_t kafka_group_error(int rc)
     if (rc == E_INVALID)
         return KAFKA_INVALID_REQUEST;
     if (rc == E_TOOBIG)
-        return 28; /* INVALID_COMMIT_OFFSET_SIZE */
+        return INVALID_COMMIT_OFFSET_SIZE;
     /* A full disk or a failed device: clients look the coordinator up again and retry. Data codes
      * would end them. */
     return KAFKA_COORDINATOR_NOT_AVAILABLE;
@@ -476,6 +477,7 @@ static void describe_home(struct kafka_group_op *op)
 
 void kafka_describe_groups(struct kafka_request *r)
 {
+    kafka_promise(r, r->kafka->conf.fetch_max);
     op_run(r, describe_home);
 }
 
@@ -554,6 +556,7 @@ static void list_home(struct kafka_group_op *op)
 
 void kafka_list_groups(struct kafka_request *r)
 {
+    kafka_promise(r, r->kafka->conf.fetch_max);
     op_run(r, list_home);
 }
 

@@ -76,10 +76,8 @@ int kafka_new(struct kafka **out, const struct kafka_env *env, const struct kafk
     k->loops = mem_new(env->n_loops * sizeof *k->loops);
     for (unsigned i = 0; i < env->n_loops; i++)
         k->loops[i] = (struct kafka_loop){ .kafka = k, .loop = env->loops[i] };
-    k->topics = topics_new(&(struct topics_env){ .journal = env->journal,
-                                                 .home = k->home,
-                                                 .pool = env->pool,
-                                                 .seed = env->seed });
+    k->topics = topics_new(&(struct topics_env){
+        .journal = env->journal, .home = k->home, .pool = env->pool, .seed = env->seed });
     *out = k;
     return 0;
 }
@@ -173,8 +171,8 @@ static void topic_gone(void *ctx, const struct topic *t)
 {
     struct kafka *k = ctx;
 
-    offsets_topic_deleted(
-        k->offsets, (struct group_bytes){ .mem = t->name, .bytes = (int32_t)t->name_bytes });
+    offsets_topic_deleted(k->offsets,
+                          (struct group_bytes){ .mem = t->name, .bytes = (int32_t)t->name_bytes });
 }
 
 static void offsets_loaded(struct offsets_load *l)
@@ -202,12 +200,11 @@ static void offsets_opened(struct shard_open *o)
                                         .session_max_ms = c->session_max_ms,
                                         .rebalance_delay_ms = c->group_rebalance_delay_ms },
         k->env.seed ^ hash_mix(journal_start(k->env.journal)));
-    k->offsets = offsets_new(&(struct offsets_env){ .home = k->home,
-                                                    .shard = k->offsets_shard,
-                                                    .in_use = group_in_use,
-                                                    .ctx = k },
-                             &(struct offsets_conf){ .snapshot_every = c->offsets_snapshot_every,
-                                                     .retention_ms = c->offsets_retention_ms });
+    k->offsets = offsets_new(
+        &(struct offsets_env){
+            .home = k->home, .shard = k->offsets_shard, .in_use = group_in_use, .ctx = k },
+        &(struct offsets_conf){ .snapshot_every = c->offsets_snapshot_every,
+                                .retention_ms = c->offsets_retention_ms });
     k->offsets_load.fn = offsets_loaded;
     offsets_load(k->offsets, &k->offsets_load);
 }

@@ -14,7 +14,8 @@ struct kafka_produce_op;
 enum {
     KAFKA_REQUESTS_MAX = 1024, /* unanswered requests of one connection */
     KAFKA_REQUESTS_KEPT = 64,  /* free request structs kept per loop */
-    KAFKA_TICK_US = 20000      /* produce time-outs and a journal that had too much are looked at this often */
+    KAFKA_TICK_US =
+        20000 /* produce time-outs and a journal that had too much are looked at this often */
 };
 
 /* What belongs to one loop; touched only there. */

@@ -1,4 +1,5 @@
-/* Metadata: the one broker, and topics with their partitions; topics that are asked for and allowed are made on the way. */
+/* Metadata: the one broker, and topics with their partitions; topics that are asked for and
+ * allowed are made on the way. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,8 +141,7 @@ static void created(struct topics_change *c)
 
     m->topic = c->topic; /* also when another one made it first */
     if (c->rc < 0 && c->rc != E_EXISTS)
-        m->answer->error_code =
-            c->rc == E_INVALID ? KAFKA_INVALID_TOPIC : kafka_error_of(c->rc);
+        m->answer->error_code = c->rc == E_INVALID ? KAFKA_INVALID_TOPIC : kafka_error_of(c->rc);
     meta_less(m->op);
 }
 

@@ -316,8 +316,10 @@ void kafka_offset_fetch(struct kafka_request *r)
 {
     struct kafka_group_op *op = kafka_group_op_new(r, sizeof *op, fetch_home);
 
-    if (op)
-        kafka_group_op_go(op);
+    if (!op)
+        return;
+    kafka_promise(r, r->kafka->conf.fetch_max); /* a small request, perhaps a large answer */
+    kafka_group_op_go(op);
 }
 
 /* ---- OffsetDelete

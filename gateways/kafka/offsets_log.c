@@ -467,9 +467,8 @@ static void append_done(struct append_done *d)
         deletions_flown(o, d->rc);
     else if (!d->rc)
         snapshot_flown(o, what);
-    else {
-        o->snapshot =
-            NOTHING; /* begun and not ended: harmless; another after as many records again */
+    else { /* begun and not ended: harmless; another after as many records again */
+        o->snapshot = NOTHING;
         o->since = 0;
     }
     snapshot_if_due(o);

@@ -8,9 +8,7 @@ struct topic *kafka_topic_of(struct kafka *k, struct kafka_str name, const struc
     struct topic *t = by_id ? topics_find_id(k->topics, id->bytes)
                             : topics_find(k->topics, name.mem, (size_t)name.len);
 
-    *error = t       ? KAFKA_NONE
-             : by_id ? KAFKA_UNKNOWN_TOPIC_ID
-                     : KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
+    *error = t ? KAFKA_NONE : by_id ? KAFKA_UNKNOWN_TOPIC_ID : KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
     return t;
 }
 

@@ -12,16 +12,19 @@
 struct topic *kafka_topic_of(struct kafka *k, struct kafka_str name, const struct kafka_uuid *id,
                              bool by_id, int16_t *error);
 
-/* Handles for many partitions: those not open yet are opened together. Embed one kafka_open in what waits, one topic_open per partition. */
+/* Handles for many partitions: those not open yet are opened together. Embed one kafka_open in
+ * what waits, one topic_open per partition. */
 struct kafka_open {
     struct kafka_request *r;
     unsigned pending;
     void (*then)(struct kafka_open *o);
 };
-/* Starts: then runs once, after kafka_open_end, when nothing is pending; inside kafka_open_end when nothing ever was. */
+/* Starts: then runs once, after kafka_open_end, when nothing is pending; inside kafka_open_end
+ * when nothing ever was. */
 void kafka_open_begin(struct kafka_open *o, struct kafka_request *r,
                       void (*then)(struct kafka_open *o));
-/* Opens the partition's shard if need be; t must stay referenced. one->rc is 0 or the error, one->shard the handle, borrowed from t. */
+/* Opens the partition's shard if need be; t must stay referenced. one->rc is 0 or the error,
+ * one->shard the handle, borrowed from t. */
 void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
                     struct topic_open *one);
 void kafka_open_end(struct kafka_open *o);

@@ -1,5 +1,6 @@
-/* Produce: each partition's one batch is checked and given to the journal where it lies in the request; the answer goes out when all
- * appends have answered, or when the client's time is up. An append that is late still counts. */
+/* Produce: each partition's one batch is checked and given to the journal where it lies in the
+ * request; the answer goes out when all appends have answered, or when the client's time is
+ * up. An append that is late still counts. */
 #include "gateways/kafka/api.h"
 #include "gateways/kafka/errors.h"
 #include "gateways/kafka/kafka_int.h"

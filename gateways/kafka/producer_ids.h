@@ -1,5 +1,6 @@
-/* Producer ids, handed out by the keeper of the offsets shard (offsets.c): blocks of 1000 are reserved in one durable record before
- * any of them is given, so that none is ever given twice. */
+/* Producer ids, handed out by the keeper of the offsets shard (offsets.c): blocks of 1000 are
+ * reserved in one durable record before any of them is given, so that none is ever given
+ * twice. */
 #ifndef WEIR_GATEWAYS_KAFKA_PRODUCER_IDS_H
 #define WEIR_GATEWAYS_KAFKA_PRODUCER_IDS_H
 
@@ -14,7 +15,7 @@ struct producer_id_done {
     void (*fn)(struct producer_id_done *d);
     struct loop *loop;
     int rc;
-    int64_t id; /* when rc is 0 */
+    int64_t id;                    /* when rc is 0 */
     struct offsets *offsets;       /* ours */
     struct producer_id_done *next; /* ours */
 };

@@ -1,8 +1,9 @@
 /* One request on its way: what a handler gets and how it answers.
  *
- * A handler runs on the connection's loop. It answers once, there and then or later, always on r->loop: kafka_answer,
- * kafka_answer_none or kafka_refuse. Until it has, r and all that it points to stay, even when the client is gone; afterwards r
- * may be gone too, unless held. Answers leave in the order of the requests, whatever order they come in. */
+ * A handler runs on the connection's loop. It answers once, there and then or later, always on
+ * r->loop: kafka_answer, kafka_answer_none or kafka_refuse. Until it has, r and all that it
+ * points to stay, even when the client is gone; afterwards r may be gone too, unless held.
+ * Answers leave in the order of the requests, whatever order they come in. */
 #ifndef WEIR_GATEWAYS_KAFKA_REQUEST_H
 #define WEIR_GATEWAYS_KAFKA_REQUEST_H
 
@@ -30,8 +31,8 @@ struct kafka_request {
     struct buf *buf;  /* that strings, bytes and records point into */
     struct kafka_arena arena;
     void *own; /* the handler's */
-    /* The handler's: the client is gone or the door stops; answer soon, with anything. At most once, only before the answer. NULL:
-     * the answer comes soon anyway. */
+    /* The handler's: the client is gone or the door stops; answer soon, with anything. At most
+     * once, only before the answer. NULL: the answer comes soon anyway. */
     void (*gone)(struct kafka_request *r);
 
     /* session.c's own */
@@ -47,7 +48,8 @@ struct kafka_request {
     bool sent;
 };
 
-/* Encodes response (a struct kafka_NAME_response of r's API, borrowed) and sends it when its turn has come. */
+/* Encodes response (a struct kafka_NAME_response of r's API, borrowed) and sends it when its
+ * turn has come. */
 void kafka_answer(struct kafka_request *r, const void *response);
 /* No answer at all, as for Produce with acks 0. */
 void kafka_answer_none(struct kafka_request *r);
@@ -71,7 +73,8 @@ struct kafka_str kafka_client_host(struct kafka_request *r);
 struct kafka_str kafka_own_host(struct kafka_request *r);
 int32_t kafka_own_port(struct kafka_request *r);
 
-/* An array in r's arena, zeroed. When it is out of memory (the bound is generous) the request is refused: answers NULL, return. */
+/* An array in r's arena, zeroed. When it is out of memory (the bound is generous) the request
+ * is refused: answers NULL, return. */
 void *kafka_take(struct kafka_request *r, size_t n, size_t size);
 /* The answer of r's API with its defaults, or NULL as above. */
 void *kafka_response_new(struct kafka_request *r);

@@ -1,5 +1,5 @@
-/* Kafka messages as data. A message is an X-macro list; from it follow its C struct (here) and the rows (schema.c) that one
- * engine walks for decoding, encoding, bounds and dump (codec.h).
+/* Kafka messages as data. A message is an X-macro list; from it follow its C struct (here) and
+ * the rows (schema.c) that one engine walks for decoding, encoding, bounds and dump (codec.h).
  *
  *   #define KAFKA_HEARTBEAT_REQUEST(F, M)                \
  *       F(M, STRING, group_id, 0, LAST)                  \
@@ -7,13 +7,17 @@
  *       F(M, STRING, group_instance_id, 3, LAST, NULLABLE)
  *
  * A row: type, name, first and last version that carry it, then any of
- *   NULLABLE, NULLABLE_FROM(version)   null is allowed (from that version on); such a field is null unless set
- *   TAG(n)                             a tagged field (flexible versions only); left out when it has its default
- *   DEFAULT(x)                         what it holds where the version has no such field; 0, empty or null otherwise
- * Types: BOOL INT8 INT16 INT32 INT64 UUID STRING BYTES RECORDS, INT32S and STRINGS (arrays of them), STRUCT(name), ARRAY(name).
+ *   NULLABLE, NULLABLE_FROM(version)   null is allowed (from that version on); such a field is
+ *     null unless set
+ *   TAG(n)                             a tagged field (flexible versions only); left out when
+ *     it has its default
+ *   DEFAULT(x)                         what it holds where the version has no such field; 0,
+ *     empty or null otherwise
+ * Types: BOOL INT8 INT16 INT32 INT64 UUID STRING BYTES RECORDS, INT32S and STRINGS (arrays of
+ * them), STRUCT(name), ARRAY(name).
  *
- * A header of messages ends with a list of them, inner structs first, expanded there by KAFKA_STRUCT and in schema.c by
- * KAFKA_ROWS:
+ * A header of messages ends with a list of them, inner structs first, expanded there by
+ * KAFKA_STRUCT and in schema.c by KAFKA_ROWS:
  *
  *   #define KAFKA_GROUP_MESSAGES(X) X(heartbeat_request, KAFKA_HEARTBEAT_REQUEST)
  *   KAFKA_GROUP_MESSAGES(KAFKA_STRUCT)
@@ -28,8 +32,9 @@
 
 #include "base/buf.h"
 
-/* Strings and bytes borrow from the request, or from whoever answers, until the answer is encoded. A zeroed one is empty. What was
- * decoded, or has its default, has mem NULL only when it is null. */
+/* Strings and bytes borrow from the request, or from whoever answers, until the answer is
+ * encoded. A zeroed one is empty. What was decoded, or has its default, has mem NULL only when
+ * it is null. */
 struct kafka_str {
     const char *mem;
     int32_t len; /* -1: null */
@@ -38,7 +43,8 @@ struct kafka_bytes {
     const uint8_t *mem;
     int32_t len; /* -1: null */
 };
-/* Record batches: read as bytes of the request; written as slices, not copied, or, when there are none, as bytes. */
+/* Record batches: read as bytes of the request; written as slices, not copied, or, when there
+ * are none, as bytes. */
 struct kafka_records {
     const uint8_t *mem;
     int32_t len; /* -1: null; with slices their sum */

@@ -1,5 +1,6 @@
-/* Messages of records and of where they are: Produce, Fetch, ListOffsets, Metadata, ApiVersions, FindCoordinator,
- * InitProducerId. Source: the protocol's message definitions, Kafka 4.2; KIP-516 (topic ids), KIP-951 (new leaders). */
+/* Messages of records and of where they are: Produce, Fetch, ListOffsets, Metadata,
+ * ApiVersions, FindCoordinator, InitProducerId. Source: the protocol's message definitions,
+ * Kafka 4.2; KIP-516 (topic ids), KIP-951 (new leaders). */
 #ifndef WEIR_GATEWAYS_KAFKA_SCHEMA_DATA_H
 #define WEIR_GATEWAYS_KAFKA_SCHEMA_DATA_H
 

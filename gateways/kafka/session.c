@@ -1,7 +1,9 @@
-/* One connection: cuts requests out of the bytes, gives them to their handlers, sends the answers in order.
+/* One connection: cuts requests out of the bytes, gives them to their handlers, sends the
+ * answers in order.
  *
- * What a client can make us hold is bounded: requests not yet answered (conn_pending_max, KAFKA_REQUESTS_MAX), and answers promised,
- * waiting for their turn or not yet read by the client (twice fetch_max). Past a bound, or while the journal has too much to do, the
+ * What a client can make us hold is bounded: requests not yet answered (conn_pending_max,
+ * KAFKA_REQUESTS_MAX), and answers promised, waiting for their turn or not yet read by the
+ * client (twice fetch_max). Past a bound, or while the journal has too much to do, the
  * connection is not read. */
 #include <stdlib.h>
 #include <string.h>
@@ -309,7 +311,8 @@ static void request_answered(struct kafka_request *r)
 static bool answer_encode(struct kafka_request *r, const void *response)
 {
     struct kafka_size z = kafka_encoded_size(r->api->response, r->form, response);
-    /* The answer of ApiVersions has the old header in all versions: a client reads it before it knows ours. */
+    /* The answer of ApiVersions has the old header in all versions: a client reads it before
+     * it knows ours. */
     unsigned tags = r->form.flex && r->api->key != KAFKA_API_VERSIONS_KEY;
     uint64_t total = ANSWER_HEADER_BYTES + tags + z.bytes;
     struct buf *b;

@@ -7,7 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum config_kind { CONFIG_NUMBER, CONFIG_RATIO, CONFIG_BOOL, CONFIG_WORD, CONFIG_WORDS, CONFIG_TEXT };
+enum config_kind {
+    CONFIG_NUMBER,
+    CONFIG_RATIO,
+    CONFIG_BOOL,
+    CONFIG_WORD,
+    CONFIG_WORDS,
+    CONFIG_TEXT
+};
 
 struct config_row {
     const char *name;
@@ -16,12 +23,25 @@ struct config_row {
     const char *words; /* separated by spaces */
 };
 
-#define NUMBER(text, lowest)        { text, CONFIG_NUMBER, lowest, INT64_MAX, NULL }
-#define RANGE(text, lowest, most)   { text, CONFIG_NUMBER, lowest, most, NULL }
-#define BOOLEAN(text)               { text, CONFIG_BOOL, 0, 0, NULL }
-#define WORD(text, list)            { text, CONFIG_WORD, 0, 0, list }
+#define NUMBER(text, lowest)                                                                       \
+    {                                                                                              \
+        text, CONFIG_NUMBER, lowest, INT64_MAX, NULL                                               \
+    }
+#define RANGE(text, lowest, most)                                                                  \
+    {                                                                                              \
+        text, CONFIG_NUMBER, lowest, most, NULL                                                    \
+    }
+#define BOOLEAN(text)                                                                              \
+    {                                                                                              \
+        text, CONFIG_BOOL, 0, 0, NULL                                                              \
+    }
+#define WORD(text, list)                                                                           \
+    {                                                                                              \
+        text, CONFIG_WORD, 0, 0, list                                                              \
+    }
 
-/* Source: Kafka documentation 4.2, "Topic Configs"; and names of older releases that clients still send. */
+/* Source: Kafka documentation 4.2, "Topic Configs"; and names of older releases that clients
+ * still send. */
 static const struct config_row rows[] = {
     { "cleanup.policy", CONFIG_WORDS, 0, 0, "delete compact" },
     RANGE("compression.gzip.level", -1, 9),

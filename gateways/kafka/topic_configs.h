@@ -1,4 +1,5 @@
-/* The settings that Kafka's topics have, by name: which values they take. They are kept with the topic. */
+/* The settings that Kafka's topics have, by name: which values they take. They are kept with
+ * the topic. */
 #ifndef WEIR_GATEWAYS_KAFKA_TOPIC_CONFIGS_H
 #define WEIR_GATEWAYS_KAFKA_TOPIC_CONFIGS_H
 

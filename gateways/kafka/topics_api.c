@@ -86,8 +86,8 @@ static bool seen_before(struct strmap *seen, struct kafka_str name)
 {
     static int yes;
 
-    return strmap_put(seen, name.mem ? name.mem : "", (size_t)(name.len < 0 ? 0 : name.len), &yes) !=
-           NULL;
+    return strmap_put(seen, name.mem ? name.mem : "", (size_t)(name.len < 0 ? 0 : name.len),
+                      &yes) != NULL;
 }
 
 /* --- CreateTopics --- */
@@ -288,7 +288,8 @@ static void delete_one(struct change_item *item, struct kafka_delete_topic_answe
     a->name = name;
     a->topic_id = *id;
     if (by_id == kafka_uuid_is_none(id)) {
-        complain(item, (struct complaint){ KAFKA_INVALID_REQUEST, "a name or an id, and not both" });
+        complain(item,
+                 (struct complaint){ KAFKA_INVALID_REQUEST, "a name or an id, and not both" });
         return;
     }
     t = kafka_topic_of(r->kafka, name, id, by_id, &error);

@@ -22,7 +22,8 @@
  *   key 'I' + name     u8 version (1)   u64 shard: internal state of that name
  *   key 'S' + "id"     u8 version (1)   16 bytes: the store's id
  *
- * A change of a topic puts its row anew; a deletion removes it. Rows and shards change in one update of the journal. */
+ * A change of a topic puts its row anew; a deletion removes it. Rows and shards change in one
+ * update of the journal. */
 enum { ROW_VERSION = 1, ROW_HEAD_BYTES = 2 + 8 + 4 + 2, SHARD_FIRST = 16 };
 enum { SETTING_NAME_MAX = 255, SETTING_VALUE_MAX = 65535, ROW_MAX = 1 << 20 };
 
@@ -47,7 +48,8 @@ struct topics {
 
 bool topic_name_ok(const char *name, size_t bytes)
 {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
     if (bytes < 1 || bytes > TOPIC_NAME_MAX || (bytes <= 2 && !memcmp(name, "..", bytes)))
         return false;
@@ -114,8 +116,8 @@ static void copy_settings(struct topic *t, const struct topic_setting *from, uns
     t->settings = mem_new((n + 1) * sizeof *t->settings);
     t->n_settings = n;
     for (unsigned i = 0; i < n; i++)
-        t->settings[i] =
-            (struct topic_setting){ .name = mem_str(from[i].name), .value = mem_str(from[i].value) };
+        t->settings[i] = (struct topic_setting){ .name = mem_str(from[i].name),
+                                                 .value = mem_str(from[i].value) };
 }
 
 /* --- rows --- */
@@ -549,9 +551,7 @@ static void run_grow(struct topics_change *c)
     uint32_t from;
 
     if (!old || c->n_partitions <= old->n_partitions || c->n_partitions > TOPIC_PARTITIONS_MAX) {
-        int rc = !old                                       ? E_NOTFOUND
-                 : c->n_partitions > TOPIC_PARTITIONS_MAX ? E_TOOBIG
-                                                            : E_INVALID;
+        int rc = !old ? E_NOTFOUND : c->n_partitions > TOPIC_PARTITIONS_MAX ? E_TOOBIG : E_INVALID;
 
         topic_unref(old);
         change_done(c, rc);
@@ -606,8 +606,7 @@ static void run_delete(struct topics_change *c)
         changes[n++] =
             (struct jrn_change){ .op = JRN_SHARD_DELETE, .shard = t->partitions[i].shard };
     topic_key(key, t);
-    changes[n++] =
-        (struct jrn_change){ .op = JRN_ROW_DELETE, .key = key, .key_bytes = sizeof key };
+    changes[n++] = (struct jrn_change){ .op = JRN_ROW_DELETE, .key = key, .key_bytes = sizeof key };
     u = mem_new(sizeof *u);
     u->change = c;
     u->topic = t;
@@ -802,11 +801,9 @@ static void store_id_made(struct jrn_update *u)
 static void make_store_id(struct topics *ts)
 {
     uint8_t value[1 + TOPIC_ID_BYTES] = { ROW_VERSION };
-    struct jrn_change change = { .op = JRN_ROW_PUT,
-                                 .key = "Sid",
-                                 .key_bytes = 3,
-                                 .value = value,
-                                 .value_bytes = sizeof value };
+    struct jrn_change change = {
+        .op = JRN_ROW_PUT, .key = "Sid", .key_bytes = 3, .value = value, .value_bytes = sizeof value
+    };
 
     new_id(ts, ts->store_id);
     memcpy(value + 1, ts->store_id, TOPIC_ID_BYTES);

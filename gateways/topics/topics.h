@@ -1,8 +1,11 @@
-/* The map topic|partition -> shard, for every door: names, ids, settings, and handles of the shards.
+/* The map topic|partition -> shard, for every door: names, ids, settings, and handles of the
+ * shards.
  *
- * A topic is a row of the journal, written in the same update as its shards (formats at the head of topics.c). Changes happen one
- * after another per name, on one home loop; look-ups are made on any loop, now. A topic that is found stays good while it is
- * referenced, also when it is deleted or grown meanwhile; then its shards answer E_DELETED, or a newer one has more partitions. */
+ * A topic is a row of the journal, written in the same update as its shards (formats at the
+ * head of topics.c). Changes happen one after another per name, on one home loop; look-ups are
+ * made on any loop, now. A topic that is found stays good while it is referenced, also when it
+ * is deleted or grown meanwhile; then its shards answer E_DELETED, or a newer one has more
+ * partitions. */
 #ifndef WEIR_GATEWAYS_TOPICS_TOPICS_H
 #define WEIR_GATEWAYS_TOPICS_TOPICS_H
 
@@ -51,7 +54,7 @@ struct topic {
 /* 1..249 of [a-zA-Z0-9._-], and not "." or "..". */
 bool topic_name_ok(const char *name, size_t bytes);
 
-/* ---- life ------------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 /* Borrowed; must outlive the map. */
 struct topics_env {
@@ -71,7 +74,8 @@ struct topics_start {
 };
 /* Reads the rows; then the map may be used. Once; any loop. */
 void topics_start(struct topics *ts, struct topics_start *done);
-/* Gives all handles back, as the journal asks before it closes. No change may be under way, no topic referenced from outside. */
+/* Gives all handles back, as the journal asks before it closes. No change may be under way, no
+ * topic referenced from outside. */
 void topics_drop_handles(struct topics *ts);
 /* Drops the handles and frees. */
 void topics_free(struct topics *ts);
@@ -79,7 +83,7 @@ void topics_free(struct topics *ts);
 /* 16 random bytes made when the store was new. After start. */
 const uint8_t *topics_store_id(const struct topics *ts);
 
-/* ---- looking up: any thread, now -------------------------------------------------------------------------------------- */
+/* ---- looking up: any thread, now ------------------------------------------------------------- */
 
 /* A reference, or NULL. */
 struct topic *topics_find(struct topics *ts, const char *name, size_t bytes);
@@ -92,7 +96,7 @@ void topic_unref(struct topic *t);
 /* The setting's value, or NULL. */
 const char *topic_setting(const struct topic *t, const char *name);
 
-/* ---- handles ---------------------------------------------------------------------------------------------------------- */
+/* ---- handles --------------------------------------------------------------------------------- */
 
 /* The partition's shard if it has been opened, borrowed from t; else NULL: open it. */
 static inline struct shard *topic_shard(struct topic *t, uint32_t partition)
@@ -109,10 +113,11 @@ struct topic_open {
     uint32_t partition;
     void *impl; /* ours */
 };
-/* Opens the shard of o->partition of o->topic, for good. Fill fn, loop, topic, partition. Any loop; fn runs on o->loop. */
+/* Opens the shard of o->partition of o->topic, for good. Fill fn, loop, topic, partition. Any
+ * loop; fn runs on o->loop. */
 void topic_open(struct topics *ts, struct topic_open *o);
 
-/* ---- changes ---------------------------------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 struct topics_change {
     struct task task; /* ours */
@@ -127,7 +132,9 @@ struct topics_change {
     unsigned n_settings;
 
     int rc;
-    struct topic *topic; /* create, grow: the new one; create with E_EXISTS: the one there. A reference, to be given back. */
+    /* create, grow: the new one; create with E_EXISTS: the one there. A reference, to be given
+     * back. */
+    struct topic *topic;
 
     /* ours */
     struct topics *topics;
@@ -135,8 +142,9 @@ struct topics_change {
     void (*run)(struct topics_change *c);
     void *impl;
 };
-/* E_EXISTS (also when another creation of that name won), E_INVALID (name, no partitions), E_TOOBIG (too many), or what journal_update
- * gives. A name that another one meets when '.' is read as '_' is only warned of. */
+/* E_EXISTS (also when another creation of that name won), E_INVALID (name, no partitions),
+ * E_TOOBIG (too many), or what journal_update gives. A name that another one meets when '.' is
+ * read as '_' is only warned of. */
 void topics_create(struct topics *ts, struct topics_change *c);
 /* Deletes the row and the shards. E_NOTFOUND. */
 void topics_delete(struct topics *ts, struct topics_change *c);
@@ -156,8 +164,8 @@ struct topics_internal {
     struct topics *topics; /* ours */
     void *impl;            /* ours */
 };
-/* The shard (class INTERNAL) that keeps the server's own state of this name; made when there is none. Not a topic. After start, one at a
- * time per name. */
+/* The shard (class INTERNAL) that keeps the server's own state of this name; made when there
+ * is none. Not a topic. After start, one at a time per name. */
 void topics_internal_shard(struct topics *ts, struct topics_internal *q);
 
 #endif

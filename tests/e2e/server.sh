@@ -75,6 +75,10 @@ server_start() {
     if ! within 60 server_is_ready_or_gone || ! server_is_ready; then
         echo "the server did not start:"
         tail -n 20 "$work/server.log"
+        if [ -n "${KEEP_HUNG:-}" ]; then
+            echo "left as it is: pid $server_pid, $work"
+            sleep infinity
+        fi
         server_kill
         return 1
     fi
@@ -127,7 +131,10 @@ producers_stop() {
     for pid in $producer_pids; do kill -TERM "$pid" 2>/dev/null; done
     for pid in $producer_pids; do wait "$pid" || rc=1; done
     producer_pids=
-    [ "$rc" = 0 ] || cat "$work/producers.out"
+    if [ "$rc" != 0 ]; then
+        cat "$work/producers.out"
+        grep -h '^F ' "$work"/acked.*.log | cut -d' ' -f2,4 | sort | uniq -c
+    fi
     return $rc
 }
 

@@ -1,5 +1,6 @@
-/* A Kafka connection fed with any bytes, over a journal in memory: the door answers or closes, never reads or allocates beyond its
- * bounds, and gives everything back when the client goes and the server stops. */
+/* A Kafka connection fed with any bytes, over a journal in memory: the door answers or closes,
+ * never reads or allocates beyond its bounds, and gives everything back when the client goes
+ * and the server stops. */
 #include <stdlib.h>
 
 #include "base/buf.h"
@@ -8,6 +9,10 @@
 #include "tests/gateways/conn_fake.h"
 #include "tests/gateways/journal_fake.h"
 #include "tests/sim/loop_sim.h"
+
+/* Inside, so that they come before the real journal, which then stays out. */
+#include "tests/gateways/conn_fake.c"
+#include "tests/gateways/journal_fake.c"
 
 enum { MANY_STEPS = 1000000, REQUEST_MAX = 2 << 20, INPUT_MAX = 1 << 16 };
 

@@ -36,7 +36,8 @@ static size_t offered(const struct conn_fake *f, size_t had)
     return f->piecemeal && had + 1 < f->in_bytes ? had + 1 : f->in_bytes;
 }
 
-/* Each arrival comes in a buffer of its own, exactly as long as the bytes, so that a sanitizer sees a step beyond. */
+/* Each arrival comes in a buffer of its own, exactly as long as the bytes, so that a sanitizer
+ * sees a step beyond. */
 static void deliver_run(struct task *t)
 {
     struct conn_fake *f =

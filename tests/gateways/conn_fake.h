@@ -1,4 +1,5 @@
-/* A connection in memory: what a test sends arrives at the door, what the door writes can be read back. */
+/* A connection in memory: what a test sends arrives at the door, what the door writes can be
+ * read back. */
 #ifndef WEIR_TESTS_GATEWAYS_CONN_FAKE_H
 #define WEIR_TESTS_GATEWAYS_CONN_FAKE_H
 
@@ -20,10 +21,10 @@ struct conn_fake {
     unsigned n_writes;
     bool deliver_posted;
     bool paused;
-    bool stuck;   /* the peer does not read */
-    bool closing; /* somebody closed it */
-    bool closed;  /* and the door was told */
-    bool refused; /* at accept */
+    bool stuck;     /* the peer does not read */
+    bool closing;   /* somebody closed it */
+    bool closed;    /* and the door was told */
+    bool refused;   /* at accept */
     bool piecemeal; /* at most one byte more at a time */
 };
 
@@ -35,7 +36,8 @@ void conn_fake_send(struct conn_fake *f, const void *mem, size_t bytes);
 void conn_fake_hang_up(struct conn_fake *f);
 /* The peer stops reading; off: it reads all. */
 void conn_fake_stick(struct conn_fake *f, bool on);
-/* Takes one whole message (size i32 and body) off the answers: body to free(), NULL when none is whole. */
+/* Takes one whole message (size i32 and body) off the answers: body to free(), NULL when none
+ * is whole. */
 uint8_t *conn_fake_take(struct conn_fake *f, size_t *bytes);
 /* After closed. */
 void conn_fake_free(struct conn_fake *f);

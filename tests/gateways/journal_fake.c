@@ -618,9 +618,8 @@ static void read_now(struct shard *s, struct read_done *d)
         if (!first && d->bytes + b->bytes->len > d->max_bytes)
             break;
         d->slices = mem_grow(d->slices, (d->n_slices + 1) * sizeof *d->slices);
-        d->slices[d->n_slices++] = (struct slice){ .buf = buf_ref(b->bytes),
-                                                   .mem = b->bytes->mem,
-                                                   .len = b->bytes->len };
+        d->slices[d->n_slices++] =
+            (struct slice){ .buf = buf_ref(b->bytes), .mem = b->bytes->mem, .len = b->bytes->len };
         d->bytes += b->bytes->len;
     }
 }
@@ -633,8 +632,8 @@ void shard_read(struct shard *s, struct read_done *d)
     d->bytes = 0;
     d->start = s->start;
     d->end = s->end;
-    d->rc = s->deleted                             ? E_DELETED
-            : s->journal->read_rc                  ? s->journal->read_rc
+    d->rc = s->deleted                               ? E_DELETED
+            : s->journal->read_rc                    ? s->journal->read_rc
             : d->from < s->start || d->from > s->end ? E_RANGE
                                                      : 0;
     if (d->rc == 0)

@@ -1,7 +1,8 @@
-/* A journal in memory, for tests of the doors: journal/journal.h without disk, in one thread, on any loops.
+/* A journal in memory, for tests of the doors: journal/journal.h without disk, in one thread,
+ * on any loops.
  *
- * Answers are posted on the callers' loops, never given inside the call. What was appended and not held back survives
- * journal_fake_restart, which stands for a stop and a new start. */
+ * Answers are posted on the callers' loops, never given inside the call. What was appended and
+ * not held back survives journal_fake_restart, which stands for a stop and a new start. */
 #ifndef WEIR_TESTS_GATEWAYS_JOURNAL_FAKE_H
 #define WEIR_TESTS_GATEWAYS_JOURNAL_FAKE_H
 
@@ -16,7 +17,8 @@ void journal_fake_free(struct journal *j);
 /* The next start: higher epoch; appends held back are lost, as by a crash. */
 void journal_fake_restart(struct journal *j);
 
-/* While on, appends wait (they have no offset yet, nobody sees them); off lets them go, in order. */
+/* While on, appends wait (they have no offset yet, nobody sees them); off lets them go, in
+ * order. */
 void journal_fake_hold(struct journal *j, bool on);
 /* The next n appends answer rc. */
 void journal_fake_fail_appends(struct journal *j, int rc, unsigned n);

@@ -3,7 +3,7 @@
 #define WEIR_TESTS_GATEWAYS_KAFKA_CLIENT_H
 
 #include "base/buf.h"
-#include "gateways/kafka/arena.h"
+#include "gateways/kafka/codec.h"
 #include "gateways/kafka/kafka.h"
 #include "gateways/kafka/schema.h"
 #include "tests/gateways/conn_fake.h"
@@ -43,8 +43,10 @@ struct kafka_client {
 /* Connects to loop number `loop`. */
 void kafka_client_open(struct kafka_client *c, struct kafka_server *s, unsigned loop);
 /* Sends a struct kafka_NAME_request; returns its correlation id. */
-int32_t kafka_client_send(struct kafka_client *c, int16_t key, int16_t version, const void *request);
-/* Takes the next answer, as one to (key, version), without waiting: a struct kafka_NAME_response good until close, or NULL. */
+int32_t kafka_client_send(struct kafka_client *c, int16_t key, int16_t version,
+                          const void *request);
+/* Takes the next answer, as one to (key, version), without waiting: a struct
+ * kafka_NAME_response good until close, or NULL. */
 void *kafka_client_take(struct kafka_client *c, int16_t key, int16_t version);
 /* Sends, runs until the answer is there (or the connection closed, or 10 minutes went by: NULL). */
 void *kafka_client_call(struct kafka_client *c, int16_t key, int16_t version, const void *request);
@@ -54,7 +56,8 @@ void kafka_client_close(struct kafka_client *c);
 /* A new message with its defaults, in the client's arena. */
 #define KAFKA_ASK(client, name) KAFKA_NEW(&(client)->arena, name, 1)
 
-/* One batch of n records whose values are `bytes` long and whose timestamps count up from time; to buf_unref. producer -1: none. */
+/* One batch of n records whose values are `bytes` long and whose timestamps count up from
+ * time; to buf_unref. producer -1: none. */
 struct buf *kafka_batch(unsigned n, unsigned bytes, int64_t time, int64_t producer, int16_t epoch,
                         int32_t sequence);
 

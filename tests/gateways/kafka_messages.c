@@ -15,8 +15,8 @@ static void fill(struct kafka_arena *a, const struct schema *s, struct kafka_for
 
 static int64_t number(struct rng *rng)
 {
-    static const int64_t edges[] = { 0, 1, -1, 127, -128, 32767, INT32_MAX, INT32_MIN, INT64_MAX,
-                                     INT64_MIN };
+    static const int64_t edges[] = { 0,     1,         -1,        127,       -128,
+                                     32767, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN };
 
     if (rng_chance(rng, 1, 2))
         return edges[rng_below(rng, sizeof edges / sizeof edges[0])];
@@ -34,7 +34,8 @@ static struct kafka_str text(struct kafka_arena *a, struct rng *rng)
     return (struct kafka_str){ .mem = mem, .len = (int32_t)n };
 }
 
-/* What Fetch does: records in slices of several buffers. The test that owns them gives them back. */
+/* What Fetch does: records in slices of several buffers. The test that owns them gives them
+ * back. */
 static struct kafka_records records(struct kafka_arena *a, struct rng *rng)
 {
     struct kafka_str s = text(a, rng);
@@ -42,8 +43,8 @@ static struct kafka_records records(struct kafka_arena *a, struct rng *rng)
     return (struct kafka_records){ .mem = (const uint8_t *)s.mem, .len = s.len };
 }
 
-static void fill_array(struct kafka_arena *a, const struct schema_field *field,
-                       struct kafka_form f, struct rng *rng, struct any_array *v)
+static void fill_array(struct kafka_arena *a, const struct schema_field *field, struct kafka_form f,
+                       struct rng *rng, struct any_array *v)
 {
     v->n = (int32_t)rng_below(rng, 4);
     v->at = kafka_arena_take(a, (size_t)(v->n + 1) * (field->sub ? field->sub->size : 16));
@@ -57,8 +58,8 @@ static void fill_array(struct kafka_arena *a, const struct schema_field *field,
     }
 }
 
-static void fill_field(struct kafka_arena *a, const struct schema_field *field,
-                       struct kafka_form f, struct rng *rng, void *at)
+static void fill_field(struct kafka_arena *a, const struct schema_field *field, struct kafka_form f,
+                       struct rng *rng, void *at)
 {
     struct kafka_str s;
 

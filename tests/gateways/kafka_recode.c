@@ -1,5 +1,6 @@
-/* For test_kafka_codec_peer.py. Lines "request|response KEY VERSION HEX" on stdin: decodes and encodes each, prints the hex, or
- * "error". With the argument "make": prints such lines, random messages of every version that is not flexible. */
+/* For test_kafka_codec_peer.py. Lines "request|response KEY VERSION HEX" on stdin: decodes and
+ * encodes each, prints the hex, or "error". With the argument "make": prints such lines,
+ * random messages of every version that is not flexible. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

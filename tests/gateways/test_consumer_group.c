@@ -1011,9 +1011,9 @@ static void test_sizes_are_bounded(void)
 
 static void test_bytes_held_are_bounded(void)
 {
-    struct world w = world_new(&(struct consumer_groups_conf){ .bytes_max = 400 });
+    struct world w = world_new(&(struct consumer_groups_conf){ .bytes_max = 900 });
     struct client a = client(&w, "a"), b = client(&w, "b");
-    char big[TEXT * 3] = "range:";
+    char big[1000] = "range:";
     struct client *all[] = { &a };
 
     memset(big + 6, 'x', sizeof big - 7);
@@ -1026,9 +1026,8 @@ static void test_bytes_held_are_bounded(void)
     b.protocols[0] = big;
     send_join(&b);
     CHECK_EQ(b.error, 81);
-    big[340] = 0;
     sync_of(&a, 1);
-    a.given[0] = (struct group_assignment){ group_text(a.id), { big, 380 } };
+    a.given[0] = (struct group_assignment){ group_text(a.id), { big, 880 } };
     a.sync.assignments = a.given;
     a.sync.n_assignments = 1;
     consumer_group_sync(w.groups, &a.sync);
@@ -1036,6 +1035,32 @@ static void test_bytes_held_are_bounded(void)
     CHECK_EQ(a.sync_error, 42);
     lead_sync(&a, all, 1);
     CHECK_EQ(a.sync_error, 0);
+    world_end(&w);
+}
+
+static void test_bytes_held_by_all_groups_are_bounded(void)
+{
+    struct world w = world_new(&(struct consumer_groups_conf){ .all_bytes_max = 2000 });
+    struct client many[8];
+    int refused = 0;
+    char group[8];
+
+    for (int i = 0; i < 8; i++) {
+        many[i] = client(&w, "c");
+        many[i].old = true;
+        snprintf(group, sizeof group, "g%d", i);
+        send_join_to(&many[i], group);
+        run_ms(&w, 1);
+        refused += many[i].error == 81;
+    }
+    CHECK(refused > 0 && refused < 8);
+    CHECK_EQ(many[0].error, 0);
+    run_ms(&w, SESSION_MS + 1); /* all are gone, and so are their bytes */
+    for (int i = 0; i < 8; i++)
+        many[i].id[0] = 0;
+    send_join_to(&many[7], "g7");
+    run_ms(&w, 1);
+    CHECK_EQ(many[7].error, 0);
     world_end(&w);
 }
 
@@ -1317,5 +1342,6 @@ TEST_MAIN(T(a_new_dynamic_member_first_gets_an_id) T(an_old_client_joins_at_once
           T(a_static_member_may_be_away_during_a_rebalance) T(leaving_by_instance_id)
           T(only_members_of_this_generation_may_commit) T(a_commit_is_a_sign_of_life)
           T(sizes_are_bounded) T(bytes_held_are_bounded)
+          T(bytes_held_by_all_groups_are_bounded)
           T(groups_without_members_can_be_deleted_and_are_swept)
           T(stop_answers_everybody_who_waits) T(random_lives_keep_the_invariants))

@@ -164,8 +164,8 @@ static void test_known_bytes_of_a_flexible_request_are_read(void)
 
 static void test_known_bytes_of_an_old_request_are_read(void)
 {
-    static const uint8_t bytes[] = { 0xff, 0xff,         /* transactional id: null */
-                                     0xff, 0xff,         /* acks -1 */
+    static const uint8_t bytes[] = { 0xff, 0xff,             /* transactional id: null */
+                                     0xff, 0xff,             /* acks -1 */
                                      0,    0,    0x75, 0x30, /* 30000 ms */
                                      0,    0,    0,    1,    /* one topic */
                                      0,    1,    't',        /* its name */
@@ -200,10 +200,10 @@ static void test_known_bytes_of_an_old_request_are_read(void)
 
 static void test_unknown_tagged_fields_are_stepped_over(void)
 {
-    static const uint8_t bytes[] = { 1, 1,    /* two empty strings */
-                                     2,       /* two tagged fields */
-                                     9, 3, 1, 2, 3, /* tag 9, three bytes */
-                                     0x80, 1, 0 };  /* tag 128, none */
+    static const uint8_t bytes[] = { 1,    1,          /* two empty strings */
+                                     2,                /* two tagged fields */
+                                     9,    3, 1, 2, 3, /* tag 9, three bytes */
+                                     0x80, 1, 0 };     /* tag 128, none */
     struct kafka_form f = { .version = 3, .flex = true };
     void *msg;
 
@@ -217,7 +217,7 @@ static void test_a_known_tagged_field_must_fill_its_bytes(void)
 {
     struct kafka_form f = { .version = 12, .flex = true };
     uint8_t bytes[] = { 1,          /* one tagged field */
-                        0, 3, 2,    /* tag 0 (cluster id), three bytes: a string of one byte */
+                        0,   3,  2, /* tag 0 (cluster id), three bytes: a string of one byte */
                         'c', 'x' }; /* ... and one byte too many */
     /* replica, wait, min, max, isolation, session, epoch, no topics, none forgotten, no rack */
     uint8_t head[4 + 4 + 4 + 4 + 1 + 4 + 4 + 3] = { 0 };
@@ -377,12 +377,18 @@ static void test_arena_gives_zeroed_memory_again_and_again(void)
     kafka_arena_fini(&a);
 }
 
-TEST_MAIN(T(every_message_of_every_version_comes_back_as_it_was)
-          T(every_message_cut_anywhere_is_an_error) T(damaged_messages_stay_inside_their_bounds)
-          T(known_bytes_of_a_flexible_request_are_read) T(known_bytes_of_an_old_request_are_read)
-          T(unknown_tagged_fields_are_stepped_over) T(a_known_tagged_field_must_fill_its_bytes)
-          T(an_array_longer_than_what_is_left_is_refused_before_allocating)
-          T(an_array_is_bounded_by_the_arena_and_by_a_million)
-          T(null_is_refused_where_it_may_not_be) T(records_go_out_in_their_own_slices)
-          T(rows_are_in_order_and_inside_their_structs)
-          T(arena_gives_zeroed_memory_again_and_again))
+/* clang-format off */
+TEST_MAIN(
+    T(every_message_of_every_version_comes_back_as_it_was)
+    T(every_message_cut_anywhere_is_an_error)
+    T(damaged_messages_stay_inside_their_bounds)
+    T(known_bytes_of_a_flexible_request_are_read)
+    T(known_bytes_of_an_old_request_are_read)
+    T(unknown_tagged_fields_are_stepped_over)
+    T(a_known_tagged_field_must_fill_its_bytes)
+    T(an_array_longer_than_what_is_left_is_refused_before_allocating)
+    T(an_array_is_bounded_by_the_arena_and_by_a_million)
+    T(null_is_refused_where_it_may_not_be)
+    T(records_go_out_in_their_own_slices)
+    T(rows_are_in_order_and_inside_their_structs)
+    T(arena_gives_zeroed_memory_again_and_again))

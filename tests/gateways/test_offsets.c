@@ -944,22 +944,22 @@ static void test_rows_may_go_while_expiry_passes_them(void)
     static struct offset_entry many[4000];
     static char topic[200];
     struct world w;
-    struct change c, gone;
+    struct change c[2], gone;
 
     world_init(&w, &(struct offsets_conf){ .retention_ms = 3600000, .expire_every_ms = 60000 });
     memset(topic, 't', sizeof topic);
     for (int i = 0; i < 4000; i++)
         many[i] = (struct offset_entry){
-            .topic = { topic, 200 }, .partition = i, .offset = i, .metadata = GROUP_NULL
+            .topic = { topic, 100 }, .partition = i, .offset = i, .metadata = GROUP_NULL
         };
     for (int i = 0; i < 2; i++) {
-        c = change(&w, i ? "g" : "h");
-        c.c.entries = many;
-        c.c.n = 4000;
-        offsets_commit(w.offsets, &c.c);
-        run(&w);
-        REQUIRE(c.done && c.c.rc == 0);
+        c[i] = change(&w, i ? "g" : "h");
+        c[i].c.entries = many;
+        c[i].c.n = 4000;
+        offsets_commit(w.offsets, &c[i].c);
     }
+    run(&w);
+    REQUIRE(c[0].done && c[1].done && !c[0].c.rc && !c[1].c.rc);
     w.shard->delay_us = 10000;
     w.shard->appends = 0;
     while (!w.shard->appends) /* expiry has begun, and its first batch is on its way */
@@ -969,7 +969,7 @@ static void test_rows_may_go_while_expiry_passes_them(void)
     REQUIRE(sim_run_for(w.sim, 10000000, 1000000));
     CHECK(gone.done && gone.c.rc == 0);
     CHECK_EQ(offsets_stats(w.offsets).rows, 0);
-    CHECK(w.shard->appends > 4);
+    CHECK(w.shard->appends >= 4);
     world_fini(&w);
 }
 
@@ -1132,6 +1132,7 @@ TEST_MAIN(T(a_commit_is_found_when_answered_and_after_a_restart)
           T(a_restart_from_every_prefix_of_the_log_gives_exactly_its_records)
           T(a_restart_from_every_prefix_of_a_trimmed_log_loses_nothing)
           T(rows_may_go_while_a_snapshot_passes_them)
-          T(rows_may_go_while_expiry_passes_them) T(a_failed_snapshot_is_harmless) T(records_that_make_no_sense_stop_the_load)
+          T(rows_may_go_while_expiry_passes_them) T(a_failed_snapshot_is_harmless)
+          T(records_that_make_no_sense_stop_the_load)
           T(a_lost_range_fails_the_load) T(nothing_is_answered_before_the_load)
           T(close_ends_what_waits))

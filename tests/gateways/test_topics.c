@@ -77,7 +77,8 @@ static void ask(struct topics_change *c, const char *name, uint32_t n,
                 void (*fn)(struct topics *ts, struct topics_change *c))
 {
     *c = (struct topics_change){
-        .fn = changed, .loop = other, .name = name, .name_bytes = strlen(name), .n_partitions = n };
+        .fn = changed, .loop = other, .name = name, .name_bytes = strlen(name), .n_partitions = n
+    };
     fn(topics, c);
 }
 
@@ -261,7 +262,6 @@ static void test_settings_and_everything_else_survive_a_restart(void)
     struct topic_setting settings[2] = { { .name = (char *)"retention.ms", .value = (char *)"5" },
                                          { .name = (char *)"empty", .value = (char *)"" } };
     struct topics_change c = { .fn = changed,
-                               .loop = other,
                                .name = "t",
                                .name_bytes = 1,
                                .n_partitions = 7,
@@ -273,6 +273,7 @@ static void test_settings_and_everything_else_survive_a_restart(void)
     int64_t created;
 
     begin();
+    c.loop = other;
     memcpy(store, topics_store_id(topics), sizeof store);
     n_answers = 0;
     topics_create(topics, &c);
@@ -353,12 +354,18 @@ static void test_a_row_that_makes_no_sense_stops_the_start(void)
     static const uint8_t key[17] = { 'T', 1 };
     static const uint8_t newer[] = { 2, 1, 't' };
     static const uint8_t cut[] = { 1, 1, 't', 0, 0 };
-    struct { const uint8_t *mem; uint32_t bytes; int rc; } rows[] = {
-        { newer, sizeof newer, E_VERSION }, { cut, sizeof cut, E_CORRUPT } };
+    struct {
+        const uint8_t *mem;
+        uint32_t bytes;
+        int rc;
+    } rows[] = { { newer, sizeof newer, E_VERSION }, { cut, sizeof cut, E_CORRUPT } };
 
     for (size_t i = 0; i < 2; i++) {
-        struct jrn_change put = { .op = JRN_ROW_PUT, .key = key, .key_bytes = sizeof key,
-                                  .value = rows[i].mem, .value_bytes = rows[i].bytes };
+        struct jrn_change put = { .op = JRN_ROW_PUT,
+                                  .key = key,
+                                  .key_bytes = sizeof key,
+                                  .value = rows[i].mem,
+                                  .value_bytes = rows[i].bytes };
         struct jrn_update u = { .fn = NULL };
 
         begin();
@@ -420,11 +427,17 @@ static void test_random_changes_agree_with_a_model(void)
     end();
 }
 
-TEST_MAIN(T(names_follow_the_rules) T(a_created_topic_is_found_by_name_and_by_id)
-          T(creation_is_one_update_and_fails_whole) T(of_many_creations_at_once_one_wins)
-          T(changes_of_one_name_happen_in_order)
-          T(grow_keeps_the_old_shards_and_their_handles)
-          T(a_deleted_topic_is_gone_and_its_shards_say_so)
-          T(settings_and_everything_else_survive_a_restart)
-          T(ids_differ_from_start_to_start_with_one_seed) T(internal_shards_are_made_once)
-          T(a_row_that_makes_no_sense_stops_the_start) T(random_changes_agree_with_a_model))
+/* clang-format off */
+TEST_MAIN(
+    T(names_follow_the_rules)
+    T(a_created_topic_is_found_by_name_and_by_id)
+    T(creation_is_one_update_and_fails_whole)
+    T(of_many_creations_at_once_one_wins)
+    T(changes_of_one_name_happen_in_order)
+    T(grow_keeps_the_old_shards_and_their_handles)
+    T(a_deleted_topic_is_gone_and_its_shards_say_so)
+    T(settings_and_everything_else_survive_a_restart)
+    T(ids_differ_from_start_to_start_with_one_seed)
+    T(internal_shards_are_made_once)
+    T(a_row_that_makes_no_sense_stops_the_start)
+    T(random_changes_agree_with_a_model))

@@ -263,5 +263,56 @@ static void test_time_is_found_in_segments_and_wal(void)
     jrn_sim_fini(&js);
 }
 
-TEST_MAIN(T(what_is_acked_is_read_back) T(acked_batches_survive_close_crash_and_lost_rows)
+static bool has_space(void *ctx)
+{
+    return journal_state(((struct jrn_sim *)ctx)->j) == JRN_OK;
+}
+
+static void test_a_full_device_is_healed_by_deleting_though_others_lie_between(void)
+{
+    struct jrn_sim js;
+    struct err e = { 0 };
+    struct shard *big, *small;
+    uint64_t offset, n_big = 0, n_small = 0;
+    int rc = 0;
+
+    jrn_sim_init(&js, 11, 4 << 20, 1);
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    CHECK_EQ(create_shard(&js, 16), 0);
+    CHECK_EQ(create_shard(&js, 17), 0);
+    big = open_shard(&js, 16, &rc);
+    small = open_shard(&js, 17, &rc);
+    while (rc >= 0 && n_big < 10000) {
+        rc = append(&js, big, batch_of(n_big, 1, 3000), &offset);
+        n_big += rc >= 0;
+        if (rc >= 0 && n_big % 8 == 0) {
+            rc = append(&js, small, batch_of(n_small, 1, 100), &offset);
+            n_small += rc >= 0;
+        }
+    }
+    CHECK_EQ(rc, E_NOSPACE);
+    CHECK_EQ(journal_state(js.j), JRN_FULL);
+    CHECK_EQ(read_all(&js, big, 0, &rc), n_big);
+    CHECK_EQ(read_all(&js, small, 0, &rc), n_small);
+    shard_unref(big);
+    CHECK_EQ(delete_shard(&js, 16), 0);
+    REQUIRE(sim_run_until(js.sim, has_space, &js, STEPS));
+    for (unsigned i = 0; i < 300; i++) {
+        while ((rc = append(&js, small, batch_of(n_small + i, 1, 3000), &offset)) == E_NOSPACE)
+            REQUIRE(sim_run_until(js.sim, has_space, &js, STEPS)); /* it comes back bit by bit */
+        CHECK_EQ(rc, 0);
+    }
+    CHECK_EQ(read_all(&js, small, 0, &rc), n_small + 300);
+    shard_unref(small);
+    jrn_sim_crash(&js, true);
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    small = open_shard(&js, 17, &rc);
+    CHECK_EQ(read_all(&js, small, 0, &rc), n_small + 300);
+    CHECK_EQ(rc, 0);
+    shard_unref(small);
+    jrn_sim_close(&js);
+    jrn_sim_fini(&js);
+}
+
+TEST_MAIN(T(a_full_device_is_healed_by_deleting_though_others_lie_between) T(what_is_acked_is_read_back) T(acked_batches_survive_close_crash_and_lost_rows)
               T(trim_and_delete_hold_without_rows) T(time_is_found_in_segments_and_wal))

@@ -648,12 +648,22 @@ void sim_disk_crash(struct sim_disk *d, struct rng *r)
     sim_disk_trace_mix(d, d->counts.crashes);
 }
 
-void sim_disk_kill(struct sim_disk *d)
+static void disk_kill(struct sim_disk *d, enum sim_cut how)
 {
     ASSERT(!d->off);
-    clients_cut(d, SIM_CUT_KILL);
+    clients_cut(d, how);
     d->off_armed = false;
     d->counts.kills++;
+}
+
+void sim_disk_kill(struct sim_disk *d)
+{
+    disk_kill(d, SIM_CUT_KILL);
+}
+
+void sim_disk_kill_answering(struct sim_disk *d)
+{
+    disk_kill(d, SIM_CUT_KILL_ANSWERING);
 }
 
 uint64_t sim_disk_unsynced_pages(const struct sim_disk *d)

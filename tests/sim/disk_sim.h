@@ -73,6 +73,9 @@ void sim_disk_crash(struct sim_disk *d, struct rng *r);
 /* The process is killed: as above, but what had landed stays as it is, unsynced, for a later crash
  * to draw. */
 void sim_disk_kill(struct sim_disk *d);
+/* The same for a process whose memory is to be given back: its requests in flight are answered
+ * E_IO. */
+void sim_disk_kill_answering(struct sim_disk *d);
 /* From now on every operation gives E_IO and changes nothing, and requests in flight are answered
  * so. Ends with a crash. */
 void sim_disk_power_off(struct sim_disk *d);
@@ -105,7 +108,8 @@ void sim_disk_trace_mix(struct sim_disk *d, uint64_t value);
 enum sim_cut {
     SIM_CUT_POWER, /* unlanded pages are put down as FATE_PERHAPS, requests are answered E_IO */
     SIM_CUT_CRASH, /* the same, and no answers, for ever */
-    SIM_CUT_KILL   /* unlanded pages land or not, no answers, for ever */
+    SIM_CUT_KILL,  /* unlanded pages land or not, no answers, for ever */
+    SIM_CUT_KILL_ANSWERING /* the same, but requests in flight are answered E_IO */
 };
 struct sim_client {
     void (*cut)(struct sim_client *c, enum sim_cut how);

@@ -80,24 +80,37 @@ static bool is_closed(void *ctx)
     return ((struct closing *)ctx)->done;
 }
 
-void jrn_sim_close(struct jrn_sim *js)
+/* Lets the journal answer everything and free its memory. */
+static void let_go(struct jrn_sim *js)
 {
     struct closing c = { .close = { .fn = closed, .loop = js->loops[0] } };
 
+    if (!js->j)
+        return;
     journal_close(js->j, &c.close);
     ASSERT(sim_run_until(js->sim, is_closed, &c, CLOSE_STEPS));
+}
+
+void jrn_sim_close(struct jrn_sim *js)
+{
+    let_go(js);
     life_end(js);
+}
+
+void jrn_sim_kill(struct jrn_sim *js, bool rows_lost)
+{
+    sim_disk_kill_answering(js->disk);
+    sim_rows_crash(js->store, &js->rng, rows_lost);
+    let_go(js);
+    sim_crash(js->sim);
+    if (js->dev)
+        life_end(js);
 }
 
 void jrn_sim_crash(struct jrn_sim *js, bool rows_lost)
 {
     sim_disk_power_off(js->disk);
-    if (js->j) {
-        struct closing c = { .close = { .fn = closed, .loop = js->loops[0] } };
-
-        journal_close(js->j, &c.close);
-        ASSERT(sim_run_until(js->sim, is_closed, &c, CLOSE_STEPS));
-    }
+    let_go(js);
     sim_disk_crash(js->disk, &js->rng);
     sim_rows_crash(js->store, &js->rng, rows_lost);
     sim_crash(js->sim);

@@ -39,5 +39,7 @@ int jrn_sim_open(struct jrn_sim *js, struct err *e);
 void jrn_sim_close(struct jrn_sim *js);
 /* Power is cut now. rows_lost: the row store's folder is gone too. */
 void jrn_sim_crash(struct jrn_sim *js, bool rows_lost);
+/* The process is killed now; what its writes had reached is there, unsynced. rows_lost: as above. */
+void jrn_sim_kill(struct jrn_sim *js, bool rows_lost);
 
 #endif

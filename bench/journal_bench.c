@@ -1,0 +1,584 @@
+/* bench/journal_bench: the journal alone, in this process, through journal/journal.h.
+ *
+ *   journal_bench latency    -d DIR [-r ROUNDS] [-n APPENDS] [-s BYTES]
+ *   journal_bench throughput -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
+ *   journal_bench recovery   -d DIR [-r ROUNDS] [-s BYTES] [-c RECORDS] [-w WRITERS] [-k SHARDS]
+ *   all: [-b WAL_BUDGET_MIB] [-l LOOPS] [-x NAME]
+ *
+ * DIR is made, and the device's own figure is taken in it too. Every append is ACK_QUORUM_DURABLE: answered after
+ * its flush. A round is one turn of the journal and one of the raw device, the first of them changing. -c: records in a
+ * batch. -x: a name instead of the figure's own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/logger.h"
+#include "base/rng.h"
+#include "bench/measure.h"
+#include "bench/raw_io.h"
+#include "bench/store.h"
+#include "format/batch.h"
+
+enum { WRITERS_MAX = 4096, SHARDS_MAX = 1000000, RAW_SYNC_BYTES = 64 << 10, SLABS_MAX = 10000 };
+
+static struct options {
+    const char *dir, *name;
+    uint64_t rounds, appends, bytes, writers, shards, budget_mib, loops, records;
+    double seconds;
+} opt = { .rounds = 7,
+          .appends = 2000,
+          .bytes = 1024,
+          .writers = 64,
+          .shards = 1,
+          .budget_mib = 64,
+          .records = 1,
+          .seconds = 3 };
+
+static struct journal_conf settings(void)
+{
+    return (struct journal_conf){ .wal_budget = opt.budget_mib << 20, .delete_grace_ms = 100 };
+}
+
+static void open_store(struct store *s)
+{
+    struct journal_conf conf = settings();
+
+    logger_setup(LOG_LEVEL_WARN, false);
+    store_open(s, opt.dir, &conf, (unsigned)opt.loops);
+    store_run(s);
+}
+
+/* A batch of so many records, of values that do not compress. */
+static struct buf *make_batch(void)
+{
+    struct batch_builder b = { 0 };
+    uint8_t *value = mem_new(opt.bytes);
+    struct buf *batch;
+    struct rng rng;
+
+    rng_seed(&rng, 2);
+    for (uint64_t r = 0; r < opt.records; r++) {
+        for (uint64_t i = 0; i < opt.bytes; i++)
+            value[i] = (uint8_t)rng_u64(&rng);
+        batch_builder_add(&b, &(struct batch_new_record){ .timestamp = 1700000000000,
+                                                          .value = value,
+                                                          .value_bytes = opt.bytes });
+    }
+    if (batch_builder_finish(&b, CODEC_NONE, &batch) < 0)
+        measure_die("no batch");
+    free(value);
+    return batch;
+}
+
+/* --- writers: each has one append on its way --- */
+
+struct load {
+    struct shard **shards;
+    unsigned n_shards;
+    struct buf *batch;
+    uint64_t appends_each; /* 0: until stop */
+    atomic_bool stop;
+    atomic_ulong bytes_acked;
+    sem_t ended;
+};
+
+struct writer {
+    struct append_done done; /* first */
+    struct task start;
+    struct load *load;
+    struct rng rng;
+    double began;
+    uint64_t acked;
+    struct measure_samples *latencies; /* NULL: not wanted */
+};
+
+static void append(struct writer *w)
+{
+    struct load *l = w->load;
+    struct shard *s = l->shards[l->n_shards > 1 ? rng_below(&w->rng, l->n_shards) : 0];
+
+    w->began = measure_now();
+    shard_append(s, l->batch, 0, l->batch->len, ACK_QUORUM_DURABLE, &w->done);
+}
+
+static void acked(struct append_done *d)
+{
+    struct writer *w = (struct writer *)d;
+    struct load *l = w->load;
+
+    if (w->latencies)
+        measure_add(w->latencies, measure_now() - w->began);
+    if (d->rc < 0)
+        measure_die("append: %s", err_text(d->rc));
+    w->acked++;
+    atomic_fetch_add_explicit(&l->bytes_acked, l->batch->len, memory_order_relaxed);
+    if (atomic_load_explicit(&l->stop, memory_order_relaxed) ||
+        (l->appends_each && w->acked == l->appends_each))
+        sem_post(&l->ended);
+    else
+        append(w);
+}
+
+static void start(struct task *t)
+{
+    append((struct writer *)((char *)t - offsetof(struct writer, start)));
+}
+
+static struct writer *writers_start(struct load *l, struct store *s, unsigned n, unsigned loop)
+{
+    struct writer *w = mem_new(n * sizeof *w);
+
+    sem_init(&l->ended, 0, 0);
+    for (unsigned i = 0; i < n; i++) {
+        w[i].load = l;
+        w[i].done.fn = acked;
+        w[i].done.loop = s->loops[(loop + i) % s->n_loops];
+        w[i].start.run = start;
+        rng_seed(&w[i].rng, i);
+    }
+    return w;
+}
+
+static void writers_go(struct writer *w, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        loop_post(w[i].done.loop, &w[i].start);
+}
+
+/* Waits until each has its last answer; gives the appends acked by all. */
+static uint64_t writers_end(struct load *l, struct writer *w, unsigned n)
+{
+    uint64_t total = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        while (sem_wait(&l->ended) < 0)
+            continue;
+    for (unsigned i = 0; i < n; i++)
+        total += w[i].acked;
+    sem_destroy(&l->ended);
+    free(w);
+    return total;
+}
+
+/* --- latency at one client --- */
+
+static void journal_latency(struct store *s, struct load *l, unsigned loop,
+                            struct measure_samples *out)
+{
+    struct writer *w = writers_start(l, s, 1, loop);
+
+    measure_clear(out);
+    w->latencies = out;
+    writers_go(w, 1);
+    writers_end(l, w, 1);
+}
+
+static void raw_latency(struct raw_file *f, uint32_t bytes, struct measure_samples *out)
+{
+    measure_clear(out);
+    for (uint64_t i = 0; i < opt.appends; i++)
+        measure_add(out, raw_write_sync(f, bytes));
+}
+
+enum { LATENCY_QUANTILES = 2 };
+static const double latency_q[LATENCY_QUANTILES] = { 0.5, 0.99 };
+
+/* One figure per quantile and per loop that the client may sit on: the shard's own, or another. */
+struct latency_figures {
+    struct measure_rounds rounds[LATENCY_QUANTILES];
+    char names[LATENCY_QUANTILES][64];
+    char text[128];
+};
+
+static void latency_figures_init(struct latency_figures *f, bool home)
+{
+    snprintf(f->text, sizeof f->text,
+             "append of %" PRIu64 " bytes, one client on %s loop, against a raw write and fdatasync",
+             opt.bytes, home ? "the shard's" : "another");
+    for (int q = 0; q < LATENCY_QUANTILES; q++) {
+        snprintf(f->names[q], sizeof f->names[q], "append_p%d%s", (int)(100 * latency_q[q]),
+                 home ? "" : "_cross");
+        f->rounds[q] =
+            (struct measure_rounds){ .name = f->names[q], .unit = "us", .text = f->text };
+    }
+}
+
+static void latency_round(struct store *s, struct load *l, struct raw_file *raw, unsigned loop,
+                          bool raw_first, struct latency_figures *f)
+{
+    struct measure_samples ours = { 0 }, reference = { 0 };
+
+    if (raw_first)
+        raw_latency(raw, l->batch->len, &reference);
+    journal_latency(s, l, loop, &ours);
+    if (!raw_first)
+        raw_latency(raw, l->batch->len, &reference);
+    for (int q = 0; q < LATENCY_QUANTILES; q++)
+        measure_round(&f->rounds[q], 1e6 * measure_quantile(&ours, latency_q[q]),
+                      1e6 * measure_quantile(&reference, latency_q[q]));
+    measure_free(&ours);
+    measure_free(&reference);
+}
+
+static void raw_path(char *path, size_t bytes)
+{
+    snprintf(path, bytes, "%s.raw", opt.dir);
+}
+
+/* The loop that a shard lives on cannot be asked for; the journal spreads shards over them by their number, so a shard is taken
+ * whose number says which. Both figures are printed, and the slower of them must hold. */
+static void latency(void)
+{
+    struct latency_figures figures[2];
+    struct load l = { .n_shards = 1, .appends_each = opt.appends, .batch = make_batch() };
+    struct shard *shard;
+    struct raw_file raw;
+    struct store s;
+    char path[4096];
+
+    raw_path(path, sizeof path);
+    raw_create(&raw, path, 64 << 20, 1 << 20);
+    open_store(&s);
+    store_create_shards(&s, &shard, 1);
+    l.shards = &shard;
+    for (unsigned other = 0; other < 2 && other < s.n_loops; other++) {
+        unsigned loop = (unsigned)(shard_group(shard) + other) % s.n_loops;
+
+        latency_figures_init(&figures[other], other == 0);
+        for (unsigned r = 0; r < opt.rounds; r++)
+            latency_round(&s, &l, &raw, loop, r % 2, &figures[other]);
+        for (int q = 0; q < LATENCY_QUANTILES; q++)
+            measure_report(&figures[other].rounds[q]);
+    }
+    store_delete_shards(&s, &shard, 1);
+    store_close(&s);
+    raw_remove(&raw);
+    buf_unref(l.batch);
+}
+
+/* --- durable throughput --- */
+
+static double cpu_now(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+/* Appends a second; *cpu: seconds of this process (journal and writers) per million of them. */
+static double journal_throughput(struct store *s, struct load *l, double *cpu)
+{
+    struct writer *w = writers_start(l, s, (unsigned)opt.writers, 0);
+    double began = measure_now(), cpu_began = cpu_now(), took;
+    uint64_t n;
+
+    atomic_store(&l->stop, false);
+    writers_go(w, (unsigned)opt.writers);
+    measure_sleep_until(began + opt.seconds);
+    atomic_store(&l->stop, true);
+    n = writers_end(l, w, (unsigned)opt.writers);
+    took = measure_now() - began;
+    *cpu = (cpu_now() - cpu_began) * 1e6 / (double)n;
+    return (double)n / took;
+}
+
+/* Bytes a second of writes with a flush each. */
+static double raw_throughput(struct raw_file *f)
+{
+    double began = measure_now(), now = began;
+    uint64_t n = 0;
+
+    for (; now - began < opt.seconds; now = measure_now(), n++)
+        raw_write_sync(f, RAW_SYNC_BYTES);
+    return (double)n * RAW_SYNC_BYTES / (now - began);
+}
+
+static void throughput_round(struct store *s, struct load *l, struct raw_file *raw, bool raw_first,
+                             struct measure_rounds *rate, struct measure_rounds *cpu)
+{
+    double reference = 0, ours, cpu_seconds;
+
+    if (raw_first)
+        reference = raw_throughput(raw);
+    store_create_shards(s, l->shards, l->n_shards);
+    ours = journal_throughput(s, l, &cpu_seconds) * (double)(opt.bytes * opt.records);
+    store_delete_shards(s, l->shards, l->n_shards);
+    if (!raw_first)
+        reference = raw_throughput(raw);
+    measure_round(rate, ours / 1e6, reference / 1e6);
+    measure_round(cpu, cpu_seconds, 0);
+}
+
+static void throughput(void)
+{
+    struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
+    struct measure_rounds rate = { .unit = "MB/s" }, cpu = { .unit = "s/million" };
+    char name[64], cpu_name[80], text[200], path[4096];
+    struct raw_file raw;
+    struct store s;
+
+    snprintf(name, sizeof name, "%s", opt.name ? opt.name : "journal");
+    snprintf(cpu_name, sizeof cpu_name, "%s_cpu", name);
+    snprintf(text, sizeof text,
+             "%" PRIu64 " writers, %" PRIu64 " records of %" PRIu64 " bytes a batch, over %" PRIu64
+             " shards, WAL budget %" PRIu64 " MiB, against raw writes of 64 KiB with fdatasync",
+             opt.writers, opt.records, opt.bytes, opt.shards, opt.budget_mib);
+    rate.name = name;
+    rate.text = text;
+    cpu.name = cpu_name;
+    cpu.text = "CPU of journal and writers for a million appends";
+    l.shards = mem_new(opt.shards * sizeof *l.shards);
+    raw_path(path, sizeof path);
+    raw_create(&raw, path, 256 << 20, RAW_SYNC_BYTES);
+    open_store(&s);
+    for (unsigned r = 0; r < opt.rounds; r++)
+        throughput_round(&s, &l, &raw, r % 2, &rate, &cpu);
+    measure_report(&rate);
+    measure_report(&cpu);
+    store_close(&s);
+    raw_remove(&raw);
+    free(l.shards);
+    buf_unref(l.batch);
+}
+
+/* --- recovery --- */
+
+/* Child: fills the WAL to its budget, and dies under load without a goodbye. */
+static void recovery_fill(void)
+{
+    struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
+    struct store s;
+
+    l.shards = mem_new(opt.shards * sizeof *l.shards);
+    open_store(&s);
+    store_create_shards(&s, l.shards, l.n_shards);
+    writers_go(writers_start(&l, &s, (unsigned)opt.writers, 0), (unsigned)opt.writers);
+    while (atomic_load(&l.bytes_acked) < opt.budget_mib << 20)
+        measure_sleep_until(measure_now() + 0.001);
+    kill(getpid(), SIGKILL);
+}
+
+/* Child: opens, says when it was open, and dies; so the next round finds the same. */
+static void recovery_open(void)
+{
+    struct journal_conf conf = settings();
+    struct store s;
+
+    logger_setup(LOG_LEVEL_INFO, true);
+    logger_to(STDOUT_FILENO);
+    store_open(&s, opt.dir, &conf, (unsigned)opt.loops);
+    dprintf(STDOUT_FILENO, "opened %.6f\n", measure_now());
+    kill(getpid(), SIGKILL);
+}
+
+/* What a child wrote to its standard output. */
+struct child {
+    char text[65536];
+    double began;
+    struct rusage usage;
+};
+
+static void child_exec(const char *verb, int out)
+{
+    char number[6][32];
+    const uint64_t values[6] = { opt.bytes,  opt.records,    opt.writers,
+                                 opt.shards, opt.budget_mib, opt.loops };
+    const char *const flags[6] = { "-s", "-c", "-w", "-k", "-b", "-l" };
+    const char *argv[32] = { "journal_bench", verb, "-d", opt.dir };
+    int n = 4;
+
+    for (int i = 0; i < 6; i++) {
+        snprintf(number[i], sizeof number[i], "%" PRIu64, values[i]);
+        argv[n++] = flags[i];
+        argv[n++] = number[i];
+    }
+    argv[n] = NULL;
+    dup2(out, STDOUT_FILENO);
+    execv("/proc/self/exe", (char *const *)argv);
+    _exit(127);
+}
+
+/* Runs this program anew with a verb that ends by SIGKILL. */
+static void child_run(struct child *c, const char *verb)
+{
+    size_t n = 0;
+    ssize_t got = 1;
+    int fds[2], status;
+    pid_t pid;
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        measure_die("pipe: %s", strerror(errno));
+    c->began = measure_now();
+    pid = fork();
+    if (pid == 0)
+        child_exec(verb, fds[1]);
+    close(fds[1]);
+    while (pid > 0 && got > 0 && n < sizeof c->text - 1) {
+        got = read(fds[0], c->text + n, sizeof c->text - 1 - n);
+        n += got > 0 ? (size_t)got : 0;
+    }
+    c->text[n] = 0;
+    close(fds[0]);
+    if (pid < 0 || wait4(pid, &status, 0, &c->usage) < 0)
+        measure_die("child: %s", strerror(errno));
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        measure_die("the child that should %s ended otherwise: %s", verb, c->text);
+}
+
+static double number_after(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+
+    if (!at)
+        measure_die("the child did not say %s: %s", key, text);
+    return strtod(at + strlen(key), NULL);
+}
+
+static double scan_live(double live_bytes)
+{
+    char pattern[4096];
+    struct raw_scan scan;
+    glob_t slabs;
+
+    snprintf(pattern, sizeof pattern, "%s/slab-*", opt.dir);
+    if (glob(pattern, 0, NULL, &slabs) != 0)
+        measure_die("%s: no slabs", pattern);
+    scan = raw_scan(slabs.gl_pathv, (unsigned)slabs.gl_pathc, (uint64_t)live_bytes);
+    globfree(&slabs);
+    if ((double)scan.bytes < live_bytes)
+        measure_die("the slabs are smaller than the live WAL");
+    return scan.seconds;
+}
+
+static double cpu_of(const struct rusage *u)
+{
+    return (double)(u->ru_utime.tv_sec + u->ru_stime.tv_sec) +
+           (double)(u->ru_utime.tv_usec + u->ru_stime.tv_usec) / 1e6;
+}
+
+static void recovery_round(struct child *c, struct measure_rounds *figure)
+{
+    double opened, live;
+
+    child_run(c, "recovery-open");
+    opened = number_after(c->text, "opened ") - c->began;
+    live = number_after(c->text, "\"lsn\":") - number_after(c->text, "\"from_lsn\":");
+    printf("  exec to open %.3f s over %.1f MiB of live WAL; CPU %.2f s, peak %ld MiB\n", opened,
+           live / (1 << 20), cpu_of(&c->usage), c->usage.ru_maxrss / 1024);
+    measure_round(figure, opened, scan_live(live));
+}
+
+static void recovery(void)
+{
+    struct measure_rounds figure = { .name = opt.name ? opt.name : "recovery", .unit = "s" };
+    struct child *c = mem_new(sizeof *c);
+    char text[200];
+
+    snprintf(text, sizeof text,
+             "exec to open after SIGKILL, WAL budget %" PRIu64 " MiB, batches of %" PRIu64
+             " records of %" PRIu64 " bytes over %" PRIu64 " shards, against a raw scan with crc32c",
+             opt.budget_mib, opt.records, opt.bytes, opt.shards);
+    figure.text = text;
+    child_run(c, "recovery-fill");
+    for (unsigned r = 0; r < opt.rounds; r++)
+        recovery_round(c, &figure);
+    measure_report(&figure);
+    free(c);
+}
+
+/* --- arguments --- */
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: journal_bench latency|throughput|recovery -d DIR [OPTION]...\n");
+    return 2;
+}
+
+static bool take_option(int o, const char *arg)
+{
+    switch (o) {
+    case 'd':
+        opt.dir = arg;
+        return true;
+    case 'x':
+        opt.name = arg;
+        return true;
+    case 'r':
+        opt.rounds = measure_number(arg, 1, MEASURE_ROUNDS_MAX);
+        return true;
+    case 't':
+        opt.seconds = (double)measure_number(arg, 1, 3600);
+        return true;
+    case 'n':
+        opt.appends = measure_number(arg, 1, 10000000);
+        return true;
+    case 's':
+        opt.bytes = measure_number(arg, 0, 1 << 20);
+        return true;
+    case 'c':
+        opt.records = measure_number(arg, 1, 100000);
+        return true;
+    case 'w':
+        opt.writers = measure_number(arg, 1, WRITERS_MAX);
+        return true;
+    case 'k':
+        opt.shards = measure_number(arg, 1, SHARDS_MAX);
+        return true;
+    case 'b':
+        opt.budget_mib = measure_number(arg, 1, 1 << 20);
+        return true;
+    case 'l':
+        opt.loops = measure_number(arg, 1, STORE_LOOPS_MAX);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static uint64_t n_cores(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? (uint64_t)CPU_COUNT(&set) : 1;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *verb;
+        void (*run)(void);
+    } verbs[] = { { "latency", latency },
+                  { "throughput", throughput },
+                  { "recovery", recovery },
+                  { "recovery-fill", recovery_fill },
+                  { "recovery-open", recovery_open } };
+    int o;
+
+    opt.loops = n_cores();
+    optind = 2;
+    while (argc > 1 && (o = getopt(argc, argv, "d:x:r:t:n:s:c:w:k:b:l:")) != -1)
+        if (!take_option(o, optarg))
+            return usage();
+    if (argc < 2 || !opt.dir || optind != argc)
+        return usage();
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (strcmp(argv[1], verbs[i].verb) == 0) {
+            verbs[i].run();
+            return 0;
+        }
+    return usage();
+}

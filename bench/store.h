@@ -1,0 +1,40 @@
+/* A journal in this process as the server opens it: dev_aio, RocksDB, a loop per core and the committer's, each on its thread. */
+#ifndef WEIR_BENCH_STORE_H
+#define WEIR_BENCH_STORE_H
+
+#include <pthread.h>
+
+#include "base/loop.h"
+#include "journal/journal.h"
+
+enum { STORE_LOOPS_MAX = 64 };
+
+struct store_thread {
+    struct loop *loop;
+    pthread_t thread;
+};
+
+struct store {
+    struct dev *dev;
+    struct rows *rows;
+    struct pool *pool, *read_pool;
+    struct journal *journal;
+    struct store_thread threads[STORE_LOOPS_MAX + 1]; /* the committer's behind the others */
+    struct loop *loops[STORE_LOOPS_MAX];
+    unsigned n_loops;
+    uint64_t next_shard;
+};
+
+/* Opens or creates the store in folder path, and ends the program when that fails. The loops do not run yet. */
+void store_open(struct store *s, const char *path, const struct journal_conf *conf,
+                unsigned n_loops);
+void store_run(struct store *s);
+/* Closes the journal and all below it. Shards must have been given back. */
+void store_close(struct store *s);
+
+/* n new shards, each with one reference. */
+void store_create_shards(struct store *s, struct shard **shards, unsigned n);
+/* Gives the references back and deletes the shards, so that the space of their segments comes back. */
+void store_delete_shards(struct store *s, struct shard **shards, unsigned n);
+
+#endif

@@ -1,0 +1,792 @@
+#include "journal/inspect.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "format/extent.h"
+#include "journal/group.h"
+#include "journal/inspect_int.h"
+#include "journal/io/dev.h"
+#include "journal/shard.h"
+
+enum { TRIES = 10, ROWS_TRIES = 4, ROWS_CACHE = 8 << 20 };
+
+void inspect_place_set(struct inspect_place *at, uint64_t place, uint64_t pos)
+{
+    snprintf(at->file, sizeof at->file, "slab-%06" PRIu32, place_slab(place));
+    at->byte = place_pos(place) + pos;
+}
+
+/* --- opening ------------------------------------------------------------------------------------ */
+
+int inspect_super_now(struct dev *dev, struct super *s, struct err *e)
+{
+    struct dev_file *file = NULL;
+    int rc;
+
+    *s = (struct super){ 0 };
+    rc = recover_super(dev, &file, s, e);
+    dev_close(dev, file);
+    return rc;
+}
+
+static void journal_drop(struct journal *j)
+{
+    uint64_t pos = 0;
+    void *value;
+
+    shard_unref(j->catalogue_shard);
+    while (hash_next(&j->shards, &pos, NULL, &value)) {
+        index_free(&((struct shard *)value)->index);
+        shard_unref(value);
+    }
+    for (unsigned i = 0; i < j->n_groups; i++) {
+        struct jrn_group *g = j->groups[i];
+
+        while (g->dirty) {
+            struct shard *s = g->dirty;
+
+            g->dirty = s->dirty_next;
+            shard_unref(s);
+        }
+        group_free(g);
+    }
+    free(j->groups);
+    hash_free(&j->shards);
+    segments_fini(&j->segments);
+    wal_fini(&j->wal);
+    slabs_close(&j->slabs);
+    pthread_mutex_destroy(&j->shards_lock);
+    free(j);
+}
+
+/* Ends one try; the folder itself stays open. */
+static void view_drop(struct inspect *in)
+{
+    if (in->j)
+        journal_drop(in->j);
+    in->j = NULL;
+    recover_todo_free(&in->todo);
+    rows_close(in->rows);
+    rows_close(in->base);
+    in->rows = in->base = NULL;
+}
+
+void inspect_close(struct inspect *in)
+{
+    if (!in)
+        return;
+    view_drop(in);
+    if (in->loop)
+        loop_event_free(in->loop);
+    dev_aio_close(in->dev);
+    free(in);
+}
+
+/* A journal as journal_open makes it up to recovery, less all that serves. */
+static struct journal *journal_bare(struct inspect *in)
+{
+    struct journal *j = mem_new(sizeof *j);
+
+    j->env = (struct journal_env){ .loops = &in->loop, .n_loops = 1, .commit_loop = in->loop };
+    j->keeper = in->loop;
+    j->dev = in->dev;
+    j->rows = in->rows;
+    j->super = in->super;
+    j->wal_log2 = in->super.wal_extent_log2;
+    pthread_mutex_init(&j->shards_lock, NULL);
+    j->n_groups = in->super.n_groups > GROUP_DATA ? in->super.n_groups : GROUP_DATA + 1;
+    j->groups = mem_new(j->n_groups * sizeof(*j->groups));
+    for (unsigned i = 0; i < j->n_groups; i++)
+        j->groups[i] =
+            group_new(j, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
+    wal_init(&j->wal, &j->slabs, j->wal_log2);
+    segments_init(&j->segments, j->dev, &j->slabs);
+    return j;
+}
+
+/* Rows that cannot be read are made again from the catalogue, as a start would; verify tells of them. */
+static int rows_open(struct inspect *in, const char *path, struct err *e)
+{
+    size_t bytes = strlen(path) + sizeof "/rows";
+    char *folder = mem_new(bytes);
+    struct err why = { 0 };
+    int rc;
+
+    snprintf(folder, bytes, "%s/rows", path);
+    rc = rows_rocksdb_open(&in->base, folder, ROWS_CACHE, true, &why);
+    free(folder);
+    in->rows_damaged = rc == E_CORRUPT;
+    if (rc < 0 && rc != E_NOTFOUND && rc != E_CORRUPT)
+        return err_set(e, rc, "%s", why.text);
+    return 0;
+}
+
+/* Rows first, then the superblock: it must not name a later checkpoint than the rows stand for, or the rows are looked at again. Rows
+ * that stay behind are old, and recovery does what it does with old rows. */
+static int rows_and_super(struct inspect *in, const char *path, struct err *e)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < ROWS_TRIES; i++) {
+        rows_close(in->base);
+        in->base = NULL;
+        rc = rows_open(in, path, e);
+        if (rc >= 0)
+            rc = inspect_super_now(in->dev, &in->super, e);
+        if (rc < 0 || !in->base || rows_replay_lsn(in->base) >= in->super.ckpt_lsn)
+            break;
+    }
+    in->rows_lost = rc >= 0 && (!in->base || rows_replay_lsn(in->base) < in->super.ckpt_lsn);
+    return rc < 0 ? rc : rows_mem_open(&in->rows, in->base);
+}
+
+static struct super_incarnation *last_incarnation(struct super *s)
+{
+    return s->n ? &s->list[s->n - 1] : NULL;
+}
+
+/* Fixes where the log ends, so that a later walk meets only what was durable before it began. */
+static void end_fix(struct inspect *in, struct super *s)
+{
+    struct super_incarnation *last = last_incarnation(s);
+
+    if (!last || last->end_lsn != LSN_OPEN)
+        return;
+    last->end_lsn = in->end.lsn;
+    last->end_hash = in->end.hash;
+}
+
+/* A walk ahead of recovery. Beside a server an extent is read piece by piece while it grows: a block that was not there yet
+ * when its piece was read, with a later one behind it, looks like rot. With the end fixed by a walk before, it cannot. */
+static int end_find(struct inspect *in, struct err *e)
+{
+    static const struct walscan_calls none = { 0 };
+    int rc = walscan_run(in->dev, &in->j->slabs, &in->super, &none, NULL, &in->end, e);
+
+    if (rc < 0)
+        return rc;
+    end_fix(in, &in->j->super);
+    return 0;
+}
+
+/* The lowest LSN of what recovery found lost in this very scan; LSN_OPEN: nothing. */
+static uint64_t lost_from(const struct journal *j)
+{
+    uint64_t lsn = LSN_OPEN;
+
+    for (unsigned i = 0; i < j->n_groups; i++)
+        for (unsigned k = 0; k < j->groups[i]->n_losses; k++)
+            if (!j->groups[i]->losses[k].recorded && j->groups[i]->losses[k].lsn < lsn)
+                lsn = j->groups[i]->losses[k].lsn;
+    return lsn;
+}
+
+enum verdict { VIEW_GOOD = 1, VIEW_AGAIN = 2 };
+
+/* Whether the view may be trusted. What looks damaged counts only if the end was fixed before, and the checkpoint had not
+ * passed it when all had been read. */
+static int view_judge(struct inspect *in, bool fixed, int rc, const struct err *why, struct err *e)
+{
+    struct super now;
+    uint64_t lost = in->j ? lost_from(in->j) : LSN_OPEN;
+    bool moved, suspicious = rc < 0 || lost != LSN_OPEN || in->todo.rows.n > 0;
+    int again = inspect_super_now(in->dev, &now, e);
+
+    if (again < 0)
+        return again;
+    moved = now.ckpt_lsn != in->super.ckpt_lsn || now.starts != in->super.starts;
+    if (now.starts != in->super.starts || (rc >= 0 && now.ckpt_lsn > in->end.lsn))
+        return VIEW_AGAIN;
+    if (!suspicious)
+        return VIEW_GOOD;
+    if (!fixed || (rc < 0 && moved) || (rc >= 0 && now.ckpt_lsn > lost))
+        return VIEW_AGAIN;
+    return rc < 0 ? err_set(e, rc, "%s", why->text) : VIEW_GOOD;
+}
+
+static int view_try(struct inspect *in, const char *path, bool fixed, struct err *e)
+{
+    struct walscan_end found;
+    struct err why = { 0 };
+    int rc = rows_and_super(in, path, e);
+
+    if (rc < 0)
+        return rc;
+    in->j = journal_bare(in);
+    rc = slabs_open(&in->j->slabs, in->dev, &in->super.store, &why);
+    if (rc >= 0 && fixed)
+        rc = end_find(in, &why);
+    found = in->end;
+    if (rc >= 0)
+        rc = recover_run(in->j, &in->end, &in->todo, &why);
+    if (rc >= 0 && fixed)
+        in->end.torn = found.torn;
+    rc = view_judge(in, fixed, rc, &why, e);
+    if (rc == VIEW_GOOD) {
+        end_fix(in, &in->super);
+        rc = rows_write(in->rows, &in->todo.rows, 0) < 0 ? E_IO : VIEW_GOOD;
+    }
+    return rc;
+}
+
+int inspect_open(struct inspect **out, const char *path, struct err *e)
+{
+    struct inspect *in = mem_new(sizeof *in);
+    int rc = dev_aio_open(&in->dev, path, &(struct dev_aio_conf){ .read_threads = 1, .read_only = true },
+                          e);
+
+    if (rc >= 0)
+        rc = loop_event_new(&in->loop, 0, e);
+    for (unsigned i = 0; rc >= 0 && rc != VIEW_GOOD && i < TRIES; i++) {
+        view_drop(in);
+        rc = view_try(in, path, i > 0, e);
+    }
+    if (rc == VIEW_AGAIN)
+        rc = err_set(e, E_BUSY, "%s: the store changes faster than it can be read", path);
+    if (rc < 0) {
+        inspect_close(in);
+        return rc;
+    }
+    *out = in;
+    return 0;
+}
+
+bool inspect_moved(struct inspect *in)
+{
+    struct super now;
+
+    return inspect_super_now(in->dev, &now, NULL) < 0 || now.ckpt_lsn != in->super.ckpt_lsn ||
+           now.starts != in->super.starts;
+}
+
+void inspect_info(struct inspect *in, struct inspect_info *info)
+{
+    struct journal *j = in->j;
+
+    *info = (struct inspect_info){ .store = in->super.store,
+                                   .generation = in->super.generation,
+                                   .starts = in->super.starts,
+                                   .created = in->super.created,
+                                   .ckpt_lsn = in->super.ckpt_lsn,
+                                   .end_lsn = in->end.lsn,
+                                   .torn = in->end.torn,
+                                   .wal_extent = (uint64_t)1 << j->wal_log2,
+                                   .n_groups = j->n_groups,
+                                   .n_slabs = j->slabs.n,
+                                   .rows_lost = in->rows_lost };
+    slabs_space(&j->slabs, &info->space, &info->space_free);
+}
+
+int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
+                 int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
+                           size_t value_bytes),
+                 void *ctx)
+{
+    return journal_rows_scan(in->j, prefix, prefix_bytes, fn, ctx);
+}
+
+/* --- shards ------------------------------------------------------------------------------------- */
+
+static int shard_get(struct inspect *in, uint64_t id, struct shard **out)
+{
+    int rc = 0;
+
+    *out = shard_find(in->j, id);
+    if (!*out) {
+        rc = shard_load(in->j, id, out);
+        if (rc < 0)
+            *out = NULL;
+    }
+    return rc;
+}
+
+struct runs_walk {
+    struct inspect *in;
+    uint64_t shard;
+    int (*fn)(void *ctx, const struct inspect_run *run);
+    void *ctx;
+    int rc;
+};
+
+/* Ends the scan with 1 and leaves fn's result in rc: a scan cannot tell them apart otherwise. */
+static int run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                   size_t value_bytes)
+{
+    struct runs_walk *w = ctx;
+    struct row_run row;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
+        shard != w->shard)
+        return 1;
+    if (row_run_read(&row, value, value_bytes) < 0)
+        return E_CORRUPT;
+    w->rc = w->fn(w->ctx, &(struct inspect_run){ .base = base,
+                                                 .end = row.end,
+                                                 .segment = row.segment,
+                                                 .pos = row.pos,
+                                                 .bytes = row.bytes,
+                                                 .max_ts = row.max_ts });
+    return w->rc != 0;
+}
+
+int inspect_runs(struct inspect *in, uint64_t shard,
+                 int (*fn)(void *ctx, const struct inspect_run *run), void *ctx)
+{
+    struct runs_walk w = { in, shard, fn, ctx, 0 };
+    uint8_t key[ROW_KEY_MAX];
+    struct shard *s = shard_find(in->j, shard);
+    int rc = rows_scan(in->rows, key, row_key2(key, ROW_RUN, shard, 0), false, run_row, &w);
+
+    rc = rc < 0 ? rc : w.rc;
+    for (uint32_t i = 0; rc == 0 && s && i < index_count(&s->index); i++) {
+        const struct index_entry *n = index_at(&s->index, i);
+
+        rc = fn(ctx, &(struct inspect_run){ .base = n->base,
+                                            .end = n->base + n->n_offsets,
+                                            .lsn = n->lsn,
+                                            .bytes = n->bytes,
+                                            .max_ts = n->max_ts });
+    }
+    shard_unref(s);
+    return rc;
+}
+
+struct holes_walk {
+    uint64_t shard;
+    int (*fn)(void *ctx, uint64_t start, uint64_t end);
+    void *ctx;
+    int rc;
+};
+
+static int hole_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                    size_t value_bytes)
+{
+    struct holes_walk *w = ctx;
+    uint64_t shard, start, end;
+
+    if (((const uint8_t *)key)[0] != ROW_HOLE || !row_key_parse(key, key_bytes, &shard, &start) ||
+        shard != w->shard)
+        return 1;
+    if (row_u64_read(&end, value, value_bytes) < 0)
+        return E_CORRUPT;
+    w->rc = w->fn(w->ctx, start, end);
+    return w->rc != 0;
+}
+
+int inspect_holes(struct inspect *in, uint64_t shard,
+                  int (*fn)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+{
+    struct holes_walk w = { shard, fn, ctx, 0 };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(in->rows, key, row_key2(key, ROW_HOLE, shard, 0), false, hole_row, &w);
+
+    return rc < 0 ? rc : w.rc;
+}
+
+int inspect_producers(struct inspect *in, uint64_t shard,
+                      int (*fn)(void *ctx, int64_t id, const struct row_producer *p), void *ctx)
+{
+    struct shard *s;
+    uint64_t pos = 0, id;
+    void *value;
+    int rc = shard_get(in, shard, &s);
+
+    if (rc < 0)
+        return rc;
+    while (rc == 0 && hash_next(&s->producers.by_id, &pos, &id, &value))
+        rc = fn(ctx, (int64_t)id, value);
+    shard_unref(s);
+    return rc;
+}
+
+static int count_run(void *ctx, const struct inspect_run *run)
+{
+    struct inspect_shard *s = ctx;
+
+    s->n_runs++;
+    if (run->segment) {
+        s->segment_bytes += run->bytes;
+    } else {
+        s->wal_bytes += run->bytes;
+    }
+    return 0;
+}
+
+static int count_hole(void *ctx, uint64_t start, uint64_t end)
+{
+    struct inspect_shard *s = ctx;
+    uint64_t from = start > s->start ? start : s->start, to = end < s->end ? end : s->end;
+
+    s->n_holes++;
+    if (to > from)
+        s->lost += to - from;
+    return 0;
+}
+
+struct distinct {
+    uint64_t *list;
+    uint32_t n;
+};
+
+static int note_segment(void *ctx, const struct inspect_run *run)
+{
+    struct distinct *d = ctx;
+
+    for (uint32_t i = d->n; i-- > 0;)
+        if (d->list[i] == run->segment)
+            return 0;
+    if (run->segment) {
+        d->list = mem_grow(d->list, (d->n + 1) * sizeof *d->list);
+        d->list[d->n++] = run->segment;
+    }
+    return 0;
+}
+
+static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_shard *out)
+{
+    struct distinct d = { 0 };
+    int rc;
+
+    *out = (struct inspect_shard){
+        .id = s->id,
+        .group = s->group->id,
+        .kind = (uint8_t)s->kind,
+        .class = (uint8_t)s->group->class,
+        .created = s->created,
+        .start = shard_start(s),
+        .end = shard_end(s),
+        .catalogue = s->id == SHARD_CATALOGUE,
+        .read_only = atomic_load(&s->group->read_only),
+        .tail_lost = group_tail_loss(s->group, s) != NULL,
+    };
+    if (out->catalogue)
+        out->start = in->super.catalogue_start;
+    rc = inspect_runs(in, s->id, count_run, out);
+    if (rc >= 0)
+        rc = inspect_runs(in, s->id, note_segment, &d);
+    out->n_segments = d.n;
+    free(d.list);
+    return rc < 0 ? rc : inspect_holes(in, s->id, count_hole, out);
+}
+
+int inspect_shard(struct inspect *in, uint64_t id, struct inspect_shard *out)
+{
+    struct shard *s;
+    int rc = shard_get(in, id, &s);
+
+    if (rc >= 0)
+        rc = shard_fill(in, s, out);
+    shard_unref(s);
+    return rc;
+}
+
+struct ids {
+    uint64_t *list;
+    size_t n, cap;
+};
+
+static void ids_add(struct ids *ids, uint64_t id)
+{
+    if (ids->n == ids->cap) {
+        ids->cap = ids->cap ? ids->cap * 2 : 64;
+        ids->list = mem_grow(ids->list, ids->cap * sizeof *ids->list);
+    }
+    ids->list[ids->n++] = id;
+}
+
+static int id_of_shard_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                           size_t value_bytes)
+{
+    uint64_t id;
+
+    if (((const uint8_t *)key)[0] != ROW_SHARD || !row_key_parse(key, key_bytes, &id, NULL))
+        return 1;
+    ids_add(ctx, id);
+    return 0;
+}
+
+int inspect_shards(struct inspect *in, int (*fn)(void *ctx, const struct inspect_shard *s),
+                   void *ctx)
+{
+    uint8_t first = ROW_SHARD;
+    struct ids ids = { 0 };
+    int rc;
+
+    ids_add(&ids, SHARD_CATALOGUE);
+    rc = rows_scan(in->rows, &first, 1, false, id_of_shard_row, &ids);
+    if (rc > 0)
+        rc = 0;
+    for (size_t i = 0; rc == 0 && i < ids.n; i++) {
+        struct inspect_shard s;
+
+        rc = inspect_shard(in, ids.list[i], &s);
+        if (rc >= 0)
+            rc = fn(ctx, &s);
+    }
+    free(ids.list);
+    return rc;
+}
+
+/* --- batches ------------------------------------------------------------------------------------ */
+
+/* Byte pos of a segment's bytes, as a place. */
+static void segment_place(const struct row_segment *row, uint64_t pos, struct inspect_place *at)
+{
+    *at = (struct inspect_place){ 0 };
+    for (unsigned i = 0; i < row->n_extents; i++) {
+        uint64_t room = seg_extent_room(row->extents[i].log2);
+
+        if (pos < room) {
+            inspect_place_set(at, row->extents[i].place, PAGE_BYTES + pos);
+            return;
+        }
+        pos -= room;
+    }
+}
+
+struct run_bytes {
+    struct buf *buf;
+    const uint8_t *mem;
+    struct segment *seg;      /* pinned, or */
+    struct wal_extent *extent; /* pinned */
+};
+
+static int wal_run_read(struct inspect *in, const struct inspect_run *run, struct run_bytes *b)
+{
+    struct journal *j = in->j;
+    struct dev_file *file;
+    uint64_t pos, start, end;
+    int rc = wal_pin(&j->wal, run->lsn, run->bytes, &b->extent);
+
+    if (rc < 0)
+        return E_CORRUPT;
+    file = wal_at(&j->wal, b->extent, run->lsn, &pos);
+    start = pos / PAGE_BYTES * PAGE_BYTES;
+    end = (pos + run->bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    b->buf = buf_new_aligned(end - start);
+    if (!b->buf)
+        return E_NOMEM;
+    b->mem = b->buf->mem + (pos - start);
+    return file ? dev_read(j->dev, file, start, b->buf->mem, (uint32_t)(end - start)) : E_CORRUPT;
+}
+
+static int run_read(struct inspect *in, const struct inspect_run *run, struct run_bytes *b)
+{
+    uint32_t at;
+    int rc;
+
+    if (!run->segment)
+        return wal_run_read(in, run, b);
+    b->seg = segment_pin(&in->j->segments, run->segment);
+    if (!b->seg)
+        return E_CORRUPT;
+    rc = segment_read(&in->j->segments, b->seg, run->pos, run->bytes, &b->buf, &at);
+    if (rc >= 0)
+        b->mem = b->buf->mem + at;
+    return rc;
+}
+
+static void run_release(struct inspect *in, struct run_bytes *b)
+{
+    buf_unref(b->buf);
+    if (b->seg)
+        segment_unpin(&in->j->segments, b->seg);
+    if (b->extent)
+        wal_unpin(&in->j->wal, b->extent);
+}
+
+static void batch_place(struct inspect *in, const struct run_bytes *b,
+                        const struct inspect_run *run, uint64_t at, struct inspect_place *place)
+{
+    if (b->seg)
+        segment_place(&b->seg->row, run->pos + at, place);
+    else
+        inspect_place_set(place, b->extent->place,
+                          PAGE_BYTES + (run->lsn + at - b->extent->first_lsn));
+}
+
+int inspect_run_batches(struct inspect *in, uint64_t shard, const struct inspect_run *run,
+                        int (*fn)(void *ctx, const struct inspect_batch *b), void *ctx)
+{
+    struct run_bytes mem = { 0 };
+    uint64_t at = 0;
+    int rc = run_read(in, run, &mem);
+
+    while (rc == 0 && at < run->bytes) {
+        struct inspect_batch b = { .shard = shard, .segment = run->segment, .mem = mem.mem + at };
+
+        b.ok = batch_check(&b.head, mem.mem + at, run->bytes - at) >= 0;
+        b.bytes = b.ok ? b.head.bytes : run->bytes - at;
+        b.lsn = run->segment ? 0 : run->lsn + at;
+        batch_place(in, &mem, run, at, &b.at);
+        rc = fn(ctx, &b);
+        at += b.bytes;
+    }
+    run_release(in, &mem);
+    return rc;
+}
+
+/* --- segments ----------------------------------------------------------------------------------- */
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+int inspect_segment(struct inspect *in, uint64_t id, struct inspect_segment *out)
+{
+    const struct segment *seg = hash_get(&in->j->segments.by_id, id);
+
+    if (!seg)
+        return E_NOTFOUND;
+    *out = (struct inspect_segment){ .id = id,
+                                     .row = &seg->row,
+                                     .space = segment_space(&seg->row),
+                                     .live = seg->live == UINT64_MAX ? 0 : seg->live };
+    return 0;
+}
+
+int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspect_segment *s),
+                     void *ctx)
+{
+    struct ids ids = { 0 };
+    uint64_t pos = 0, id;
+    void *value;
+    int rc = 0;
+
+    while (hash_next(&in->j->segments.by_id, &pos, &id, &value))
+        ids_add(&ids, id);
+    if (ids.n)
+        qsort(ids.list, ids.n, sizeof *ids.list, by_number);
+    for (size_t i = 0; rc == 0 && i < ids.n; i++) {
+        struct inspect_segment s;
+
+        rc = inspect_segment(in, ids.list[i], &s);
+        if (rc >= 0)
+            rc = fn(ctx, &s);
+    }
+    free(ids.list);
+    return rc;
+}
+
+int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out)
+{
+    const struct segment *seg = hash_get(&in->j->segments.by_id, id);
+    const struct seg_extent *last;
+    struct dev_file *file;
+    struct buf *page;
+    int rc;
+
+    if (!seg || seg->row.n_extents == 0)
+        return E_NOTFOUND;
+    last = &seg->row.extents[seg->row.n_extents - 1];
+    file = slabs_file(&in->j->slabs, last->place, last->log2);
+    page = buf_new_aligned(PAGE_BYTES);
+    if (!page)
+        return E_NOMEM;
+    rc = file ? dev_read(in->dev, file,
+                         place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES,
+                         page->mem, PAGE_BYTES)
+              : E_CORRUPT;
+    if (rc >= 0)
+        rc = seg_footer_read(out, page->mem);
+    buf_unref(page);
+    return rc < 0 ? rc : out->segment == id ? 0 : E_CORRUPT;
+}
+
+int inspect_index(struct inspect *in, uint64_t id, const struct seg_index **out)
+{
+    struct segment *seg = segment_pin(&in->j->segments, id); /* for the life of the view */
+
+    return seg ? segment_index(&in->j->segments, seg, out) : E_NOTFOUND;
+}
+
+/* --- the live WAL ------------------------------------------------------------------------------- */
+
+struct wal_walk {
+    struct inspect *in;
+    const struct inspect_wal *calls;
+    void *ctx;
+    uint64_t place, first_lsn;
+};
+
+static int walk_extent(void *ctx, const struct walscan_extent *x)
+{
+    struct wal_walk *w = ctx;
+    struct inspect_extent out = { .incarnation = x->incarnation,
+                                  .first_lsn = x->first_lsn,
+                                  .head_damaged = x->head_damaged };
+
+    w->place = x->place;
+    w->first_lsn = x->first_lsn;
+    inspect_place_set(&out.at, x->place, 0);
+    return w->calls->extent ? w->calls->extent(w->ctx, &out) : 0;
+}
+
+static void walk_place(const struct wal_walk *w, uint64_t lsn, struct inspect_place *at)
+{
+    uint64_t size = (uint64_t)1 << w->in->j->wal_log2;
+    uint64_t pos = lsn > w->first_lsn ? lsn - w->first_lsn : 0;
+
+    inspect_place_set(at, w->place, pos + PAGE_BYTES < size ? pos + PAGE_BYTES : size - PAGE_BYTES);
+}
+
+static int walk_block(void *ctx, const struct block_head *h, const uint8_t *mem, uint64_t pos)
+{
+    struct wal_walk *w = ctx;
+    struct inspect_place at;
+
+    walk_place(w, h->lsn, &at);
+    return w->calls->block ? w->calls->block(w->ctx, h, mem, &at) : 0;
+}
+
+/* What the checkpoint has passed since may have been used anew: it is gone, not rotten. */
+static int walk_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
+{
+    struct wal_walk *w = ctx;
+    struct inspect_place at = { 0 };
+    struct super now;
+    int rc;
+
+    if (!w->calls->rot)
+        return 0;
+    rc = inspect_super_now(w->in->dev, &now, NULL);
+    if (rc < 0 || now.ckpt_lsn > lsn || now.starts != w->in->super.starts)
+        return rc < 0 ? rc : 0;
+    if (w->place != PLACE_NONE)
+        walk_place(w, lsn, &at);
+    return w->calls->rot(w->ctx, lsn, end_lsn, &at);
+}
+
+int inspect_wal(struct inspect *in, const struct inspect_wal *calls, void *ctx, struct err *e)
+{
+    static const struct walscan_calls scan = { walk_extent, NULL, walk_block, walk_rot };
+    struct wal_walk w = { .in = in, .calls = calls, .ctx = ctx, .place = PLACE_NONE };
+    struct walscan_end end;
+
+    return walscan_run(in->dev, &in->j->slabs, &in->super, &scan, &w, &end, e);
+}
+
+int inspect_losses(struct inspect *in, int (*fn)(void *ctx, const struct inspect_loss *l),
+                   void *ctx)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < in->j->n_groups; i++) {
+        const struct jrn_group *g = in->j->groups[i];
+
+        for (unsigned k = 0; rc == 0 && k < g->n_losses; k++)
+            rc = fn(ctx, &(struct inspect_loss){ .group = g->id,
+                                                 .lsn = g->losses[k].lsn,
+                                                 .end_lsn = g->losses[k].end_lsn,
+                                                 .accepted = g->losses[k].accepted });
+    }
+    return rc;
+}
