@@ -79,7 +79,9 @@ int slab_head_read(struct slab_head *h, const uint8_t *page)
     h->number = rd_u32le(&r);
     rd_u32le(&r);
     h->bytes = rd_u64le(&r);
-    return rd_ok(&r) && kind == 0 && h->bytes % UNIT_BYTES == 0 ? 0 : E_CORRUPT;
+    return rd_ok(&r) && kind == 0 && h->bytes >= UNIT_BYTES && h->bytes % UNIT_BYTES == 0
+               ? 0
+               : E_CORRUPT;
 }
 
 void extent_head_write(const struct extent_head *h, uint8_t *page)

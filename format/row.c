@@ -258,7 +258,7 @@ int row_producer_read(struct row_producer *v, const void *mem, size_t bytes)
     v->n = rd_u8(&r);
     v->epoch = (int16_t)rd_u16le(&r);
     rd_u32le(&r);
-    if (v->n > ROW_PRODUCER_BATCHES)
+    if (v->n == 0 || v->n > ROW_PRODUCER_BATCHES)
         return E_CORRUPT;
     for (unsigned i = 0; i < v->n; i++) {
         v->batch[i].base = rd_u64le(&r);

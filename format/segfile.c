@@ -136,7 +136,8 @@ static bool runs_make_sense(const struct seg_index *x)
         const struct seg_run *n = &x->runs[i], *before = i ? n - 1 : NULL;
 
         if (n->base >= n->end || n->n_sparse == 0 || n->first_sparse > x->n_sparse ||
-            n->n_sparse > x->n_sparse - n->first_sparse || n->bytes == 0)
+            n->n_sparse > x->n_sparse - n->first_sparse || n->bytes == 0 ||
+            n->bytes > UINT64_MAX - n->pos)
             return false;
         if (before && (before->shard > n->shard ||
                        (before->shard == n->shard && before->end > n->base) ||
@@ -152,10 +153,9 @@ static bool runs_make_sense(const struct seg_index *x)
 static int index_head_read(struct seg_index *x, struct rd *r, const uint8_t *mem, size_t bytes)
 {
     uint32_t magic = rd_u32le(r);
-    uint16_t version = rd_u16le(r);
+    uint16_t version = rd_u16le(r), reserved = rd_u16le(r);
     uint64_t sum;
 
-    rd_u16le(r);
     sum = rd_u64le(r);
     x->segment = rd_u64le(r);
     x->n_runs = rd_u32le(r);
@@ -167,7 +167,9 @@ static int index_head_read(struct seg_index *x, struct rd *r, const uint8_t *mem
         return E_CORRUPT;
     if (version != SEG_VERSION)
         return version > SEG_VERSION ? E_VERSION : E_CORRUPT;
-    return seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers) == bytes ? 0 : E_CORRUPT;
+    return reserved == 0 && seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers) == bytes
+               ? 0
+               : E_CORRUPT;
 }
 
 int seg_index_read(struct seg_index *x, const uint8_t *mem, size_t bytes)
@@ -266,9 +268,8 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
 {
     struct rd r = rd_of(page, PAGE_BYTES);
     uint32_t magic = rd_u32le(&r);
-    uint16_t version = rd_u16le(&r);
+    uint16_t version = rd_u16le(&r), reserved = rd_u16le(&r);
 
-    rd_u16le(&r);
     if (magic != FOOTER_MAGIC || rd_u64le(&r) != sum_xxh3(page + SUM_START, PAGE_BYTES - SUM_START, 0))
         return E_CORRUPT;
     if (version != SEG_VERSION)
@@ -289,7 +290,7 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
     f->created = (int64_t)rd_u64le(&r);
     f->n_extents = rd_u32le(&r);
     rd_u32le(&r);
-    if (f->n_extents == 0 || f->n_extents > SEG_MAX_EXTENTS)
+    if (reserved != 0 || f->n_extents == 0 || f->n_extents > SEG_MAX_EXTENTS)
         return E_CORRUPT;
     for (uint32_t i = 0; i < f->n_extents; i++) {
         f->extents[i].place = rd_u64le(&r);

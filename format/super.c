@@ -55,14 +55,15 @@ int super_read(struct super *s, const uint8_t *mem)
 {
     struct rd r = rd_of(mem, SUPER_BYTES);
     uint32_t magic = rd_u32le(&r);
-    uint16_t version = rd_u16le(&r);
+    uint16_t version = rd_u16le(&r), reserved = rd_u16le(&r);
 
-    rd_u16le(&r);
     if (magic != SUPER_MAGIC ||
         rd_u64le(&r) != sum_xxh3(mem + SUM_START, SUPER_BYTES - SUM_START, 0))
         return E_CORRUPT;
     if (version != SUPER_VERSION)
         return version > SUPER_VERSION ? E_VERSION : E_CORRUPT;
+    if (reserved != 0) /* the sum does not cover it */
+        return E_CORRUPT;
     memcpy(s->store.bytes, rd_bytes(&r, sizeof s->store.bytes), sizeof s->store.bytes);
     s->generation = rd_u64le(&r);
     s->starts = rd_u64le(&r);

@@ -443,6 +443,7 @@ static void trim_applied(struct catalogue_update *u)
     struct journal *j = u->j;
 
     if (u->rc < 0) {
+        t->s->row_start = atomic_load(&t->s->start); /* not made: the next one must not rest on it */
         trim_answer(t->t, t->s, u->rc);
     } else {
         struct shard_task *st = mem_new(sizeof *st);

@@ -48,8 +48,10 @@ struct committer {
     uint64_t block_lsn;
     int64_t block_time;
     struct loop_timer idle;
+    struct task close;
     struct loop *close_loop;
-    struct task *close_task;
+    struct task *close_asked;
+    struct task *close_task; /* committer */
 };
 
 static void wake_run(struct task *t);
@@ -85,6 +87,16 @@ void committer_free(struct committer *c)
     free(c->prev);
     free(c->order);
     free(c);
+}
+
+unsigned committer_spare(struct committer *c)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&c->lock);
+    n = c->n_given + (c->next_place != PLACE_NONE);
+    pthread_mutex_unlock(&c->lock);
+    return n;
 }
 
 void committer_push(struct committer *c, struct append *first, struct append **end)
@@ -641,11 +653,20 @@ static void pump(struct committer *c)
     submit(c);
 }
 
+static void close_run(struct task *t)
+{
+    struct committer *c = (struct committer *)((char *)t - offsetof(struct committer, close));
+
+    c->close_task = c->close_asked;
+    pump(c);
+}
+
 void committer_close(struct committer *c, struct loop *loop, struct task *t)
 {
     c->close_loop = loop;
-    c->close_task = t;
-    wake(c);
+    c->close_asked = t;
+    c->close.run = close_run;
+    loop_post(c->loop, &c->close);
 }
 
 /* --- opening --- */

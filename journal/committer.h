@@ -26,6 +26,8 @@ void committer_push(struct committer *c, struct append *first, struct append **e
 void committer_feed(struct committer *c);
 /* Writes the closing block, if needed, and then posts t to loop. Nothing may be pushed after it. */
 void committer_close(struct committer *c, struct loop *loop, struct task *t);
+/* Extents that it holds beside those of the WAL's list. Committer's loop, or at rest. */
+unsigned committer_spare(struct committer *c);
 void committer_free(struct committer *c);
 
 #endif

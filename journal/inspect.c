@@ -715,7 +715,15 @@ struct wal_walk {
     const struct inspect_wal *calls;
     void *ctx;
     uint64_t place, first_lsn;
+    int rc; /* the caller's, that ended the walk */
 };
+
+/* A scan ends with an error only. */
+static int walk_result(struct wal_walk *w, int rc)
+{
+    w->rc = rc;
+    return rc ? E_CANCELLED : 0;
+}
 
 static int walk_extent(void *ctx, const struct walscan_extent *x)
 {
@@ -727,7 +735,7 @@ static int walk_extent(void *ctx, const struct walscan_extent *x)
     w->place = x->place;
     w->first_lsn = x->first_lsn;
     inspect_place_set(&out.at, x->place, 0);
-    return w->calls->extent ? w->calls->extent(w->ctx, &out) : 0;
+    return w->calls->extent ? walk_result(w, w->calls->extent(w->ctx, &out)) : 0;
 }
 
 static void walk_place(const struct wal_walk *w, uint64_t lsn, struct inspect_place *at)
@@ -744,7 +752,7 @@ static int walk_block(void *ctx, const struct block_head *h, const uint8_t *mem,
     struct inspect_place at;
 
     walk_place(w, h->lsn, &at);
-    return w->calls->block ? w->calls->block(w->ctx, h, mem, &at) : 0;
+    return w->calls->block ? walk_result(w, w->calls->block(w->ctx, h, mem, &at)) : 0;
 }
 
 /* What the checkpoint has passed since may have been used anew: it is gone, not rotten. */
@@ -762,7 +770,7 @@ static int walk_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
         return rc < 0 ? rc : 0;
     if (w->place != PLACE_NONE)
         walk_place(w, lsn, &at);
-    return w->calls->rot(w->ctx, lsn, end_lsn, &at);
+    return walk_result(w, w->calls->rot(w->ctx, lsn, end_lsn, &at));
 }
 
 int inspect_wal(struct inspect *in, const struct inspect_wal *calls, void *ctx, struct err *e)
@@ -770,8 +778,9 @@ int inspect_wal(struct inspect *in, const struct inspect_wal *calls, void *ctx, 
     static const struct walscan_calls scan = { walk_extent, NULL, walk_block, walk_rot };
     struct wal_walk w = { .in = in, .calls = calls, .ctx = ctx, .place = PLACE_NONE };
     struct walscan_end end;
+    int rc = walscan_run(in->dev, &in->j->slabs, &in->super, &scan, &w, &end, e);
 
-    return walscan_run(in->dev, &in->j->slabs, &in->super, &scan, &w, &end, e);
+    return w.rc ? w.rc : rc;
 }
 
 int inspect_losses(struct inspect *in, int (*fn)(void *ctx, const struct inspect_loss *l),

@@ -91,7 +91,7 @@ start_server() {
 step "1. A server on an embedded default, data in $data"
 make_room
 pick_port
-make --no-print-directory "$bin/produce_acked" "$bin/check_acked" >"$work/make.out" 2>&1 || {
+env -u MAKEFLAGS make --no-print-directory OUT="$out" "$bin/produce_acked" "$bin/check_acked" >"$work/make.out" 2>&1 || {
     cat "$work/make.out"
     exit 1
 }

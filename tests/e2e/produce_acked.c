@@ -83,6 +83,7 @@ static rd_kafka_t *client_new(void)
     set(conf, "enable.idempotence", opt.idempotent ? "true" : "false");
     set(conf, "compression.codec", opt.codec);
     set(conf, "linger.ms", "2");
+    set(conf, "batch.size", "100000"); /* tests shrink the WAL's extents, and batches with them */
     set(conf, "message.timeout.ms", "600000"); /* the server is killed under us: patience */
     set(conf, "retries", "10000000");
     set(conf, "retry.backoff.ms", "20");

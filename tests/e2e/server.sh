@@ -56,6 +56,7 @@ within() {
 # $work/server.old.log.
 server_spawn() {
     [ -f "$work/server.log" ] && cat "$work/server.log" >>"$work/server.old.log"
+    : >"$work/server.log" # now, not when the child gets to it: the last one's ready line must be gone
     "$server_bin" --data "$1" --set "kafka.listen=127.0.0.1:$port" --set log.format=json "${@:2}" \
         >"$work/server.log" 2>&1 &
     server_pid=$!
@@ -75,10 +76,6 @@ server_start() {
     if ! within 60 server_is_ready_or_gone || ! server_is_ready; then
         echo "the server did not start:"
         tail -n 20 "$work/server.log"
-        if [ -n "${KEEP_HUNG:-}" ]; then
-            echo "left as it is: pid $server_pid, $work"
-            sleep infinity
-        fi
         server_kill
         return 1
     fi

@@ -76,8 +76,8 @@ def sealed(data, magic, what):
     version = struct.unpack_from("<H", data, 4)[0]
     if version > 1:
         raise Refused(f"{what}: version {version} is newer than this reader")
-    if version != 1:
-        raise Damage(f"{what}: version {version}")
+    if version != 1 or (magic != b"WEXT" and data[6:8] != b"\0\0"):
+        raise Damage(f"{what}: version {version}, or what stands beside it")
 
 
 # --- RecordBatch [8] ---
@@ -150,6 +150,7 @@ class Store:
         self.rows = {}
         self.groups = {}  # group -> (last entry, hash of its frame) in the WAL so far
         self.wal_batches = []  # (shard, batch) in the order of the WAL
+        self.blocks = []  # (slab, byte in its file, bytes) of each valid one
         self.wal()
         self.catalogue()
 
@@ -250,7 +251,7 @@ class Store:
                 "frames": found, "bytes": block}
 
     def enter(self, place, inc, salt, x):
-        """(first_lsn, next place, bytes) when the extent continues the log at x or later, or None."""
+        """(first_lsn, next place, bytes, place) when the extent continues the log at x or later, or None."""
         if place == NONE:
             return None
         data = self.extent(place, self.log2)
@@ -258,14 +259,14 @@ class Store:
             self.extent_head(data[:PAGE], place, EXTENT_WAL)
             if u64(data, 48) == inc and u64(data, 56) == salt and u64(data, 72) >= x:
                 self.piece("extent", data[:PAGE])
-                return u64(data, 72), u64(data, 96), data
+                return u64(data, 72), u64(data, 96), data, place
         except Damage:
             pass
         for at in range(PAGE, len(data), PAGE):
             b = self.block(data, at, inc, salt)
             if b and b["lsn"] >= x and b["lsn"] - (at - PAGE) >= x:
                 self.problem(f"extent at {place:#x}: header damaged")
-                return b["lsn"] - (at - PAGE), b["next"], data
+                return b["lsn"] - (at - PAGE), b["next"], data, place
         return None
 
     def rot(self, x, end):
@@ -276,6 +277,7 @@ class Store:
 
     def wal(self):
         for incarnation in self.incarnations:
+            self.blocks_of_last = len(self.blocks)
             self.incarnation(*incarnation)
 
     def incarnation(self, inc, salt, first_lsn, end_lsn, end_hash, place):
@@ -284,7 +286,7 @@ class Store:
             return
         entered = self.enter(place, inc, salt, x)
         while entered:
-            first, next_place, data = entered
+            first, next_place, data, place = entered
             if first > x:
                 x, before = self.rot(x, first), None
             while end_lsn == NONE or x < end_lsn:
@@ -292,6 +294,7 @@ class Store:
                 b = self.block(data, at, inc, salt) if at < len(data) else None
                 if b and b["lsn"] == x and (before is None or b["prev_hash"] == before):
                     self.piece("block", b["bytes"])
+                    self.blocks.append((place >> 32, (place & 0xFFFFFFFF) * UNIT + at, len(b["bytes"])))
                     self.frames(b)
                     x, before = x + len(b["bytes"]), b["hash"]
                     next_place = b["next"] if b["next"] != NONE else next_place
