@@ -359,12 +359,13 @@ static void assign_all(rd_kafka_t *rk, const char *topic)
     rd_kafka_topic_partition_list_destroy(list);
 }
 
+/* librdkafka waits until it has as many as asked for: so never for more than there are. */
 static void read_all(rd_kafka_queue_t *queue, uint64_t n)
 {
     rd_kafka_message_t *messages[FETCH];
 
     while (n > 0) {
-        ssize_t got = rd_kafka_consume_batch_queue(queue, FLUSH_MS, messages, FETCH);
+        ssize_t got = rd_kafka_consume_batch_queue(queue, FLUSH_MS, messages, n < FETCH ? n : FETCH);
 
         if (got <= 0)
             measure_die("consume: %" PRIu64 " messages did not come", n);
@@ -375,7 +376,7 @@ static void read_all(rd_kafka_queue_t *queue, uint64_t n)
                 measure_die("consume: a message of %zu bytes", messages[i]->len);
             rd_kafka_message_destroy(messages[i]);
         }
-        n = (uint64_t)got > n ? 0 : n - (uint64_t)got;
+        n -= (uint64_t)got;
     }
 }
 
@@ -397,11 +398,12 @@ static void consume_turn(struct turn *t)
 
 static void consume(void)
 {
-    char text[128];
+    char text[128], topic[64];
     struct measure_rounds rate = figure("", "msg/s", text);
     struct measure_rounds cpu = figure("_cpu", "s/million", "CPU of the server");
-    struct turn t = { .brokers = opt.brokers, .topic = "bench-consume", .server = (pid_t)opt.pid };
+    struct turn t = { .brokers = opt.brokers, .topic = topic, .server = (pid_t)opt.pid };
 
+    snprintf(topic, sizeof topic, "bench-consume-%d", (int)getpid());
     snprintf(text, sizeof text, "%" PRIu64 " messages of %" PRIu64 " bytes, from the beginning",
              opt.count, opt.bytes);
     kafka_client_create_topic(opt.brokers, t.topic, (int)opt.partitions);

@@ -327,6 +327,7 @@ static void door_applied(struct catalogue_update *u)
     done->rc = u->rc;
     done->task.run = update_done_run;
     loop_post(done->loop, &done->task);
+    atomic_fetch_sub(&u->j->busy, 1);
     free(d->changes);
     free(d->mem);
     free(d);
@@ -375,6 +376,7 @@ void journal_update(struct journal *j, const struct jrn_change *changes, unsigne
 {
     struct door_update *d = mem_new(sizeof *d);
 
+    atomic_fetch_add(&j->busy, 1);
     changes_copy(d, changes, n);
     d->done = done;
     d->u.prepare = door_prepare;
@@ -404,6 +406,7 @@ static void trim_answer(struct shard_trim *t, struct shard *s, int rc)
     t->start = atomic_load(&s->start);
     t->task.run = trim_done_run;
     loop_post(t->loop, &t->task);
+    atomic_fetch_sub(&s->j->busy, 1);
     shard_unref(s);
 }
 
@@ -493,6 +496,7 @@ static void trim_home(struct task *task)
 
 void shard_trim(struct shard *s, struct shard_trim *t)
 {
+    atomic_fetch_add(&s->j->busy, 1);
     t->shard = shard_ref(s);
     t->task.run = trim_home;
     loop_post(s->group->loop, &t->task);

@@ -19,6 +19,7 @@ struct committer {
     pthread_mutex_t lock;
     struct append *queue, **queue_end;
     bool wake_posted;
+    bool starved; /* no extent will come any more */
     uint64_t given[4]; /* extents the keeper has given */
     unsigned n_given;
     /* committer */
@@ -142,6 +143,28 @@ void committer_feed(struct committer *c)
     c->given[c->n_given++] = place;
     pthread_mutex_unlock(&c->lock);
     wake(c);
+}
+
+void committer_starve(struct committer *c)
+{
+    bool tell;
+
+    pthread_mutex_lock(&c->lock);
+    tell = !c->starved && c->n_given == 0;
+    c->starved = c->starved || tell;
+    pthread_mutex_unlock(&c->lock);
+    if (tell)
+        wake(c);
+}
+
+static bool is_starved(struct committer *c)
+{
+    bool starved;
+
+    pthread_mutex_lock(&c->lock);
+    starved = c->starved && c->n_given == 0;
+    pthread_mutex_unlock(&c->lock);
+    return starved;
 }
 
 static void space_check(struct journal *j, void *arg)
@@ -640,9 +663,9 @@ static void pump(struct committer *c)
     }
     if (extent_left(c) < need && !extent_next(c)) {
         ungather(c);
-        if (c->close_task) { /* no extent will come any more */
+        if (c->close_task || is_starved(c)) {
             fail_all(c, E_CLOSED);
-            c->closing_written = true;
+            c->closing_written = c->closing_written || c->close_task;
             closed(c);
         }
         return;

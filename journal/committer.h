@@ -24,6 +24,8 @@ int committer_open(struct committer *c, const struct committer_start *s, struct 
 void committer_push(struct committer *c, struct append *first, struct append **end);
 /* Gives it the extent that it wants in hand, when there is one. Keeper; after any change of free space. */
 void committer_feed(struct committer *c);
+/* While closing: nobody is left who could free an extent. What needs one is answered E_CLOSED instead of waiting for ever. Keeper. */
+void committer_starve(struct committer *c);
 /* Writes the closing block, if needed, and then posts t to loop. Nothing may be pushed after it. */
 void committer_close(struct committer *c, struct loop *loop, struct task *t);
 /* Extents that it holds beside those of the WAL's list. Committer's loop, or at rest. */

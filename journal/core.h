@@ -155,6 +155,7 @@ struct journal {
     struct destage *destage;
     struct rewrite *rewrite;
     atomic_ullong backlog;
+    atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
     atomic_bool failed;   /* a write or flush failed: nothing more is acked */
     atomic_bool closing;
@@ -164,6 +165,7 @@ struct journal {
     bool rows_running;
     bool growing;
     bool grow_refused;
+    uint64_t grow_again_us; /* when refused: not before */
     uint64_t segment_serial;
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;

@@ -538,7 +538,7 @@ void destage_consider(struct journal *j, bool anything)
                ? (unsigned)((closed - j->conf.wal_budget) >> j->wal_log2) + 1
                : 0;
     if (anything && want == 0 && closed > 0)
-        want = 1;
+        want = ROUND_EXTENTS;
     if (want == 0)
         return;
     d->n_extents = wal_oldest(&j->wal, d->extents, want < ROUND_EXTENTS ? want : ROUND_EXTENTS);

@@ -116,8 +116,9 @@ const struct group_loss *group_tail_loss(struct jrn_group *g, const struct shard
 void append_end(struct append *a, int rc, int64_t append_time)
 {
     struct append_done *d = a->done;
+    struct journal *j = a->shard->j;
 
-    atomic_fetch_sub(&a->shard->j->backlog, a->bytes);
+    atomic_fetch_sub(&j->backlog, a->bytes);
     if (d) {
         d->rc = rc;
         d->base_offset = a->base_offset;
@@ -129,6 +130,7 @@ void append_end(struct append *a, int rc, int64_t append_time)
     buf_unref(a->batch);
     shard_unref(a->shard);
     free(a);
+    atomic_fetch_sub(&j->busy, 1);
 }
 
 /* Adds what one frame holds of one shard, the appends first .. (before end), as one run. */

@@ -101,8 +101,7 @@ static struct journal *journal_bare(struct inspect *in)
     j->n_groups = in->super.n_groups > GROUP_DATA ? in->super.n_groups : GROUP_DATA + 1;
     j->groups = mem_new(j->n_groups * sizeof(*j->groups));
     for (unsigned i = 0; i < j->n_groups; i++)
-        j->groups[i] =
-            group_new(j, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
+        j->groups[i] = group_new(j, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
     wal_init(&j->wal, &j->slabs, j->wal_log2);
     segments_init(&j->segments, j->dev, &j->slabs);
     return j;
@@ -236,8 +235,8 @@ static int view_try(struct inspect *in, const char *path, bool fixed, struct err
 int inspect_open(struct inspect **out, const char *path, struct err *e)
 {
     struct inspect *in = mem_new(sizeof *in);
-    int rc = dev_aio_open(&in->dev, path, &(struct dev_aio_conf){ .read_threads = 1, .read_only = true },
-                          e);
+    int rc = dev_aio_open(&in->dev, path,
+                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
 
     if (rc >= 0)
         rc = loop_event_new(&in->loop, 0, e);
@@ -552,7 +551,7 @@ static void segment_place(const struct row_segment *row, uint64_t pos, struct in
 struct run_bytes {
     struct buf *buf;
     const uint8_t *mem;
-    struct segment *seg;      /* pinned, or */
+    struct segment *seg;       /* pinned, or */
     struct wal_extent *extent; /* pinned */
 };
 

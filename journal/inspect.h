@@ -35,8 +35,8 @@ struct inspect_info {
     uint64_t generation, starts;
     int64_t created;
     uint64_t ckpt_lsn, end_lsn; /* the live WAL */
-    bool torn;                  /* an unfinished block lies at its end: cut at the next start, no damage */
-    uint64_t wal_extent;        /* bytes of one */
+    bool torn;           /* an unfinished block lies at its end: cut at the next start, no damage */
+    uint64_t wal_extent; /* bytes of one */
     unsigned n_groups, n_slabs;
     uint64_t space, space_free; /* bytes in slabs */
     bool rows_lost;             /* no rows could be read: they were made again from the catalogue */

@@ -106,8 +106,7 @@ static void super_copy(struct pass *p, unsigned i, struct super *one, uint8_t *m
                "copy %u: bytes outside the checksum have changed", i);
     else if (one->generation % 2 != i / 2)
         damage(p, INSPECT_SUPER, "superblock", byte, SUPER_BYTES,
-               "copy %u holds generation %" PRIu64 ", which belongs elsewhere", i,
-               one->generation);
+               "copy %u holds generation %" PRIu64 ", which belongs elsewhere", i, one->generation);
     if (one->generation > p->super.generation)
         p->super = *one;
 }
@@ -136,8 +135,9 @@ static int super_check(struct pass *p, struct err *e)
     if (!b)
         rc = E_NOMEM;
     if (rc >= 0 && file->bytes < SUPER_COPIES * SUPER_BYTES)
-        damage(p, INSPECT_SUPER, "superblock", file->bytes, SUPER_COPIES * SUPER_BYTES - file->bytes,
-               "the file is cut short: %" PRIu64 " bytes", file->bytes);
+        damage(p, INSPECT_SUPER, "superblock", file->bytes,
+               SUPER_COPIES * SUPER_BYTES - file->bytes, "the file is cut short: %" PRIu64 " bytes",
+               file->bytes);
     for (unsigned i = 0; rc >= 0 && i < SUPER_COPIES && (i + 1) * SUPER_BYTES <= file->bytes; i++) {
         int r = super_read_still(p, file, (uint64_t)i * SUPER_BYTES, b->mem);
 
@@ -222,8 +222,8 @@ static const char *extent_head_fault(struct pass *p, uint64_t place, uint32_t lo
 static int wal_extent(void *ctx, const struct inspect_extent *x)
 {
     struct pass *p = ctx;
-    uint64_t place = place_of((uint32_t)strtoul(x->at.file + 5, NULL, 10),
-                              (uint32_t)(x->at.byte / UNIT_BYTES));
+    uint64_t place =
+        place_of((uint32_t)strtoul(x->at.file + 5, NULL, 10), (uint32_t)(x->at.byte / UNIT_BYTES));
     struct extent_head h = { 0 };
     const char *fault = extent_head_fault(p, place, p->in->j->wal_log2, &h);
 
@@ -261,8 +261,8 @@ static void wal_items(struct pass *p, const struct block_head *h, const struct i
         if (batch_check(&b, frame + pos, item.bytes) < 0 || b.bytes != item.bytes ||
             (uint64_t)b.base_offset != item.base_offset)
             damage(p, INSPECT_WAL, at->file, at->byte + d->pos + pos, item.bytes,
-                   "shard %" PRIu64 " offset %" PRIu64 ": the batch fails its checksum",
-                   item.shard, item.base_offset)
+                   "shard %" PRIu64 " offset %" PRIu64 ": the batch fails its checksum", item.shard,
+                   item.base_offset)
                 ->lsn = h->lsn;
         pos += item.bytes;
     }
@@ -331,8 +331,8 @@ static void segment_damage(struct sealed *s, uint64_t pos, uint64_t bytes, const
 
         if (from < to) {
             inspect_place_set(&at, s->row->extents[i].place, PAGE_BYTES + from - first);
-            damage(s->p, INSPECT_SEGMENTS, at.file, at.byte, to - from,
-                   "segment %" PRIu64 ": %s", s->id, text)
+            damage(s->p, INSPECT_SEGMENTS, at.file, at.byte, to - from, "segment %" PRIu64 ": %s",
+                   s->id, text)
                 ->segment = s->id;
         }
         first += room;
@@ -751,8 +751,8 @@ static int index_run_check(struct runs_seen *seen, uint64_t id, const struct seg
     struct row_run row;
     size_t bytes;
     bool same;
-    int rc = rows_get(seen->p->in->rows, key, row_key2(key, ROW_RUN, n->shard, n->base), &mem,
-                      &bytes);
+    int rc =
+        rows_get(seen->p->in->rows, key, row_key2(key, ROW_RUN, n->shard, n->base), &mem, &bytes);
 
     if (rc < 0 && rc != E_NOTFOUND)
         return rc;
@@ -929,10 +929,10 @@ static int pass_run(const char *path, unsigned parts, uint64_t segment,
                     struct inspect_report *report, struct err *e)
 {
     struct pass p = { .report = report, .page = buf_new_aligned((size_t)PAGE_BYTES * 2) };
-    int rc = p.page ? dev_aio_open(&p.dev, path,
-                                   &(struct dev_aio_conf){ .read_threads = 1, .read_only = true },
-                                   e)
-                    : E_NOMEM;
+    int rc = p.page
+                 ? dev_aio_open(&p.dev, path,
+                                &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e)
+                 : E_NOMEM;
 
     if (rc >= 0)
         rc = super_check(&p, e);

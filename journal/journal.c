@@ -226,6 +226,7 @@ static void grow_done(struct work *w)
         if (!j->grow_refused)
             LOG_WARN("slab.not_grown", F_STR("why", g->e.text));
         j->grow_refused = true;
+        j->grow_again_us = loop_now_us(j->keeper) + SPACE_RETRY_US;
         if (g->rc != E_NOSPACE)
             journal_fail(j, "slab.grow", g->rc);
     } else {
@@ -239,7 +240,8 @@ static void grow_start(struct journal *j)
 {
     struct grow *g;
 
-    if (j->growing || atomic_load(&j->closing) || atomic_load(&j->failed))
+    if (j->growing || atomic_load(&j->closing) || atomic_load(&j->failed) ||
+        (j->grow_refused && loop_now_us(j->keeper) < j->grow_again_us))
         return;
     g = mem_new(sizeof *g);
     g->j = j;
@@ -275,6 +277,8 @@ void journal_space_check(struct journal *j)
     wal_live(&j->wal, &closed, &n_live);
     /* Destage must be able to write all that is live once more, and then some. */
     need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
+    /* Each round writes a segment for each group, of a unit at least. */
+    need += (uint64_t)(n_live / 2 + 1) * j->n_groups * UNIT_BYTES;
     /* Once full, it takes two extents more to be called otherwise: no flapping while space comes back. */
     if (atomic_load(&j->space) == SPACE_FULL)
         need += 2 * extent;
@@ -530,6 +534,23 @@ static void todo_start(struct journal *j, void *arg)
     catalogue_submit(j->catalogue, &t->u);
 }
 
+/* What recovery has read may be a killed process's last writes and names, which a power cut still takes back: they are made durable
+ * before anything is built on them. */
+static int found_sync(struct journal *j, struct err *e)
+{
+    struct dev_file *last = NULL;
+    int rc = dev_sync_names(j->dev);
+
+    for (unsigned i = 0; rc >= 0 && i < j->wal.n; i++) {
+        struct dev_file *file = slabs_file(&j->slabs, j->wal.list[i]->place, j->wal_log2);
+
+        if (file && file != last)
+            rc = dev_sync(j->dev, file);
+        last = file;
+    }
+    return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
+}
+
 static int modules_open(struct journal *j, struct recover_todo *todo, struct err *e)
 {
     struct walscan_end end;
@@ -553,7 +574,9 @@ static int modules_open(struct journal *j, struct recover_todo *todo, struct err
     LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", j->super.ckpt_lsn),
              F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
              F_INT("us", loop_now_us(j->keeper) - t0));
-    rc = epochs_open(j, e);
+    rc = found_sync(j, e);
+    if (rc >= 0)
+        rc = epochs_open(j, e);
     return rc < 0 ? rc : incarnation_begin(j, &end, e);
 }
 
@@ -736,7 +759,11 @@ static void close_poll(struct loop_timer *t)
     struct journal *j = (struct journal *)((char *)t - offsetof(struct journal, close_timer));
 
     if (!catalogue_idle(j->catalogue) || j->rows_running || j->rows_first || j->growing ||
-        !destage_idle(j->destage) || !rewrite_idle(j->rewrite) || journal_backlog(j) > 0) {
+        !destage_idle(j->destage) || !rewrite_idle(j->rewrite) || journal_backlog(j) > 0 ||
+        atomic_load(&j->busy) > 0) {
+        committer_feed(j->committer);
+        if (!j->growing && destage_idle(j->destage) && rewrite_idle(j->rewrite))
+            committer_starve(j->committer);
         loop_timer_set(j->keeper, &j->close_timer, CLOSE_POLL_US);
         return;
     }

@@ -102,6 +102,7 @@ void read_done_release(struct read_done *d)
 static void read_answer(struct read_done *d, int rc)
 {
     struct shard *s = d->shard;
+    struct journal *j = s->j;
 
     if (rc < 0 && d->bytes > 0)
         rc = 0; /* what is whole before the damage is given first */
@@ -113,6 +114,7 @@ static void read_answer(struct read_done *d, int rc)
     d->task.run = read_done_run;
     loop_post(d->loop, &d->task);
     shard_unref(s);
+    atomic_fetch_sub(&j->busy, 1);
 }
 
 /* --- cold reads, on a pool thread --- */
@@ -423,6 +425,7 @@ static void read_home(struct task *t)
 
 void shard_read(struct shard *s, struct read_done *d)
 {
+    atomic_fetch_add(&s->j->busy, 1);
     d->shard = shard_ref(s);
     d->slices = NULL;
     d->n_slices = 0;
@@ -509,6 +512,35 @@ static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg
     return rc;
 }
 
+/* The largest timestamp of the records from the start on, in a run in which the start lies: what a run says of itself counts the
+ * trimmed ones, too. */
+static int time_max_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t bytes)
+{
+    while (bytes > 0) {
+        struct batch_head h;
+        struct batch_iter it;
+        struct batch_record r;
+
+        if (batch_check(&h, mem, bytes) < 0)
+            return E_LOST;
+        if ((uint64_t)h.base_offset + (uint64_t)h.last_offset_delta >= tw->start &&
+            h.max_timestamp > tw->best) {
+            if ((uint64_t)h.base_offset >= tw->start ||
+                (h.attributes & BATCH_ATTR_LOG_APPEND_TIME)) {
+                tw->best = h.max_timestamp;
+            } else if (batch_iter_open(&it, mem, h.bytes, TIME_BODY_MAX) >= 0) {
+                while (batch_iter_next(&it, &r) == 1)
+                    if ((uint64_t)r.offset >= tw->start && r.timestamp > tw->best)
+                        tw->best = r.timestamp;
+                batch_iter_close(&it);
+            }
+        }
+        mem += h.bytes;
+        bytes -= h.bytes;
+    }
+    return 0;
+}
+
 struct time_scan {
     struct time_work *tw;
     uint64_t shard;
@@ -535,7 +567,7 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
         return E_CORRUPT;
     if (row.end <= tw->start)
         return 0;
-    if (ts->max_only) {
+    if (ts->max_only && (base >= tw->start || row.max_ts <= tw->best)) {
         if (row.max_ts > tw->best)
             tw->best = row.max_ts;
         return 0;
@@ -545,6 +577,18 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
     seg = segment_pin(&tw->s->j->segments, row.segment);
     if (!seg)
         return 0;
+    if (ts->max_only) {
+        struct buf *buf;
+        uint32_t at;
+
+        ts->rc = segment_read(&tw->s->j->segments, seg, row.pos, row.bytes, &buf, &at);
+        if (ts->rc >= 0) {
+            ts->rc = time_max_in_bytes(tw, buf->mem + at, row.bytes);
+            buf_unref(buf);
+        }
+        segment_unpin(&tw->s->j->segments, seg);
+        return ts->rc != 0;
+    }
     ts->rc = segment_index(&tw->s->j->segments, seg, &x);
     run = ts->rc >= 0 ? index_run(x, shard, base) : NULL;
     if (run)
@@ -581,6 +625,29 @@ static int time_in_wal(struct time_work *tw, int64_t wanted)
     return rc;
 }
 
+static int time_max_in_wal(struct time_work *tw)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc >= 0 && i < tw->n_wal; i++) {
+        struct cold_entry *c = &tw->wal[i];
+        struct buf *buf = NULL;
+        const uint8_t *mem = c->slice.mem;
+
+        if (c->entry.max_ts <= tw->best)
+            continue;
+        if (c->entry.base >= tw->start) {
+            tw->best = c->entry.max_ts;
+            continue;
+        }
+        rc = c->slice.buf ? 0 : wal_run_read(tw->s->j, c, &buf, &mem);
+        if (rc >= 0)
+            rc = time_max_in_bytes(tw, mem, c->entry.bytes);
+        buf_unref(buf);
+    }
+    return rc;
+}
+
 static void time_run(struct work *w)
 {
     struct time_work *tw = (struct time_work *)w;
@@ -589,11 +656,10 @@ static void time_run(struct work *w)
 
     if (tw->f->time == SHARD_TIME_MAX) {
         tw->best = INT64_MIN;
-        for (unsigned i = 0; i < tw->n_wal; i++)
-            if (tw->wal[i].entry.max_ts > tw->best)
-                tw->best = tw->wal[i].entry.max_ts;
+        rc = time_max_in_wal(tw);
         ts.max_only = true;
-        rc = time_scan(tw, &ts);
+        if (rc >= 0)
+            rc = time_scan(tw, &ts);
         ts.max_only = false;
         ts.wanted = tw->best;
     }
@@ -620,9 +686,11 @@ static void time_finish(struct work *w)
 {
     struct time_work *tw = (struct time_work *)w;
     struct find_time *f = tw->f;
+    struct journal *j = tw->s->j;
 
     shard_unref(tw->s);
     free(tw);
+    atomic_fetch_sub(&j->busy, 1);
     f->fn(f);
 }
 
@@ -638,7 +706,8 @@ static bool time_take(struct time_work *tw, const struct index_entry *n)
     return true;
 }
 
-/* The runs of the WAL that may hold the answer: the first ones late enough, or the one with the largest timestamp. */
+/* The runs of the WAL that may hold the answer: the first ones late enough, or the one with the largest timestamp, and the one in
+ * which the shard starts. */
 static void time_candidates(struct time_work *tw)
 {
     struct index *x = &tw->s->index;
@@ -650,9 +719,14 @@ static void time_candidates(struct time_work *tw)
         if (tw->f->time != SHARD_TIME_MAX && n->max_ts >= tw->f->time)
             time_take(tw, n);
     }
-    for (uint32_t i = 0; tw->f->time == SHARD_TIME_MAX && i < index_count(x); i++)
-        if (!best || index_at(x, i)->max_ts > best->max_ts)
-            best = index_at(x, i);
+    for (uint32_t i = 0; tw->f->time == SHARD_TIME_MAX && i < index_count(x); i++) {
+        const struct index_entry *n = index_at(x, i);
+
+        if (n->base < tw->start) /* some of it is trimmed: what it says of itself may be too much */
+            time_take(tw, n);
+        else if (!best || n->max_ts > best->max_ts)
+            best = n;
+    }
     if (best)
         time_take(tw, best);
 }
@@ -668,6 +742,7 @@ static void time_home(struct task *t)
     if (atomic_load(&s->deleted)) {
         f->rc = E_DELETED;
         loop_post(f->loop, &f->task);
+        atomic_fetch_sub(&s->j->busy, 1);
         shard_unref(s);
         return;
     }
@@ -684,6 +759,7 @@ static void time_home(struct task *t)
 
 void shard_find_time(struct shard *s, struct find_time *f)
 {
+    atomic_fetch_add(&s->j->busy, 1);
     f->shard = shard_ref(s);
     f->task.run = time_home;
     loop_post(s->group->loop, &f->task);

@@ -534,11 +534,11 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
     return rc;
 }
 
-static int by_id(const void *a, const void *b)
+static int by_entry(const void *a, const void *b)
 {
     const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
 
-    return x->id < y->id ? -1 : x->id > y->id;
+    return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
 }
 
 static int segment_fill(struct recovery *r, struct segment *seg)
@@ -567,7 +567,7 @@ static int segments_fill(struct recovery *r)
     while (hash_next(&r->j->segments.by_id, &pos, NULL, &value))
         if (((struct segment *)value)->live == UINT64_MAX)
             list[n++] = value;
-    qsort(list, n, sizeof(*list), by_id);
+    qsort(list, n, sizeof(*list), by_entry);
     for (size_t i = 0; rc >= 0 && i < n; i++)
         rc = segment_fill(r, list[i]);
     free(list);
@@ -690,10 +690,9 @@ static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
 static int rebuild_batch(struct rebuild *b, const uint8_t *mem, uint64_t left, uint32_t *bytes)
 {
     struct batch_head h;
-    int rc = batch_check(&h, mem, left);
 
-    if (rc < 0)
-        return rc;
+    if (batch_check(&h, mem, left) < 0)
+        return E_CORRUPT; /* a stale place may hold anything by now */
     *bytes = h.bytes;
     if ((uint64_t)h.base_offset != b->next)
         return 0;

@@ -8,10 +8,22 @@
 #include "journal/destage.h"
 #include "journal/segwrite.h"
 
+enum { REWRITE_SEGMENTS = 16 };
+
+/* One run to be copied. */
+struct rewrite_run {
+    struct segment *from;
+    const struct seg_run *run;
+};
+
 struct rewrite {
     struct journal *j;
     bool running;
-    struct segment *old; /* pinned */
+    struct segment *old[REWRITE_SEGMENTS]; /* pinned; neighbours of one group, oldest first */
+    const struct seg_index *index[REWRITE_SEGMENTS];
+    unsigned n;
+    struct rewrite_run *runs; /* what is alive in them, in (shard, offset) order */
+    uint32_t n_runs;
     struct work work;
     struct segwrite out;
     int rc;
@@ -42,13 +54,17 @@ bool rewrite_idle(const struct rewrite *r)
 
 static void rewrite_end(struct rewrite *r)
 {
-    segment_unpin(&r->j->segments, r->old);
-    r->old = NULL;
+    for (unsigned i = 0; i < r->n; i++)
+        segment_unpin(&r->j->segments, r->old[i]);
+    r->n = 0;
+    free(r->runs);
+    r->runs = NULL;
+    r->n_runs = 0;
     segwrite_close(&r->out);
     r->running = false;
 }
 
-/* --- 2: the catalogue puts the new segment in the place of the old one --- */
+/* --- 2: the catalogue puts the new segment in the place of the old ones --- */
 
 static void old_rows_delete(const struct segment *old, const struct seg_index *x,
                             struct rows_batch *rows)
@@ -61,15 +77,15 @@ static void old_rows_delete(const struct segment *old, const struct seg_index *x
     rows_batch_delete(rows, key, row_key(key, ROW_LIVE, old->id));
 }
 
-/* Only runs that still point at the old segment are taken along: a run that was reaped meanwhile is brought back here, and
- * reaped again once the update is applied. */
+/* A run that was reaped while it was copied is brought back here, and reaped again once the update is applied. */
 static int swap_prepare(struct catalogue_update *u)
 {
     struct rewrite *r = ((struct rewrite_update *)u)->r;
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     struct segment *seg;
 
-    old_rows_delete(r->old, &r->out.builder.index, &u->rows);
+    for (unsigned i = 0; i < r->n; i++)
+        old_rows_delete(r->old[i], r->index[i], &u->rows);
     if (r->out.row.n_extents == 0)
         return 0;
     rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
@@ -91,13 +107,14 @@ static void swapped(struct catalogue_update *u)
 
     free(u);
     if (rc < 0) {
-        LOG_WARN("rewrite.failed", F_INT("segment", r->old->id), F_ERR(rc));
+        LOG_WARN("rewrite.failed", F_INT("segment", r->old[0]->id), F_ERR(rc));
         rewrite_end(r);
         return;
     }
-    LOG_INFO("segment.rewritten", F_INT("segment", r->old->id), F_INT("into", r->out.segment),
-             F_BYTES(r->out.row.data_bytes));
-    catalogue_grave(j, r->old->id);
+    LOG_INFO("segment.rewritten", F_INT("first", r->old[0]->id), F_INT("segments", r->n),
+             F_INT("into", r->out.segment), F_BYTES(r->out.row.data_bytes));
+    for (unsigned i = 0; i < r->n; i++)
+        catalogue_grave(j, r->old[i]->id);
     catalogue_reap_late(j, &r->out.builder.index);
     rewrite_end(r);
     journal_space_check(j);
@@ -105,7 +122,8 @@ static void swapped(struct catalogue_update *u)
 
 /* --- 1: copying what is alive, on a pool thread --- */
 
-static bool run_is_alive(struct rewrite *r, const struct seg_run *run)
+/* Only what the rows still place in this segment. */
+static bool run_is_alive(struct rewrite *r, const struct segment *from, const struct seg_run *run)
 {
     uint8_t key[ROW_KEY_MAX], *mem;
     struct row_run row;
@@ -114,27 +132,59 @@ static bool run_is_alive(struct rewrite *r, const struct seg_run *run)
 
     if (rows_get(r->j->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), &mem, &bytes) < 0)
         return false;
-    alive = row_run_read(&row, mem, bytes) >= 0 && row.segment == r->old->id;
+    alive = row_run_read(&row, mem, bytes) >= 0 && row.segment == from->id;
     free(mem);
     return alive;
 }
 
-static int run_copy(struct rewrite *r, const struct seg_run *run)
+static int by_shard_base(const void *a, const void *b)
+{
+    const struct seg_run *x = ((const struct rewrite_run *)a)->run;
+    const struct seg_run *y = ((const struct rewrite_run *)b)->run;
+
+    if (x->shard != y->shard)
+        return x->shard < y->shard ? -1 : 1;
+    return x->base < y->base ? -1 : x->base > y->base;
+}
+
+static int runs_collect(struct rewrite *r, uint64_t *bytes)
+{
+    *bytes = 0;
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct seg_index *x;
+        int rc = segment_index(&r->j->segments, r->old[i], &x);
+
+        if (rc < 0)
+            return rc;
+        r->index[i] = x;
+        r->runs = mem_grow(r->runs, (r->n_runs + x->n_runs + 1) * sizeof *r->runs);
+        for (uint32_t k = 0; k < x->n_runs; k++) {
+            if (!run_is_alive(r, r->old[i], &x->runs[k]))
+                continue;
+            r->runs[r->n_runs++] = (struct rewrite_run){ r->old[i], &x->runs[k] };
+            *bytes += x->runs[k].bytes + SEG_RUN_HEAD_BYTES;
+        }
+    }
+    qsort(r->runs, r->n_runs, sizeof *r->runs, by_shard_base);
+    return 0;
+}
+
+static int run_copy(struct rewrite *r, const struct rewrite_run *n)
 {
     struct buf *buf;
     uint32_t start;
     uint64_t at = 0;
-    int rc = segment_read(&r->j->segments, r->old, run->pos, run->bytes, &buf, &start);
+    int rc = segment_read(&r->j->segments, n->from, n->run->pos, n->run->bytes, &buf, &start);
 
     if (rc < 0)
         return rc;
-    while (rc >= 0 && at < run->bytes) {
+    while (rc >= 0 && at < n->run->bytes) {
         struct batch_head h;
 
-        rc = batch_check(&h, buf->mem + start + at, run->bytes - at);
+        rc = batch_check(&h, buf->mem + start + at, n->run->bytes - at);
         if (rc < 0)
             break; /* a damaged segment is left as it is */
-        segwrite_add(&r->out, run->shard, &h, buf->mem + start + at);
+        segwrite_add(&r->out, n->run->shard, &h, buf->mem + start + at);
         at += h.bytes;
     }
     buf_unref(buf);
@@ -144,17 +194,16 @@ static int run_copy(struct rewrite *r, const struct seg_run *run)
 static void copy_run(struct work *w)
 {
     struct rewrite *r = (struct rewrite *)((char *)w - offsetof(struct rewrite, work));
-    const struct seg_index *x;
-    uint64_t segment = r->out.segment;
+    uint64_t bytes;
 
-    r->rc = segment_index(&r->j->segments, r->old, &x);
+    r->rc = runs_collect(r, &bytes);
     if (r->rc >= 0)
-        r->rc = segwrite_open(&r->out, r->j, r->old->row.group, segment, r->old->row.data_bytes);
-    for (uint32_t i = 0; r->rc >= 0 && i < x->n_runs; i++)
-        if (run_is_alive(r, &x->runs[i]))
-            r->rc = run_copy(r, &x->runs[i]);
-    if (r->rc >= 0 && r->out.builder.n_batches > 0)
-        r->rc = segwrite_finish(&r->out, r->old->row.first_entry, r->old->row.last_entry);
+        r->rc = segwrite_open(&r->out, r->j, r->old[0]->row.group, r->out.segment, bytes);
+    for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
+        r->rc = run_copy(r, &r->runs[i]);
+    if (r->rc >= 0 && r->n_runs > 0)
+        r->rc = segwrite_finish(&r->out, r->old[0]->row.first_entry,
+                                r->old[r->n - 1]->row.last_entry);
 }
 
 static void copy_done(struct work *w)
@@ -163,11 +212,11 @@ static void copy_done(struct work *w)
     struct rewrite_update *u;
 
     if (r->rc < 0) {
-        LOG_WARN("rewrite.failed", F_INT("segment", r->old->id), F_ERR(r->rc));
+        LOG_WARN("rewrite.failed", F_INT("segment", r->old[0]->id), F_ERR(r->rc));
         if (r->rc == E_IO)
             journal_fail(r->j, "rewrite.device", r->rc);
         segwrite_undo(&r->out);
-        rewrite_end(r); /* it stays marked as being dropped: not tried again in this life */
+        rewrite_end(r); /* they stay marked as being dropped: not tried again in this life */
         return;
     }
     u = mem_new(sizeof *u);
@@ -183,10 +232,12 @@ void rewrite_consider(struct journal *j)
 
     if (r->running || atomic_load(&j->failed) || atomic_load(&j->closing))
         return;
-    r->old = segments_sparsest(&j->segments);
-    if (!r->old)
+    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS,
+                             (uint64_t)2 << j->wal_log2);
+    if (r->n == 0)
         return;
-    r->old->dropping = true;
+    for (unsigned i = 0; i < r->n; i++)
+        r->old[i]->dropping = true;
     r->running = true;
     r->out = (struct segwrite){ .segment = j->start_no << 32 | ++j->segment_serial };
     r->work = (struct work){ .run = copy_run, .done = copy_done, .loop = j->keeper };

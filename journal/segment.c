@@ -121,26 +121,77 @@ void segment_unpin(struct segments *t, struct segment *s)
     }
 }
 
-struct segment *segments_sparsest(struct segments *t)
+/* By the entries that they hold: ids only tell when they were written. */
+static int by_group_entry(const void *a, const void *b)
 {
-    struct segment *best = NULL;
-    uint64_t pos = 0, best_dead = 0;
+    const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
+
+    if (x->row.group != y->row.group)
+        return x->row.group < y->row.group ? -1 : 1;
+    return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
+}
+
+/* What a segment with that much in it takes at least, its index and footer reckoned roughly. */
+static uint64_t space_for(uint64_t live)
+{
+    uint64_t bytes = live + live / 64 + 4 * PAGE_BYTES;
+
+    return (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
+}
+
+/* How much of list[0..) of one group should be taken together, and what that gains. */
+static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64_t max_bytes,
+                           uint64_t *gain)
+{
+    uint64_t live = 0, space = 0;
+    unsigned best = 0, k = 0;
+
+    *gain = 0;
+    for (; k < n && k < max && list[k]->row.group == list[0]->row.group; k++) {
+        uint64_t after;
+
+        if (list[k]->dropping || list[k]->live > max_bytes - live)
+            break;
+        live += list[k]->live;
+        space += segment_space(&list[k]->row);
+        after = live ? space_for(live) : 0;
+        if (space > after && space - after > *gain) {
+            *gain = space - after;
+            best = k + 1;
+        }
+    }
+    return best;
+}
+
+unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
+                           uint64_t max_bytes)
+{
+    struct segment **list;
+    uint64_t pos = 0, best_gain = 0, gain;
+    size_t n = 0, best_at = 0;
+    unsigned best = 0;
     void *value;
 
     pthread_mutex_lock(&t->lock);
-    while (hash_next(&t->by_id, &pos, NULL, &value)) {
-        struct segment *s = value;
+    list = mem_new((t->by_id.count + 1) * sizeof(*list));
+    while (hash_next(&t->by_id, &pos, NULL, &value))
+        list[n++] = value;
+    qsort(list, n, sizeof(*list), by_group_entry);
+    for (size_t i = 0; i < n; i++) {
+        unsigned k = neighbours(list + i, n - i, max, max_bytes, &gain);
 
-        if (s->dropping || s->live == 0 || s->live >= s->row.data_bytes / 2)
-            continue;
-        if (s->row.data_bytes - s->live > best_dead) {
-            best = s;
-            best_dead = s->row.data_bytes - s->live;
+        if (gain > best_gain) {
+            best_gain = gain;
+            best_at = i;
+            best = k;
         }
     }
-    if (best)
-        best->pins++;
+    for (unsigned i = 0; i < best; i++) {
+        out[i] = list[best_at + i];
+        out[i]->pins++;
+    }
     pthread_mutex_unlock(&t->lock);
+    free(list);
     return best;
 }
 

@@ -51,8 +51,10 @@ int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t b
 int segment_index(struct segments *t, struct segment *s, const struct seg_index **out) MUST_USE;
 /* Makes the index anew from the data (when the stored one is damaged). Blocks; free with seg_index_free. */
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out) MUST_USE;
-/* A segment of which less than half is alive, the emptiest, pinned; NULL: there is none. Keeper. */
-struct segment *segments_sparsest(struct segments *t);
+/* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less space if they were written anew: what gains
+ * most. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
+unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
+                           uint64_t max_bytes);
 /* Bytes of its extents. */
 uint64_t segment_space(const struct row_segment *row);
 

@@ -242,6 +242,7 @@ static void open_finish(struct work *w)
     else
         shard_unref(ow->s);
     free(ow);
+    atomic_fetch_sub(&o->journal->busy, 1);
     open_done_run(&o->task);
 }
 
@@ -258,6 +259,7 @@ void shard_open(struct journal *j, uint64_t id, struct shard_open *o)
         loop_post(o->loop, &o->task);
         return;
     }
+    atomic_fetch_add(&j->busy, 1);
     ow = mem_new(sizeof *ow);
     ow->o = o;
     ow->work.run = open_run;
@@ -386,6 +388,7 @@ void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t byte
     a->done = done;
     a->task.run = append_task;
     atomic_fetch_add(&s->j->backlog, bytes);
+    atomic_fetch_add(&s->j->busy, 1);
     if (rc >= 0 && atomic_load(&s->j->closing) && s->group->id != GROUP_CATALOGUE)
         rc = E_CLOSED;
     if (rc < 0)

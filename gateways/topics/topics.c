@@ -10,22 +10,10 @@
 #include "base/rd.h"
 #include "base/rng.h"
 #include "base/strmap.h"
+#include "gateways/topics/topics_int.h"
 #include "journal/journal.h"
 
-/* Rows, all integers little-endian:
- *
- *   key 'T' + topic id (16 bytes)
- *     u8 version (1)   u8 name_bytes   name   i64 created (ms since 1970)
- *     u32 n_partitions, then the shard of each as u64, partition 0 first
- *     u16 n_settings, then each: u8 name_bytes   name   u16 value_bytes   value
- *
- *   key 'I' + name     u8 version (1)   u64 shard: internal state of that name
- *   key 'S' + "id"     u8 version (1)   16 bytes: the store's id
- *
- * A change of a topic puts its row anew; a deletion removes it. Rows and shards change in one
- * update of the journal. */
-enum { ROW_VERSION = 1, ROW_HEAD_BYTES = 2 + 8 + 4 + 2, SHARD_FIRST = 16 };
-enum { SETTING_NAME_MAX = 255, SETTING_VALUE_MAX = 65535, ROW_MAX = 1 << 20 };
+enum { SHARD_FIRST = 16 };
 
 struct topics {
     struct topics_env env;
@@ -60,18 +48,6 @@ bool topic_name_ok(const char *name, size_t bytes)
 }
 
 /* --- a topic --- */
-
-static struct topic *topic_new(const char *name, size_t name_bytes, uint32_t n_partitions)
-{
-    struct topic *t = mem_new(sizeof *t);
-
-    atomic_init(&t->refs, 1);
-    memcpy(t->name, name, name_bytes);
-    t->name_bytes = (unsigned)name_bytes;
-    t->n_partitions = n_partitions;
-    t->partitions = mem_new(n_partitions * sizeof *t->partitions);
-    return t;
-}
 
 struct topic *topic_ref(struct topic *t)
 {
@@ -118,89 +94,6 @@ static void copy_settings(struct topic *t, const struct topic_setting *from, uns
     for (unsigned i = 0; i < n; i++)
         t->settings[i] = (struct topic_setting){ .name = mem_str(from[i].name),
                                                  .value = mem_str(from[i].value) };
-}
-
-/* --- rows --- */
-
-static size_t row_bytes(const struct topic *t)
-{
-    size_t n = ROW_HEAD_BYTES + t->name_bytes + (size_t)t->n_partitions * 8;
-
-    for (unsigned i = 0; i < t->n_settings; i++)
-        n += 3 + strlen(t->settings[i].name) + strlen(t->settings[i].value);
-    return n;
-}
-
-static void row_write(struct wr *w, const struct topic *t)
-{
-    wr_u8(w, ROW_VERSION);
-    wr_u8(w, (uint8_t)t->name_bytes);
-    wr_bytes(w, t->name, t->name_bytes);
-    wr_u64le(w, (uint64_t)t->created_ms);
-    wr_u32le(w, t->n_partitions);
-    for (uint32_t i = 0; i < t->n_partitions; i++)
-        wr_u64le(w, t->partitions[i].shard);
-    wr_u16le(w, (uint16_t)t->n_settings);
-    for (unsigned i = 0; i < t->n_settings; i++) {
-        const struct topic_setting *s = &t->settings[i];
-
-        wr_u8(w, (uint8_t)strlen(s->name));
-        wr_bytes(w, s->name, strlen(s->name));
-        wr_u16le(w, (uint16_t)strlen(s->value));
-        wr_bytes(w, s->value, strlen(s->value));
-    }
-}
-
-static char *row_text(struct rd *r, size_t bytes)
-{
-    const uint8_t *p = rd_bytes(r, bytes);
-    char *text = mem_new(bytes + 1);
-
-    if (p)
-        memcpy(text, p, bytes);
-    return text;
-}
-
-static void row_read_settings(struct rd *r, struct topic *t)
-{
-    unsigned n = rd_u16le(r);
-
-    if (!rd_ok(r) || n > TOPIC_SETTINGS_MAX) {
-        r->bad = true;
-        return;
-    }
-    t->settings = mem_new((n + 1) * sizeof *t->settings);
-    for (unsigned i = 0; i < n && rd_ok(r); i++) {
-        t->settings[i].name = row_text(r, rd_u8(r));
-        t->settings[i].value = row_text(r, rd_u16le(r));
-        t->n_settings++;
-    }
-}
-
-/* NULL: the row makes no sense. */
-static struct topic *row_read(const uint8_t *id, const void *value, size_t bytes)
-{
-    struct rd r = rd_of(value, bytes);
-    uint8_t version = rd_u8(&r);
-    size_t name_bytes = rd_u8(&r);
-    const char *name = (const char *)rd_bytes(&r, name_bytes);
-    int64_t created_ms = (int64_t)rd_u64le(&r);
-    uint32_t n = rd_u32le(&r);
-    struct topic *t;
-
-    if (!rd_ok(&r) || version != ROW_VERSION || !topic_name_ok(name, name_bytes) || !n ||
-        n > rd_left(&r) / 8)
-        return NULL;
-    t = topic_new(name, name_bytes, n);
-    memcpy(t->id, id, TOPIC_ID_BYTES);
-    t->created_ms = created_ms;
-    for (uint32_t i = 0; i < n; i++)
-        t->partitions[i].shard = rd_u64le(&r);
-    row_read_settings(&r, t);
-    if (rd_ok(&r) && !rd_left(&r))
-        return t;
-    topic_unref(t);
-    return NULL;
 }
 
 /* --- the map --- */
@@ -383,7 +276,7 @@ static void update_topic(struct topics_change *c, struct topic *t, uint32_t from
     struct topics *ts = c->topics;
     struct update *u = mem_new(sizeof *u);
     struct jrn_change *changes = mem_new((t->n_partitions - from + 1) * sizeof *changes);
-    size_t bytes = row_bytes(t);
+    size_t bytes = topics_row_bytes(t);
     uint8_t *row = mem_new(bytes);
     struct wr w = wr_of(row, bytes);
     uint8_t key[1 + TOPIC_ID_BYTES];
@@ -395,7 +288,7 @@ static void update_topic(struct topics_change *c, struct topic *t, uint32_t from
                                             .kind = SHARD_SEGMENT,
                                             .class = SHARD_CLASS_DATA };
     topic_key(key, t);
-    row_write(&w, t);
+    topics_row_write(&w, t);
     ASSERT(wr_ok(&w) && wr_used(&w) == bytes);
     changes[n++] = (struct jrn_change){ .op = JRN_ROW_PUT,
                                         .key = key,
@@ -484,8 +377,8 @@ static int create_check(const struct topics_change *c)
     if (c->n_partitions > TOPIC_PARTITIONS_MAX || c->n_settings > TOPIC_SETTINGS_MAX)
         return E_TOOBIG;
     for (unsigned i = 0; i < c->n_settings; i++)
-        if (strlen(c->settings[i].name) > SETTING_NAME_MAX ||
-            strlen(c->settings[i].value) > SETTING_VALUE_MAX)
+        if (strlen(c->settings[i].name) > TOPICS_SETTING_NAME_MAX ||
+            strlen(c->settings[i].value) > TOPICS_SETTING_VALUE_MAX)
             return E_TOOBIG;
     return 0;
 }
@@ -505,11 +398,11 @@ static void run_create(struct topics_change *c)
         change_done(c, E_EXISTS);
         return;
     }
-    t = topic_new(c->name, c->name_bytes, c->n_partitions);
+    t = topics_topic_new(c->name, c->name_bytes, c->n_partitions);
     new_id(ts, t->id);
     t->created_ms = loop_wall_ms(ts->env.home);
     copy_settings(t, c->settings, c->n_settings);
-    if (row_bytes(t) > ROW_MAX) {
+    if (topics_row_bytes(t) > TOPICS_ROW_MAX) {
         topic_unref(t);
         change_done(c, E_TOOBIG);
         return;
@@ -528,7 +421,7 @@ void topics_create(struct topics *ts, struct topics_change *c)
 
 static struct topic *topic_grown(const struct topic *old, uint32_t n)
 {
-    struct topic *t = topic_new(old->name, old->name_bytes, n);
+    struct topic *t = topics_topic_new(old->name, old->name_bytes, n);
 
     memcpy(t->id, old->id, TOPIC_ID_BYTES);
     t->created_ms = old->created_ms;
@@ -679,7 +572,7 @@ static void internal_make(struct topics_internal *q)
     ASSERT(name_bytes >= 1 && name_bytes <= TOPIC_NAME_MAX);
     key[0] = 'I';
     memcpy(key + 1, q->name, name_bytes);
-    wr_u8(&w, ROW_VERSION);
+    wr_u8(&w, TOPICS_ROW_VERSION);
     wr_u64le(&w, q->shard);
     changes[0] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
                                       .shard = q->shard,
@@ -724,7 +617,7 @@ static int load_topic(struct topics *ts, const uint8_t *key, size_t key_bytes, c
                       size_t value_bytes)
 {
     struct topic *t =
-        key_bytes == 1 + TOPIC_ID_BYTES ? row_read(key + 1, value, value_bytes) : NULL;
+        key_bytes == 1 + TOPIC_ID_BYTES ? topics_row_read(key + 1, value, value_bytes) : NULL;
 
     if (!t)
         return err_set(&ts->start->err, E_CORRUPT, "a topic's row cannot be read");
@@ -741,7 +634,7 @@ static int load_row(void *ctx, const void *key, size_t key_bytes, const void *va
     uint8_t version = rd_u8(&r);
     const uint8_t *id;
 
-    if (version != ROW_VERSION)
+    if (version != TOPICS_ROW_VERSION)
         return err_set(&ts->start->err, version ? E_VERSION : E_CORRUPT,
                        "a row of version %u: written by a newer server", version);
     if (k[0] == 'T')
@@ -800,7 +693,7 @@ static void store_id_made(struct jrn_update *u)
 
 static void make_store_id(struct topics *ts)
 {
-    uint8_t value[1 + TOPIC_ID_BYTES] = { ROW_VERSION };
+    uint8_t value[1 + TOPIC_ID_BYTES] = { TOPICS_ROW_VERSION };
     struct jrn_change change = {
         .op = JRN_ROW_PUT, .key = "Sid", .key_bytes = 3, .value = value, .value_bytes = sizeof value
     };

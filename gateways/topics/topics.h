@@ -2,9 +2,9 @@
  * shards.
  *
  * A topic is a row of the journal, written in the same update as its shards (formats at the
- * head of topics.c). Changes happen one after another per name, on one home loop; look-ups are
- * made on any loop, now. A topic that is found stays good while it is referenced, also when it
- * is deleted or grown meanwhile; then its shards answer E_DELETED, or a newer one has more
+ * head of topics_row.c). Changes happen one after another per name, on one home loop; look-ups
+ * are made on any loop, now. A topic that is found stays good while it is referenced, also when
+ * it is deleted or grown meanwhile; then its shards answer E_DELETED, or a newer one has more
  * partitions. */
 #ifndef WEIR_GATEWAYS_TOPICS_TOPICS_H
 #define WEIR_GATEWAYS_TOPICS_TOPICS_H

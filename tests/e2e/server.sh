@@ -84,8 +84,8 @@ server_start() {
 # As if the process had been shot.
 server_kill() {
     [ -n "$server_pid" ] || return 0
-    kill -KILL "$server_pid" 2>/dev/null
-    wait "$server_pid" 2>/dev/null
+    kill -KILL "$server_pid" 2>/dev/null || :
+    wait "$server_pid" 2>/dev/null || :
     server_pid=
 }
 
@@ -95,10 +95,10 @@ server_stop() {
     kill -TERM "$pid"
     (sleep 60 && kill -KILL "$pid") 2>/dev/null &
     local guard=$!
-    wait "$pid"
-    rc=$?
-    kill "$guard" 2>/dev/null
-    wait "$guard" 2>/dev/null
+    rc=0
+    wait "$pid" || rc=$?
+    kill "$guard" 2>/dev/null || :
+    wait "$guard" 2>/dev/null || :
     server_pid=
     [ "$rc" = 0 ] || echo "the server ended with $rc"
     return "$rc"
@@ -162,8 +162,8 @@ random_moment() {
 server_clean() {
     local pid
     for pid in $producer_pids; do
-        kill -KILL "$pid" 2>/dev/null
-        wait "$pid" 2>/dev/null
+        kill -KILL "$pid" 2>/dev/null || :
+        wait "$pid" 2>/dev/null || :
     done
     producer_pids=
     server_kill

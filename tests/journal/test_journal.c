@@ -276,7 +276,7 @@ static void test_a_full_device_is_healed_by_deleting_though_others_lie_between(v
     uint64_t offset, n_big = 0, n_small = 0;
     int rc = 0;
 
-    jrn_sim_init(&js, 11, 6 << 20, 1);
+    jrn_sim_init(&js, 11, 4 << 20, 1);
     REQUIRE(jrn_sim_open(&js, &e) >= 0);
     CHECK_EQ(create_shard(&js, 16), 0);
     CHECK_EQ(create_shard(&js, 17), 0);

@@ -14,7 +14,7 @@ enum { BYTES_KEY_FROM = 16, FAIL_STATUS = 3 }; /* the server stamps the bytes be
 
 void model_init(struct model *m, uint64_t seed)
 {
-    *m = (struct model){ .seed = seed, .next_producer = 1000 };
+    *m = (struct model){ .seed = seed, .next_producer = 1000, .scale = 1 };
 }
 
 static void shard_free(struct model_shard *s)
@@ -60,13 +60,12 @@ static uint64_t bytes_key(const uint8_t *mem, uint32_t bytes)
 }
 
 /* Mostly small, some near the limits of a block; timestamps go up and sometimes back. */
-static void records_make(struct sent *x, struct rng *r, struct batch_builder *b, uint32_t most)
+static void records_make(struct sent *x, struct rng *r, struct batch_builder *b, uint32_t scale)
 {
     static const uint32_t sizes[] = { 40, 300, 1200, 3000, 7000, 15000 };
-    uint32_t size = (uint32_t)rng_below(r, sizes[rng_below(r, 6)]);
-    char value[16384];
+    uint32_t size = (uint32_t)rng_below(r, sizes[rng_below(r, 6)]) * scale;
+    char value[65536];
 
-    size = size < most ? size : most;
     for (unsigned i = 0; i < x->n_records; i++) {
         struct batch_new_record n = { .value = value };
         int head;
@@ -93,7 +92,7 @@ struct sent *model_send(struct model *m, struct model_shard *s, struct rng *r, i
     x->producer = producer;
     x->epoch = epoch;
     x->sequence = sequence;
-    records_make(x, r, &b, 15000);
+    records_make(x, r, &b, m->scale);
     if (producer >= 0) {
         b.has_producer = true;
         b.producer_id = x->producer_id = s->producers[producer].id;
@@ -237,16 +236,27 @@ void model_accepted(struct model_shard *s, struct sent *x)
 {
     struct model_producer *p = &s->producers[x->producer];
 
+    unsigned at;
+
     if (p->n_last > 0 && p->last[0]->epoch != x->epoch) {
         p->n_last = 0;
         p->older = false;
     }
+    /* Answers on several loops come in any order; what counts is the order of offsets. */
+    at = p->n_last;
+    while (at > 0 && p->last[at - 1]->offset > x->offset)
+        at--;
     if (p->n_last == MODEL_LAST) {
+        p->older = true;
+        if (at == 0)
+            return;
         memmove(p->last, p->last + 1, (MODEL_LAST - 1) * sizeof(p->last[0]));
         p->n_last--;
-        p->older = true;
+        at--;
     }
-    p->last[p->n_last++] = x;
+    memmove(p->last + at + 1, p->last + at, (p->n_last - at) * sizeof(p->last[0]));
+    p->last[at] = x;
+    p->n_last++;
 }
 
 /* --- lives --- */
@@ -291,7 +301,9 @@ void model_settle(struct model *m, struct model_shard *s, uint64_t start)
         }
     }
     for (unsigned i = 0; i < s->n_log && s->log[i]->offset < start; i++)
-        known += s->log[i]->n_records;
+        known += s->log[i]->offset + s->log[i]->n_records < start
+                     ? s->log[i]->n_records
+                     : start - s->log[i]->offset;
     /* Batches that were trimmed before anybody saw them: who knows what their producers did. */
     blind = known < start || s->n_lost > 0;
     for (int i = 0; i < MODEL_PRODUCERS; i++)

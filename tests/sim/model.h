@@ -106,7 +106,7 @@ struct model {
     unsigned n_all, cap_all;
     uint64_t serial;
     int64_t next_producer;
-    bool rotten; /* something was damaged on purpose */
+    uint32_t scale; /* of batches; 1 to 4 */
 };
 
 void model_init(struct model *m, uint64_t seed);

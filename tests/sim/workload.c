@@ -9,6 +9,7 @@
 #include "journal/committer.h"
 #include "journal/core.h"
 #include "journal/destage.h"
+#include "journal/rewrite.h"
 #include "tests/sim/jrn_sim.h"
 #include "tests/sim/model.h"
 #include "tests/sim/rot.h"
@@ -434,7 +435,7 @@ static void do_append(struct workload *w)
     int at = (int)below(w, MODEL_PRODUCERS + 1) - 1;
     struct model_producer *p;
 
-    if (!s)
+    if (!s || (s->class == SHARD_CLASS_INTERNAL && journal_state(w->js.j) == JRN_FULL))
         return;
     if (at < 0) {
         append(w, s, model_send(&w->m, s, &w->rng, -1, -1, -1), EXPECT_OK, 0);
@@ -1045,7 +1046,8 @@ static bool is_quiet(void *ctx)
         if (op->kind != OP_WAIT)
             return false;
     return catalogue_idle(j->catalogue) && !j->rows_running && !j->rows_first && !j->growing &&
-           destage_idle(j->destage) && journal_backlog(j) == 0;
+           destage_idle(j->destage) && rewrite_idle(j->rewrite) && journal_backlog(j) == 0 &&
+           atomic_load(&j->busy) == 0;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -1184,6 +1186,12 @@ static void act(struct workload *w)
                                                        handles_open_new };
     unsigned all = 0, at;
 
+    /* The reserve is for deletions and the like: a full device is not filled up further. */
+    if (journal_state(w->js.j) == JRN_FULL && chance(w, 3, 4)) {
+        if (chance(w, 1, 4))
+            do_update(w);
+        return;
+    }
     for (unsigned i = 0; i < 7; i++)
         all += w->weight[i];
     at = (unsigned)below(w, all);
@@ -1368,7 +1376,8 @@ static void swarm(struct workload *w, uint64_t seed)
     struct journal_conf *c;
     uint64_t extent;
 
-    jrn_sim_init(&w->js, seed, 64 << 20, 1 + (unsigned)below(w, 3));
+    w->tight = chance(w, 1, 8);
+    jrn_sim_init(&w->js, seed, 64 << 20, w->tight ? 1 : 1 + (unsigned)below(w, 3));
     c = &w->js.conf;
     extent = UNIT_64K << below(w, 2);
     c->wal_extent = (uint32_t)extent;
@@ -1381,9 +1390,17 @@ static void swarm(struct workload *w, uint64_t seed)
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
-    w->tight = chance(w, 1, 6);
-    if (w->tight)
-        c->space_max = extent * (20 + below(w, 16));
+    if (w->tight) {
+        /* Against a unit of 64 KiB an extent must be large for the reserve to mean anything. */
+        extent = 4 * UNIT_64K;
+        c->wal_extent = (uint32_t)extent;
+        c->wal_budget = extent;
+        c->slab_first = c->slab_max = 8 * extent;
+        c->space_max = extent * (20 + below(w, 8));
+        c->batch_max = 65536;
+        c->block_max = 65536;
+        w->m.scale = 4;
+    }
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));

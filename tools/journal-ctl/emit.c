@@ -43,6 +43,11 @@ bool emit_begun(const struct emit *e)
     return e->n_sections > 0;
 }
 
+bool emit_is_table(const struct emit *e)
+{
+    return e->format == EMIT_TABLE;
+}
+
 /* --- one cell, for people ----------------------------------------------------------------------- */
 
 static void human_bytes(char *out, size_t room, uint64_t bytes)

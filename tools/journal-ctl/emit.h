@@ -50,6 +50,8 @@ struct emit;
 struct emit *emit_new(enum emit_format format, FILE *out, bool many);
 /* Whether anything has been begun. */
 bool emit_begun(const struct emit *e);
+/* Whether it is for people, who want long texts cut. */
+bool emit_is_table(const struct emit *e);
 /* Begins a section of rows, or (one) of a single row, which a table shows as name and value. cols is
  * borrowed until the section ends: by the next one, or emit_free. */
 void emit_section(struct emit *e, const char *name, const struct emit_column *cols, unsigned n,

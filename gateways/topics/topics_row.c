@@ -1,0 +1,112 @@
+#include "gateways/topics/topics_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+/* Rows, all integers little-endian:
+ *
+ *   key 'T' + topic id (16 bytes)
+ *     u8 version (1)   u8 name_bytes   name   i64 created (ms since 1970)
+ *     u32 n_partitions, then the shard of each as u64, partition 0 first
+ *     u16 n_settings, then each: u8 name_bytes   name   u16 value_bytes   value
+ *
+ *   key 'I' + name     u8 version (1)   u64 shard: internal state of that name
+ *   key 'S' + "id"     u8 version (1)   16 bytes: the store's id
+ *
+ * A change of a topic puts its row anew; a deletion removes it. Rows and shards change in one
+ * update of the journal. */
+enum { HEAD_BYTES = 2 + 8 + 4 + 2 };
+
+struct topic *topics_topic_new(const char *name, size_t name_bytes, uint32_t n_partitions)
+{
+    struct topic *t = mem_new(sizeof *t);
+
+    atomic_init(&t->refs, 1);
+    memcpy(t->name, name, name_bytes);
+    t->name_bytes = (unsigned)name_bytes;
+    t->n_partitions = n_partitions;
+    t->partitions = mem_new(n_partitions * sizeof *t->partitions);
+    return t;
+}
+
+size_t topics_row_bytes(const struct topic *t)
+{
+    size_t n = HEAD_BYTES + t->name_bytes + (size_t)t->n_partitions * 8;
+
+    for (unsigned i = 0; i < t->n_settings; i++)
+        n += 3 + strlen(t->settings[i].name) + strlen(t->settings[i].value);
+    return n;
+}
+
+void topics_row_write(struct wr *w, const struct topic *t)
+{
+    wr_u8(w, TOPICS_ROW_VERSION);
+    wr_u8(w, (uint8_t)t->name_bytes);
+    wr_bytes(w, t->name, t->name_bytes);
+    wr_u64le(w, (uint64_t)t->created_ms);
+    wr_u32le(w, t->n_partitions);
+    for (uint32_t i = 0; i < t->n_partitions; i++)
+        wr_u64le(w, t->partitions[i].shard);
+    wr_u16le(w, (uint16_t)t->n_settings);
+    for (unsigned i = 0; i < t->n_settings; i++) {
+        const struct topic_setting *s = &t->settings[i];
+
+        wr_u8(w, (uint8_t)strlen(s->name));
+        wr_bytes(w, s->name, strlen(s->name));
+        wr_u16le(w, (uint16_t)strlen(s->value));
+        wr_bytes(w, s->value, strlen(s->value));
+    }
+}
+
+static char *row_text(struct rd *r, size_t bytes)
+{
+    const uint8_t *p = rd_bytes(r, bytes);
+    char *text = mem_new(bytes + 1);
+
+    if (p)
+        memcpy(text, p, bytes);
+    return text;
+}
+
+static void row_read_settings(struct rd *r, struct topic *t)
+{
+    unsigned n = rd_u16le(r);
+
+    if (!rd_ok(r) || n > TOPIC_SETTINGS_MAX) {
+        r->bad = true;
+        return;
+    }
+    t->settings = mem_new((n + 1) * sizeof *t->settings);
+    for (unsigned i = 0; i < n && rd_ok(r); i++) {
+        t->settings[i].name = row_text(r, rd_u8(r));
+        t->settings[i].value = row_text(r, rd_u16le(r));
+        t->n_settings++;
+    }
+}
+
+struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes)
+{
+    struct rd r = rd_of(value, bytes);
+    uint8_t version = rd_u8(&r);
+    size_t name_bytes = rd_u8(&r);
+    const char *name = (const char *)rd_bytes(&r, name_bytes);
+    int64_t created_ms = (int64_t)rd_u64le(&r);
+    uint32_t n = rd_u32le(&r);
+    struct topic *t;
+
+    if (!rd_ok(&r) || version != TOPICS_ROW_VERSION || !topic_name_ok(name, name_bytes) || !n ||
+        n > rd_left(&r) / 8)
+        return NULL;
+    t = topics_topic_new(name, name_bytes, n);
+    memcpy(t->id, id, TOPIC_ID_BYTES);
+    t->created_ms = created_ms;
+    for (uint32_t i = 0; i < n; i++)
+        t->partitions[i].shard = rd_u64le(&r);
+    row_read_settings(&r, t);
+    if (rd_ok(&r) && !rd_left(&r))
+        return t;
+    topic_unref(t);
+    return NULL;
+}
