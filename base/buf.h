@@ -1,7 +1,9 @@
 /* Bytes: plain allocation, and refcounted buffers that may cross threads.
  *
- * Small control structures come from mem_new and friends, which never return NULL: a server that cannot get
- * a few hundred bytes stops with a clear line, and recovers as after a kill. Buffers whose size a peer chooses come from
+ * Small control structures come from mem_new and friends, which never return NULL: a server that
+ * cannot get
+ * a few hundred bytes stops with a clear line, and recovers as after a kill. Buffers whose size a
+ * peer chooses come from
  * buf_new, which returns NULL, and the caller answers E_NOMEM. */
 #ifndef WEIR_BASE_BUF_H
 #define WEIR_BASE_BUF_H

@@ -1,6 +1,7 @@
 /* Errors: one table for the whole house.
  *
- * A function that can fail returns int: 0 or a count is good, below 0 is one of these codes. The class says
+ * A function that can fail returns int: 0 or a count is good, below 0 is one of these codes. The
+ * class says
  * what a caller may do. Slow paths (open, config, recovery, admin) add a sentence in struct err. */
 #ifndef WEIR_BASE_ERR_H
 #define WEIR_BASE_ERR_H
@@ -77,8 +78,10 @@ const char *err_name(int code);
 const char *err_text(int code);
 enum err_class err_class(int code);
 
-/* ASSERT states what only our own bug can break; it stays on in release. Bytes from disk, wire, config or a peer
- * are never asserted. ASSERT_SLOW runs where WEIR_SLOW_ASSERTS is defined (sanitizer and simulator builds). */
+/* ASSERT states what only our own bug can break; it stays on in release. Bytes from disk, wire,
+ * config or a peer
+ * are never asserted. ASSERT_SLOW runs where WEIR_SLOW_ASSERTS is defined (sanitizer and simulator
+ * builds). */
 _Noreturn void assert_failed(const char *what, const char *file, int line);
 #define ASSERT(x) ((x) ? (void)0 : assert_failed(#x, __FILE__, __LINE__))
 #ifdef WEIR_SLOW_ASSERTS

@@ -1,6 +1,7 @@
 /* What people read about the server: an event name and fields, JSON or text, to stderr.
  *
- * ERROR: someone must act. WARN: Weir coped. INFO: a life event. DEBUG: for us. Nothing is logged per record. */
+ * ERROR: someone must act. WARN: Weir coped. INFO: a life event. DEBUG: for us. Nothing is logged
+ * per record. */
 #ifndef WEIR_BASE_LOGGER_H
 #define WEIR_BASE_LOGGER_H
 

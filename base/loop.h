@@ -1,8 +1,11 @@
 /* Event loops, timers, mailboxes and the pool for what may block.
  *
- * Every long-lived object has a home loop and is touched only there. What crosses loops is a task, posted from any thread and run
- * once on the target loop; tasks posted from one thread to one loop run in order. Clock, timers and pool all hang on
- * the loop, so that the simulator (tests/sim) can stand in for them: production loops are libevent's (loop_event.c). */
+ * Every long-lived object has a home loop and is touched only there. What crosses loops is a task,
+ * posted from any thread and run
+ * once on the target loop; tasks posted from one thread to one loop run in order. Clock, timers and
+ * pool all hang on
+ * the loop, so that the simulator (tests/sim) can stand in for them: production loops are
+ * libevent's (loop_event.c). */
 #ifndef WEIR_BASE_LOOP_H
 #define WEIR_BASE_LOOP_H
 

@@ -1,4 +1,5 @@
-/* Bounded cursors over bytes. A reader remembers that it ran short, so parse straight down and ask rd_ok once,
+/* Bounded cursors over bytes. A reader remembers that it ran short, so parse straight down and ask
+ * rd_ok once,
  * before a length is used. A writer likewise: past the end it writes nothing and wr_ok says so. */
 #ifndef WEIR_BASE_RD_H
 #define WEIR_BASE_RD_H
@@ -68,7 +69,8 @@ RD_FN_(rd_u32be, uint32_t, be32toh)
 RD_FN_(rd_u64be, uint64_t, be64toh)
 #undef RD_FN_
 
-/* LEB128, as Kafka's and protobuf's varints; bad when longer than the type. Signed ones are zigzag. */
+/* LEB128, as Kafka's and protobuf's varints; bad when longer than the type. Signed ones are zigzag.
+ * */
 uint64_t rd_uvarint(struct rd *r, unsigned max_bytes);
 int64_t rd_varint(struct rd *r, unsigned max_bytes);
 

@@ -1,4 +1,5 @@
-/* A small seeded random source (xoshiro256**, Blackman and Vigna, public domain algorithm). Not for secrets. */
+/* A small seeded random source (xoshiro256**, Blackman and Vigna, public domain algorithm). Not for
+ * secrets. */
 #ifndef WEIR_BASE_RNG_H
 #define WEIR_BASE_RNG_H
 

@@ -1,11 +1,13 @@
-/* Kafka RecordBatch v2 (magic 2): the unit that is appended, stored, cached and fetched. All integers big-endian.
+/* Kafka RecordBatch v2 (magic 2): the unit that is appended, stored, cached and fetched. All
+ * integers big-endian.
  *
  *    0  i64 base_offset          stamped by the server, outside the CRC
  *    8  i32 length               bytes after this field: whole batch = length + 12
  *   12  i32 leader_epoch         stamped by the server, outside the CRC
  *   16  i8  magic                2
  *   17  u32 crc                  CRC-32C of everything from byte 21 on
- *   21  i16 attributes           bits 0-2 codec, 3 log append time, 4 transactional, 5 control, 6 delete horizon
+ *   21  i16 attributes           bits 0-2 codec, 3 log append time, 4 transactional, 5 control, 6
+ *   delete horizon
  *   23  i32 last_offset_delta    record_count - 1 in what a producer sends
  *   27  i64 base_timestamp       ms since 1970
  *   35  i64 max_timestamp
@@ -15,8 +17,10 @@
  *   57  i32 record_count
  *   61  records, compressed as a whole by the codec
  *
- * One record (inside the decompressed body): varint length, i8 attributes (0), varint timestamp_delta (64 bit), varint
- * offset_delta, varint key_length (-1: null) key, varint value_length (-1: null) value, varint n_headers, then
+ * One record (inside the decompressed body): varint length, i8 attributes (0), varint
+ * timestamp_delta (64 bit), varint
+ * offset_delta, varint key_length (-1: null) key, varint value_length (-1: null) value, varint
+ * n_headers, then
  * each header: varint key_length key, varint value_length (-1: null) value.
  * Source: Kafka protocol guide, "Record Batch" and "Record". */
 #ifndef WEIR_FORMAT_BATCH_H
@@ -62,25 +66,33 @@ struct batch_head {
     int32_t record_count;
 };
 
-/* Reads the header of the batch at mem; left bytes are there. Checks only what is needed to trust `bytes`: magic is 2 and
+/* Reads the header of the batch at mem; left bytes are there. Checks only what is needed to trust
+ * `bytes`: magic is 2 and
  * the whole batch lies inside left. E_CORRUPT otherwise (E_UNSUPPORTED: magic 0 or 1). */
 int batch_head_read(struct batch_head *h, const void *mem, size_t left) MUST_USE;
 
-/* What a stored batch must be: header sane, CRC right. For every byte that comes back from a device. */
+/* What a stored batch must be: header sane, CRC right. For every byte that comes back from a
+ * device. */
 int batch_check(struct batch_head *h, const void *mem, size_t left) MUST_USE;
 
-/* What a producer may send: exactly one batch filling mem (E_INVALID: trailing bytes or none), magic 2, CRC right (E_CORRUPT),
- * record_count in 1..BATCH_MAX_RECORDS and = last_offset_delta + 1, no control bit, no log-append-time or delete-horizon bit,
- * known codec, producer_id >= 0 with epoch >= 0 and sequence >= 0, or producer_id -1, whose epoch and sequence are then
- * ignored, as Kafka does: kafkajs and Sarama send zeros there (else E_INVALID). When the codec is none the records are walked
- * (E_CORRUPT when they do not fill the body exactly or a delta is wrong); compressed ones are not opened.
+/* What a producer may send: exactly one batch filling mem (E_INVALID: trailing bytes or none),
+ * magic 2, CRC right (E_CORRUPT),
+ * record_count in 1..BATCH_MAX_RECORDS and = last_offset_delta + 1, no control bit, no
+ * log-append-time or delete-horizon bit,
+ * known codec, producer_id >= 0 with epoch >= 0 and sequence >= 0, or producer_id -1, whose epoch
+ * and sequence are then
+ * ignored, as Kafka does: kafkajs and Sarama send zeros there (else E_INVALID). When the codec is
+ * none the records are walked
+ * (E_CORRUPT when they do not fill the body exactly or a delta is wrong); compressed ones are not
+ * opened.
  * *h is filled as far as it was read. */
 int batch_validate(struct batch_head *h, const void *mem, size_t bytes) MUST_USE;
 
 /* Writes base offset and leader epoch: the only bytes the server changes, outside the CRC. */
 void batch_stamp(void *mem, int64_t base_offset, int32_t leader_epoch);
 
-/* One record; pointers borrow from the iterator's decompressed body. NULL key or value means null. */
+/* One record; pointers borrow from the iterator's decompressed body. NULL key or value means null.
+ * */
 struct batch_record {
     int64_t offset;
     int64_t timestamp;
@@ -102,7 +114,8 @@ struct batch_iter {
     int64_t delta; /* least offset delta that the next record may have */
 };
 
-/* Starts over the records of one whole batch (left >= its bytes). Decompresses if needed, never allocating more than max_body
+/* Starts over the records of one whole batch (left >= its bytes). Decompresses if needed, never
+ * allocating more than max_body
  * bytes (E_TOOBIG). E_CORRUPT when the payload does not decompress. The CRC is not looked at. */
 int batch_iter_open(struct batch_iter *it, const void *mem, size_t left, size_t max_body) MUST_USE;
 /* 1: *r is filled; 0: the end, and the body was used up exactly; E_CORRUPT. */
@@ -143,7 +156,8 @@ struct batch_new_record {
     uint32_t n_headers;
 };
 void batch_builder_add(struct batch_builder *b, const struct batch_new_record *r);
-/* Makes the batch (base offset 0, epoch -1), compressed by codec when that makes it smaller. *out has one reference. The builder
+/* Makes the batch (base offset 0, epoch -1), compressed by codec when that makes it smaller. *out
+ * has one reference. The builder
  * is empty again afterwards. E_INVALID when no record was added. */
 int batch_builder_finish(struct batch_builder *b, enum batch_codec codec,
                          struct buf **out) MUST_USE;

@@ -1,4 +1,5 @@
-/* Block: what one flush makes durable. Starts on a page (4096), ends on one, lies inside one WAL extent. Integers little-endian.
+/* Block: what one flush makes durable. Starts on a page (4096), ends on one, lies inside one WAL
+ * extent. Integers little-endian.
  *
  *    0 u32 magic "WBLK"   4 u16 version 1    6 u16 0
  *    8 u64 head_hash: XXH3, seed salt ^ lsn, of bytes 16 .. end of the placements
@@ -8,16 +9,22 @@
  *   64 u32 block_bytes (multiple of 4096)    68 u32 body_bytes (the rest of the block is zeros)
  *   72 u64 place of the extent that follows this one (none: all ones)
  *   80 u32 n_frames      84 u32 n_prev      88 u32 n_placements
- *   92 u32 flags (1: closing, written when idle; 2: opening, its prev entries tell the state of every group)
+ *   92 u32 flags (1: closing, written when idle; 2: opening, its prev entries tell the state of
+ *   every group)
  *   96 i64 written, ms   104 u64 lsn of the block before (all ones: none)   112.. zeros to 128
- *  128 directory, n_frames of 48 bytes: 0 u64 group  8 u64 epoch  16 u64 entry  24 u32 pos in the block (multiple of 8)
- *        28 u32 bytes    32 u32 n_offsets (sum over its items, saturating)  36 u32 0  40 u64 XXH3 of the frame
- *      then n_prev of 24 bytes, what the block before held: 0 u64 group  8 u64 last entry  16 u32 n_offsets  20 u32 0
- *      then n_placements of 40 bytes, where this node put direct batches: 0 u64 shard  8 u64 base_offset
+ *  128 directory, n_frames of 48 bytes: 0 u64 group  8 u64 epoch  16 u64 entry  24 u32 pos in the
+ *  block (multiple of 8)
+ *        28 u32 bytes    32 u32 n_offsets (sum over its items, saturating)  36 u32 0  40 u64 XXH3
+ *        of the frame
+ *      then n_prev of 24 bytes, what the block before held: 0 u64 group  8 u64 last entry  16 u32
+ *      n_offsets  20 u32 0
+ *      then n_placements of 40 bytes, where this node put direct batches: 0 u64 shard  8 u64
+ *      base_offset
  *        16 u64 segment  24 u64 pos in the segment  32 u32 bytes  36 u32 0
  *      then the frames in order, each at its pos, with zeros between.
  *
- * The head hash covers every frame's hash, so one pass over the bytes checks all. prev entries make rot in one block
+ * The head hash covers every frame's hash, so one pass over the bytes checks all. prev entries make
+ * rot in one block
  * name the groups it hit although the block cannot be read. */
 #ifndef WEIR_FORMAT_BLOCK_H
 #define WEIR_FORMAT_BLOCK_H
@@ -66,10 +73,11 @@ void block_prev_write(const struct block_prev *p, uint8_t *mem, uint32_t n_frame
 /* Writes the header last: hashes everything before the frames; fills h->hash. */
 void block_head_write(struct block_head *h, uint64_t salt, uint8_t *mem);
 
-/* Reads a header with its directory: E_CORRUPT unless magic, sizes (block within left) and head hash hold. expected: only store and
+/* Reads a header with its directory: E_CORRUPT unless magic, sizes (block within left) and head
+ * hash hold. expected: only store and
  * incarnation are compared; the LSN is read from the block itself and used for the seed. */
-int block_head_read(struct block_head *h, const struct uuid *store, uint64_t incarnation, uint64_t salt,
-                    const uint8_t *mem, uint64_t left) MUST_USE;
+int block_head_read(struct block_head *h, const struct uuid *store, uint64_t incarnation,
+                    uint64_t salt, const uint8_t *mem, uint64_t left) MUST_USE;
 void block_dir_read(struct block_dir *d, const uint8_t *mem, uint32_t i);
 void block_prev_read(struct block_prev *p, const uint8_t *mem, uint32_t n_frames, uint32_t i);
 /* Checks every frame against its hash, and the zeros between and behind. E_CORRUPT. */

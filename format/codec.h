@@ -1,7 +1,9 @@
 /* The five codecs of RecordBatch v2, whole buffers at a time.
  *
- * gzip: RFC 1952. snappy: both raw blocks and the framing that Java producers write (magic "\x82SNAPPY\0", version and compat u32,
- * then u32be length + raw block ...); we write raw blocks. lz4: the LZ4 frame format. zstd: RFC 8878. */
+ * gzip: RFC 1952. snappy: both raw blocks and the framing that Java producers write (magic
+ * "\x82SNAPPY\0", version and compat u32,
+ * then u32be length + raw block ...); we write raw blocks. lz4: the LZ4 frame format. zstd: RFC
+ * 8878. */
 #ifndef WEIR_FORMAT_CODEC_H
 #define WEIR_FORMAT_CODEC_H
 
@@ -11,7 +13,8 @@
 #include "base/err.h"
 #include "format/batch.h"
 
-/* Decompresses mem into a new buffer *out (one reference), never growing it past max bytes (E_TOOBIG). E_CORRUPT: not valid, or
+/* Decompresses mem into a new buffer *out (one reference), never growing it past max bytes
+ * (E_TOOBIG). E_CORRUPT: not valid, or
  * bytes left over. E_UNSUPPORTED: codec is not 0..4. Codec none copies. */
 int codec_decompress(enum batch_codec codec, const void *mem, size_t bytes, size_t max,
                      struct buf **out) MUST_USE;

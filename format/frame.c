@@ -33,8 +33,7 @@ void frame_head_write(const struct frame_head *h, uint8_t *mem)
 
 void frame_item_write(const struct frame_item *item, uint8_t *mem, uint32_t i)
 {
-    struct wr w =
-        wr_of(mem + FRAME_HEAD_BYTES + (size_t)i * FRAME_ITEM_BYTES, FRAME_ITEM_BYTES);
+    struct wr w = wr_of(mem + FRAME_HEAD_BYTES + (size_t)i * FRAME_ITEM_BYTES, FRAME_ITEM_BYTES);
 
     wr_u64le(&w, item->shard);
     wr_u64le(&w, item->base_offset);
@@ -90,8 +89,7 @@ int frame_head_read(struct frame_head *h, const uint8_t *mem, size_t left)
 
 void frame_item_read(struct frame_item *item, const uint8_t *mem, uint32_t i)
 {
-    struct rd r =
-        rd_of(mem + FRAME_HEAD_BYTES + (size_t)i * FRAME_ITEM_BYTES, FRAME_ITEM_BYTES);
+    struct rd r = rd_of(mem + FRAME_HEAD_BYTES + (size_t)i * FRAME_ITEM_BYTES, FRAME_ITEM_BYTES);
 
     item->shard = rd_u64le(&r);
     item->base_offset = rd_u64le(&r);

@@ -139,9 +139,9 @@ static bool runs_make_sense(const struct seg_index *x)
             n->n_sparse > x->n_sparse - n->first_sparse || n->bytes == 0 ||
             n->bytes > UINT64_MAX - n->pos)
             return false;
-        if (before && (before->shard > n->shard ||
-                       (before->shard == n->shard && before->end > n->base) ||
-                       before->pos + before->bytes > n->pos))
+        if (before &&
+            (before->shard > n->shard || (before->shard == n->shard && before->end > n->base) ||
+             before->pos + before->bytes > n->pos))
             return false;
         for (uint32_t k = 0; k < n->n_sparse; k++)
             if (x->sparse[n->first_sparse + k].pos >= n->bytes)
@@ -162,8 +162,7 @@ static int index_head_read(struct seg_index *x, struct rd *r, const uint8_t *mem
     x->n_sparse = rd_u32le(r);
     x->n_producers = rd_u32le(r);
     rd_bytes(r, SEG_INDEX_HEAD_BYTES - 36);
-    if (!rd_ok(r) || magic != INDEX_MAGIC ||
-        sum != sum_xxh3(mem + SUM_START, bytes - SUM_START, 0))
+    if (!rd_ok(r) || magic != INDEX_MAGIC || sum != sum_xxh3(mem + SUM_START, bytes - SUM_START, 0))
         return E_CORRUPT;
     if (version != SEG_VERSION)
         return version > SEG_VERSION ? E_VERSION : E_CORRUPT;
@@ -270,7 +269,8 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
     uint32_t magic = rd_u32le(&r);
     uint16_t version = rd_u16le(&r), reserved = rd_u16le(&r);
 
-    if (magic != FOOTER_MAGIC || rd_u64le(&r) != sum_xxh3(page + SUM_START, PAGE_BYTES - SUM_START, 0))
+    if (magic != FOOTER_MAGIC ||
+        rd_u64le(&r) != sum_xxh3(page + SUM_START, PAGE_BYTES - SUM_START, 0))
         return E_CORRUPT;
     if (version != SEG_VERSION)
         return version > SEG_VERSION ? E_VERSION : E_CORRUPT;
@@ -300,5 +300,5 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
             return E_CORRUPT;
     }
     return rd_ok(&r) && f->index_pos % PAGE_BYTES == 0 && f->data_bytes <= f->index_pos ? 0
-                                                                                       : E_CORRUPT;
+                                                                                        : E_CORRUPT;
 }

@@ -59,7 +59,8 @@ bool cache_get(struct cache *c, uint64_t lsn, uint32_t bytes, struct slice *s)
     b = at(c, low - 1);
     if (lsn - b->lsn + bytes > b->buf->len)
         return false;
-    *s = (struct slice){ .buf = buf_ref(b->buf), .mem = b->buf->mem + (lsn - b->lsn), .len = bytes };
+    *s =
+        (struct slice){ .buf = buf_ref(b->buf), .mem = b->buf->mem + (lsn - b->lsn), .len = bytes };
     return true;
 }
 

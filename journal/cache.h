@@ -1,4 +1,5 @@
-/* The recent blocks of a group, as they were written: tail reads are slices of them. Bounded in bytes, oldest out first. Home loop. */
+/* The recent blocks of a group, as they were written: tail reads are slices of them. Bounded in
+ * bytes, oldest out first. Home loop. */
 #ifndef WEIR_JOURNAL_CACHE_H
 #define WEIR_JOURNAL_CACHE_H
 

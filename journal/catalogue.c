@@ -446,7 +446,8 @@ static void trim_applied(struct catalogue_update *u)
     struct journal *j = u->j;
 
     if (u->rc < 0) {
-        t->s->row_start = atomic_load(&t->s->start); /* not made: the next one must not rest on it */
+        t->s->row_start =
+            atomic_load(&t->s->start); /* not made: the next one must not rest on it */
         trim_answer(t->t, t->s, u->rc);
     } else {
         struct shard_task *st = mem_new(sizeof *st);
@@ -510,7 +511,7 @@ struct reap {
     struct rows_batch rows;
     struct reaped {
         uint64_t segment, bytes;
-    } *list;
+    } * list;
     unsigned n;
 };
 
@@ -553,7 +554,8 @@ static void range_delete(struct rows_batch *rows, enum row_table table, uint64_t
     rows_batch_delete_range(rows, from, from_bytes, to, to_bytes);
 }
 
-/* Subtracts from the segments' live bytes; the keeper is the only writer of them, and waits for us. */
+/* Subtracts from the segments' live bytes; the keeper is the only writer of them, and waits for us.
+ * */
 static void live_rows(struct reap *r)
 {
     for (unsigned i = 0; i < r->n; i++) {

@@ -1,7 +1,10 @@
-/* The catalogue: the shard in which every change of a shard, segment, group, hole, loss or door's row is a record.
+/* The catalogue: the shard in which every change of a shard, segment, group, hole, loss or door's
+ * row is a record.
  *
- * One update at a time: a batch with all its records is appended; when it is durable the rows are written (a view); then memory
- * follows and the update is answered. Replaying the records over older rows gives the same rows. Keeper. */
+ * One update at a time: a batch with all its records is appended; when it is durable the rows are
+ * written (a view); then memory
+ * follows and the update is answered. Replaying the records over older rows gives the same rows.
+ * Keeper. */
 #ifndef WEIR_JOURNAL_CATALOGUE_H
 #define WEIR_JOURNAL_CATALOGUE_H
 
@@ -11,7 +14,8 @@ struct catalogue_update {
     struct rows_work rows_work; /* the catalogue's */
     struct append_done appended;
     struct catalogue_update *next;
-    /* Changes of the view. Those of the catalogue's tables (upper-case letters) are also its records. */
+    /* Changes of the view. Those of the catalogue's tables (upper-case letters) are also its
+     * records. */
     struct rows_batch rows;
     /* Runs when its turn has come, may fill rows; below 0 ends it, 1: nothing to do. NULL: none. */
     int (*prepare)(struct catalogue_update *u);
@@ -27,9 +31,11 @@ void catalogue_submit(struct catalogue *c, struct catalogue_update *u);
 /* True when nothing is under way. */
 bool catalogue_idle(const struct catalogue *c);
 
-/* Gives back what segments hold of a shard below `start` (all of it: UINT64_MAX, for a deleted shard). */
+/* Gives back what segments hold of a shard below `start` (all of it: UINT64_MAX, for a deleted
+ * shard). */
 void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start);
-/* For a segment that has just been named: what it holds of shards deleted or trimmed meanwhile is dead from the start. */
+/* For a segment that has just been named: what it holds of shards deleted or trimmed meanwhile is
+ * dead from the start. */
 void catalogue_reap_late(struct journal *j, const struct seg_index *x);
 /* Deletes a segment in which nothing is alive, by a record. */
 void catalogue_drop_segment(struct journal *j, uint64_t segment);

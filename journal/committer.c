@@ -19,7 +19,7 @@ struct committer {
     pthread_mutex_t lock;
     struct append *queue, **queue_end;
     bool wake_posted;
-    bool starved; /* no extent will come any more */
+    bool starved;      /* no extent will come any more */
     uint64_t given[4]; /* extents the keeper has given */
     unsigned n_given;
     /* committer */
@@ -32,7 +32,7 @@ struct committer {
     uint64_t lsn;        /* where the next block goes */
     uint64_t durable_lsn;
     uint64_t prev_hash, prev_lsn; /* of the block before */
-    bool extent_new; /* its header is not written yet */
+    bool extent_new;              /* its header is not written yet */
     bool closing_written;
     uint64_t before_incarnation, before_end_lsn, before_end_hash;
     struct block_prev *prev; /* what the last block held */
@@ -137,7 +137,8 @@ void committer_feed(struct committer *c)
     pthread_mutex_lock(&c->lock);
     hungry = c->n_given == 0;
     pthread_mutex_unlock(&c->lock);
-    if (!hungry || slabs_take(&j->slabs, j->wal_log2, &place) < 0)
+    /* Once the close is on its way, nothing may wake the committer: it is freed soon. */
+    if (!hungry || c->close_asked || slabs_take(&j->slabs, j->wal_log2, &place) < 0)
         return;
     pthread_mutex_lock(&c->lock);
     c->given[c->n_given++] = place;
@@ -214,7 +215,8 @@ static bool extent_next(struct committer *c)
     c->extent_lsn = c->lsn;
     c->extent_new = true;
     wal_add(&c->j->wal, c->place, c->incarnation, c->salt, c->lsn);
-    journal_on_keeper(c->j, space_check, c); /* one extent is always wanted in hand, and destage may be due */
+    journal_on_keeper(c->j, space_check,
+                      c); /* one extent is always wanted in hand, and destage may be due */
     return true;
 }
 
@@ -276,7 +278,8 @@ static uint64_t block_bytes_with(const struct committer *c, uint64_t items, uint
     return (body + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-/* Moves appends from taken into the groups' parts of the block, up to block_max (one batch at least). Returns the bytes that the
+/* Moves appends from taken into the groups' parts of the block, up to block_max (one batch at
+ * least). Returns the bytes that the
  * block may need at most; 0: nothing to write. */
 static uint64_t gather(struct committer *c)
 {
@@ -320,7 +323,8 @@ static int by_shard(const void *x, const void *y)
     return a->base_offset < b->base_offset ? -1 : a->base_offset > b->base_offset;
 }
 
-/* Puts the group's part in (shard, offset) order, so that what one frame holds of a shard is one run. */
+/* Puts the group's part in (shard, offset) order, so that what one frame holds of a shard is one
+ * run. */
 static void sort_group(struct committer *c, struct jrn_group *g)
 {
     uint32_t n = 0;
@@ -453,12 +457,9 @@ static void request_make(struct committer *c)
     c->io[n++] = (struct dev_io){ file, base + PAGE_BYTES + (c->block_lsn - c->extent_lsn),
                                   c->block->mem, c->block->len, true };
     c->sync[0] = file;
-    c->req = (struct dev_req){ .loop = c->loop,
-                               .done = written,
-                               .io = c->io,
-                               .n_io = n,
-                               .sync = c->sync,
-                               .n_sync = 1 };
+    c->req = (struct dev_req){
+        .loop = c->loop, .done = written, .io = c->io, .n_io = n, .sync = c->sync, .n_sync = 1
+    };
 }
 
 /* --- answering --- */
@@ -478,7 +479,8 @@ static void result_post(struct jrn_group *g, struct buf *block, uint64_t lsn, st
     loop_post(g->loop, &r->task);
 }
 
-/* Barriers are answered after the frames that came before them: their group's result was posted first. */
+/* Barriers are answered after the frames that came before them: their group's result was posted
+ * first. */
 static void answer_barriers(struct committer *c, int rc)
 {
     struct append *a = c->barriers;
@@ -712,8 +714,7 @@ int committer_open(struct committer *c, const struct committer_start *s, struct 
     c->closing_written = true;
     c->prev_lsn = UINT64_MAX;
     for (unsigned i = 0; i < j->n_groups && c->n_prev < MAX_PREV; i++)
-        c->prev[c->n_prev++] =
-            (struct block_prev){ j->groups[i]->id, j->groups[i]->last_entry, 0 };
+        c->prev[c->n_prev++] = (struct block_prev){ j->groups[i]->id, j->groups[i]->last_entry, 0 };
     c->block_time = loop_wall_ms(c->loop);
     wal_add(&j->wal, c->place, c->incarnation, c->salt, c->lsn);
     block_make(c, block_bytes_with(c, 0, 0, 0), BLOCK_OPENING);

@@ -1,7 +1,10 @@
-/* The committer: gathers what all groups have staged into one block, writes it, flushes once, and tells the groups.
+/* The committer: gathers what all groups have staged into one block, writes it, flushes once, and
+ * tells the groups.
  *
- * One per device, on a loop of its own. One block is in flight; the next is taken when its flush has returned, so batches gather by
- * themselves under load and nothing waits at low load. A failed write or flush is the end of the device. */
+ * One per device, on a loop of its own. One block is in flight; the next is taken when its flush
+ * has returned, so batches gather by
+ * themselves under load and nothing waits at low load. A failed write or flush is the end of the
+ * device. */
 #ifndef WEIR_JOURNAL_COMMITTER_H
 #define WEIR_JOURNAL_COMMITTER_H
 
@@ -20,11 +23,14 @@ struct committer_start {
 struct committer *committer_new(struct journal *j);
 /* Writes the first extent's header and the opening block. Blocks; at open. */
 int committer_open(struct committer *c, const struct committer_start *s, struct err *e) MUST_USE;
-/* Gives appends (a list, of one group or several) to the committer; they end in group_committed on their groups' loops. Any thread. */
+/* Gives appends (a list, of one group or several) to the committer; they end in group_committed on
+ * their groups' loops. Any thread. */
 void committer_push(struct committer *c, struct append *first, struct append **end);
-/* Gives it the extent that it wants in hand, when there is one. Keeper; after any change of free space. */
+/* Gives it the extent that it wants in hand, when there is one. Keeper; after any change of free
+ * space. */
 void committer_feed(struct committer *c);
-/* While closing: nobody is left who could free an extent. What needs one is answered E_CLOSED instead of waiting for ever. Keeper. */
+/* While closing: nobody is left who could free an extent. What needs one is answered E_CLOSED
+ * instead of waiting for ever. Keeper. */
 void committer_starve(struct committer *c);
 /* Writes the closing block, if needed, and then posts t to loop. Nothing may be pushed after it. */
 void committer_close(struct committer *c, struct loop *loop, struct task *t);

@@ -1,7 +1,9 @@
 /* What the journal's modules share: the journal itself, groups, shards and appends in flight.
  *
- * Homes: a group and its shards are touched on the group's loop; "keeper" is loops[0], where the device's catalogue, destage,
- * checkpoint and space are looked after; "committer" is the commit loop. Fields say who may touch them. */
+ * Homes: a group and its shards are touched on the group's loop; "keeper" is loops[0], where the
+ * device's catalogue, destage,
+ * checkpoint and space are looked after; "committer" is the commit loop. Fields say who may touch
+ * them. */
 #ifndef WEIR_JOURNAL_CORE_H
 #define WEIR_JOURNAL_CORE_H
 
@@ -49,8 +51,8 @@ struct append {
 struct commit_result {
     struct task task;
     struct jrn_group *group;
-    struct buf *block; /* a reference */
-    uint64_t lsn;      /* of the block */
+    struct buf *block;    /* a reference */
+    uint64_t lsn;         /* of the block */
     struct append *first; /* in the order of the frame, barriers last */
     int64_t append_time;
     int rc;
@@ -79,7 +81,8 @@ struct jrn_group {
     struct task flush;
     bool flush_posted;
     struct cache cache;
-    struct shard *dirty; /* shards with changes that rows do not have yet, or with entries in the index */
+    struct shard
+        *dirty; /* shards with changes that rows do not have yet, or with entries in the index */
     struct group_loss *losses;
     unsigned n_losses;
     atomic_bool read_only; /* written home, read by any */
@@ -114,7 +117,7 @@ enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
 struct rows_work {
     struct work work;
     struct rows_work *next;
-    void (*run)(struct rows_work *w); /* pool thread */
+    void (*run)(struct rows_work *w);  /* pool thread */
     void (*done)(struct rows_work *w); /* keeper */
     struct journal *j;
     int rc;
@@ -145,7 +148,7 @@ struct journal {
     struct slabs slabs;
     struct wal wal;
     struct segments segments;
-    struct rng rng; /* keeper */
+    struct rng rng;            /* keeper */
     struct jrn_group **groups; /* fixed after open */
     unsigned n_groups;
     pthread_mutex_t shards_lock;
@@ -157,9 +160,9 @@ struct journal {
     atomic_ullong backlog;
     atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
-    atomic_bool failed;   /* a write or flush failed: nothing more is acked */
+    atomic_bool failed; /* a write or flush failed: nothing more is acked */
     atomic_bool closing;
-    atomic_int space;     /* enum space_state; written by the keeper */
+    atomic_int space; /* enum space_state; written by the keeper */
     /* keeper */
     struct rows_work *rows_first, **rows_end;
     bool rows_running;

@@ -125,7 +125,8 @@ static void dropped_on_keeper(struct journal *j, void *arg)
     journal_space_check(j);
 }
 
-/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty. */
+/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty.
+ * */
 static void drop_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
@@ -279,8 +280,7 @@ static void group_row(struct destage *d, struct jrn_group *g, struct rows_batch 
         return;
     row.last_entry = m->last_entry;
     row.last_hash = m->last_hash;
-    rows_batch_put(rows, key, row_key(key, ROW_GROUP, g->id), value,
-                   row_group_write(&row, value));
+    rows_batch_put(rows, key, row_key(key, ROW_GROUP, g->id), value, row_group_write(&row, value));
 }
 
 /* What was found damaged: the holes, and the loss that keeps the group read-only. */
@@ -293,9 +293,8 @@ static void lost_rows(struct destage *d, struct destage_part *p, struct rows_bat
         rows_batch_put(rows, key, row_key2(key, ROW_HOLE, p->lost[i].shard, p->lost[i].start),
                        value, row_u64_write(p->lost[i].end, value));
     if (p->n_lost > 0)
-        rows_batch_put(rows, key,
-                       row_key2(key, ROW_LOSS, p->group->id, d->extents[0]->first_lsn), value,
-                       row_loss_write(&loss, value));
+        rows_batch_put(rows, key, row_key2(key, ROW_LOSS, p->group->id, d->extents[0]->first_lsn),
+                       value, row_loss_write(&loss, value));
 }
 
 static int seal_prepare(struct catalogue_update *u)
@@ -330,7 +329,8 @@ static void sealed(struct catalogue_update *u)
 
     free(u);
     if (rc < 0) {
-        /* Whether the record is durable is unknown after a device failure: then the space stays taken. */
+        /* Whether the record is durable is unknown after a device failure: then the space stays
+         * taken. */
         if (rc != E_DEVICE)
             give_back(d);
         round_failed(d, "seal", rc);
@@ -424,8 +424,8 @@ static void entry_add(struct destage *d, struct destage_part *p, const struct de
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
 
-        if (batch_check(&h, mem + at, n->entry.bytes - at) < 0 ||
-            (uint64_t)h.base_offset != next || h.last_offset_delta < 0)
+        if (batch_check(&h, mem + at, n->entry.bytes - at) < 0 || (uint64_t)h.base_offset != next ||
+            h.last_offset_delta < 0)
             break;
         segwrite_add(&p->out, n->shard, &h, mem + at);
         at += h.bytes;

@@ -1,8 +1,12 @@
-/* Destage: moves what the oldest WAL extents hold into sealed segments, one per group, moves the checkpoint past them, frees them.
+/* Destage: moves what the oldest WAL extents hold into sealed segments, one per group, moves the
+ * checkpoint past them, frees them.
  *
- * One round at a time, by the keeper: groups say what they have there; a pool thread reads the extents, checks every batch, and
- * writes segments with index and footer; the catalogue records them; rows are flushed with the new replay LSN; the superblock names
- * it; memory lets go; and only then the extents are free. A crash anywhere leaves either the old checkpoint with its WAL, or the
+ * One round at a time, by the keeper: groups say what they have there; a pool thread reads the
+ * extents, checks every batch, and
+ * writes segments with index and footer; the catalogue records them; rows are flushed with the new
+ * replay LSN; the superblock names
+ * it; memory lets go; and only then the extents are free. A crash anywhere leaves either the old
+ * checkpoint with its WAL, or the
  * new one. */
 #ifndef WEIR_JOURNAL_DESTAGE_H
 #define WEIR_JOURNAL_DESTAGE_H
@@ -17,7 +21,8 @@ void destage_free(struct destage *d);
 void destage_consider(struct journal *j, bool anything);
 bool destage_idle(const struct destage *d);
 
-/* Writes the superblock of *s with its next generation; blocks. Pool threads, one caller at a time, or at open. */
+/* Writes the superblock of *s with its next generation; blocks. Pool threads, one caller at a time,
+ * or at open. */
 int super_store(struct dev *dev, struct dev_file *file, struct super *s) MUST_USE;
 
 /* The rows of a sealed segment's runs, and of its live bytes. */

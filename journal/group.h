@@ -6,7 +6,8 @@
 
 struct jrn_group *group_new(struct journal *j, uint64_t id, enum shard_class class);
 void group_free(struct jrn_group *g);
-/* Takes a checked append into the present frame; it goes to the committer at the end of this turn. Home. */
+/* Takes a checked append into the present frame; it goes to the committer at the end of this turn.
+ * Home. */
 void group_stage(struct jrn_group *g, struct append *a);
 /* A block is durable, or failed. Runs as a task on home; frees r. */
 void group_committed(struct task *t);

@@ -1,13 +1,15 @@
-/* Where a shard's batches lie in the live WAL: one entry per run, which is what one frame holds of the shard. In memory only:
- * recovery makes it again from the WAL, destage empties it from the front. Home loop of the group. */
+/* Where a shard's batches lie in the live WAL: one entry per run, which is what one frame holds of
+ * the shard. In memory only:
+ * recovery makes it again from the WAL, destage empties it from the front. Home loop of the group.
+ * */
 #ifndef WEIR_JOURNAL_INDEX_H
 #define WEIR_JOURNAL_INDEX_H
 
 #include <stdint.h>
 
 struct index_entry {
-    uint64_t base;      /* first offset */
-    uint64_t lsn;       /* of the run's first byte */
+    uint64_t base; /* first offset */
+    uint64_t lsn;  /* of the run's first byte */
     uint32_t n_offsets;
     uint32_t bytes;
     int64_t max_ts;
@@ -28,7 +30,8 @@ static inline const struct index_entry *index_at(const struct index *x, uint32_t
 }
 
 void index_add(struct index *x, const struct index_entry *n);
-/* The entry that holds offset or, when none does, the first one after it; index_count when there is none. */
+/* The entry that holds offset or, when none does, the first one after it; index_count when there is
+ * none. */
 uint32_t index_find(const struct index *x, uint64_t offset);
 /* Drops the entries whose LSN is below lsn. Returns how many. */
 uint32_t index_drop_lsn(struct index *x, uint64_t lsn);

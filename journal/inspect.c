@@ -20,7 +20,8 @@ void inspect_place_set(struct inspect_place *at, uint64_t place, uint64_t pos)
     at->byte = place_pos(place) + pos;
 }
 
-/* --- opening ------------------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------------------------------
+ * */
 
 int inspect_super_now(struct dev *dev, struct super *s, struct err *e)
 {
@@ -107,7 +108,8 @@ static struct journal *journal_bare(struct inspect *in)
     return j;
 }
 
-/* Rows that cannot be read are made again from the catalogue, as a start would; verify tells of them. */
+/* Rows that cannot be read are made again from the catalogue, as a start would; verify tells of
+ * them. */
 static int rows_open(struct inspect *in, const char *path, struct err *e)
 {
     size_t bytes = strlen(path) + sizeof "/rows";
@@ -124,7 +126,8 @@ static int rows_open(struct inspect *in, const char *path, struct err *e)
     return 0;
 }
 
-/* Rows first, then the superblock: it must not name a later checkpoint than the rows stand for, or the rows are looked at again. Rows
+/* Rows first, then the superblock: it must not name a later checkpoint than the rows stand for, or
+ * the rows are looked at again. Rows
  * that stay behind are old, and recovery does what it does with old rows. */
 static int rows_and_super(struct inspect *in, const char *path, struct err *e)
 {
@@ -159,8 +162,10 @@ static void end_fix(struct inspect *in, struct super *s)
     last->end_hash = in->end.hash;
 }
 
-/* A walk ahead of recovery. Beside a server an extent is read piece by piece while it grows: a block that was not there yet
- * when its piece was read, with a later one behind it, looks like rot. With the end fixed by a walk before, it cannot. */
+/* A walk ahead of recovery. Beside a server an extent is read piece by piece while it grows: a
+ * block that was not there yet
+ * when its piece was read, with a later one behind it, looks like rot. With the end fixed by a walk
+ * before, it cannot. */
 static int end_find(struct inspect *in, struct err *e)
 {
     static const struct walscan_calls none = { 0 };
@@ -186,7 +191,8 @@ static uint64_t lost_from(const struct journal *j)
 
 enum verdict { VIEW_GOOD = 1, VIEW_AGAIN = 2 };
 
-/* Whether the view may be trusted. What looks damaged counts only if the end was fixed before, and the checkpoint had not
+/* Whether the view may be trusted. What looks damaged counts only if the end was fixed before, and
+ * the checkpoint had not
  * passed it when all had been read. */
 static int view_judge(struct inspect *in, bool fixed, int rc, const struct err *why, struct err *e)
 {
@@ -288,7 +294,8 @@ int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
     return journal_rows_scan(in->j, prefix, prefix_bytes, fn, ctx);
 }
 
-/* --- shards ------------------------------------------------------------------------------------- */
+/* --- shards -------------------------------------------------------------------------------------
+ * */
 
 static int shard_get(struct inspect *in, uint64_t id, struct shard **out)
 {
@@ -531,7 +538,8 @@ int inspect_shards(struct inspect *in, int (*fn)(void *ctx, const struct inspect
     return rc;
 }
 
-/* --- batches ------------------------------------------------------------------------------------ */
+/* --- batches ------------------------------------------------------------------------------------
+ * */
 
 /* Byte pos of a segment's bytes, as a place. */
 static void segment_place(const struct row_segment *row, uint64_t pos, struct inspect_place *at)
@@ -630,7 +638,8 @@ int inspect_run_batches(struct inspect *in, uint64_t shard, const struct inspect
     return rc;
 }
 
-/* --- segments ----------------------------------------------------------------------------------- */
+/* --- segments -----------------------------------------------------------------------------------
+ * */
 
 static int by_number(const void *a, const void *b)
 {
@@ -707,7 +716,8 @@ int inspect_index(struct inspect *in, uint64_t id, const struct seg_index **out)
     return seg ? segment_index(&in->j->segments, seg, out) : E_NOTFOUND;
 }
 
-/* --- the live WAL ------------------------------------------------------------------------------- */
+/* --- the live WAL -------------------------------------------------------------------------------
+ * */
 
 struct wal_walk {
     struct inspect *in;

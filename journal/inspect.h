@@ -1,8 +1,11 @@
 /* Looking into a store: offline, or beside the server that writes it. Nothing is ever written.
  *
- * journal.h is for those who serve; this is for those who look (docs/decisions/inspect-header.md). A view is what a start would
- * make of the store at one moment: superblock, rows, and the live WAL replayed over them in memory by the journal's own
- * recovery. A running server goes on meanwhile: what it has freed and used anew since is told apart from damage by looking
+ * journal.h is for those who serve; this is for those who look (docs/decisions/inspect-header.md).
+ * A view is what a start would
+ * make of the store at one moment: superblock, rows, and the live WAL replayed over them in memory
+ * by the journal's own
+ * recovery. A running server goes on meanwhile: what it has freed and used anew since is told apart
+ * from damage by looking
  * again, and so a view is opened in several tries if need be. One thread; every call blocks. */
 #ifndef WEIR_JOURNAL_INSPECT_H
 #define WEIR_JOURNAL_INSPECT_H
@@ -19,14 +22,16 @@
 
 struct inspect;
 
-/* --- the view ---------------------------------------------------------------------------------- */
+/* --- the view ----------------------------------------------------------------------------------
+ * */
 
 /* Opens the store in folder path. E_NOTFOUND: there is none; E_CORRUPT, E_VERSION, E_IO; E_BUSY: it
  * changed faster than it could be read. */
 int inspect_open(struct inspect **out, const char *path, struct err *e) MUST_USE;
 /* NULL is allowed. */
 void inspect_close(struct inspect *in);
-/* Whether the server has moved its checkpoint, or was started anew, since the view was opened: then what
+/* Whether the server has moved its checkpoint, or was started anew, since the view was opened: then
+ * what
  * cannot be read may simply be gone. */
 bool inspect_moved(struct inspect *in);
 
@@ -57,7 +62,8 @@ struct inspect_place {
 
 /* In all that follows fn returns 0 to go on; anything else ends the walk and is its result. */
 
-/* --- shards ------------------------------------------------------------------------------------- */
+/* --- shards -------------------------------------------------------------------------------------
+ * */
 
 struct inspect_shard {
     uint64_t id, group;
@@ -103,11 +109,13 @@ struct inspect_batch {
     uint64_t bytes; /* of the batch; when it is damaged, of the rest of its run */
     bool ok;        /* its CRC holds */
 };
-/* The batches of a run. E_CORRUPT when the run cannot be found any more. A damaged batch ends it. */
+/* The batches of a run. E_CORRUPT when the run cannot be found any more. A damaged batch ends it.
+ * */
 int inspect_run_batches(struct inspect *in, uint64_t shard, const struct inspect_run *run,
                         int (*fn)(void *ctx, const struct inspect_batch *b), void *ctx) MUST_USE;
 
-/* --- segments ----------------------------------------------------------------------------------- */
+/* --- segments -----------------------------------------------------------------------------------
+ * */
 
 struct inspect_segment {
     uint64_t id;
@@ -122,10 +130,12 @@ int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspe
 int inspect_segment(struct inspect *in, uint64_t id, struct inspect_segment *out) MUST_USE;
 /* Its footer as stored. E_NOTFOUND, E_CORRUPT, E_VERSION, E_IO. */
 int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out) MUST_USE;
-/* Its index; good until the view is closed. Made anew from the data where the stored one is damaged. */
+/* Its index; good until the view is closed. Made anew from the data where the stored one is
+ * damaged. */
 int inspect_index(struct inspect *in, uint64_t id, const struct seg_index **out) MUST_USE;
 
-/* --- the live WAL ------------------------------------------------------------------------------- */
+/* --- the live WAL -------------------------------------------------------------------------------
+ * */
 
 struct inspect_extent {
     struct inspect_place at;
@@ -153,7 +163,8 @@ struct inspect_loss {
 int inspect_losses(struct inspect *in, int (*fn)(void *ctx, const struct inspect_loss *l),
                    void *ctx) MUST_USE;
 
-/* --- verifying ---------------------------------------------------------------------------------- */
+/* --- verifying ----------------------------------------------------------------------------------
+ * */
 
 enum inspect_part {
     INSPECT_SUPER = 1,
@@ -181,8 +192,10 @@ struct inspect_report {
     uint64_t segments, runs, batches, segment_bytes, rows, extents;
     bool torn;
 };
-/* Reads everything that `parts` names and checks each stored byte. segment: only that one (0: all). 0 with the findings in *report,
- * damage or not; E_NOTFOUND: no store, or no such segment; E_IO. What changed meanwhile is looked at again and never
+/* Reads everything that `parts` names and checks each stored byte. segment: only that one (0: all).
+ * 0 with the findings in *report,
+ * damage or not; E_NOTFOUND: no store, or no such segment; E_IO. What changed meanwhile is looked
+ * at again and never
  * reported; E_BUSY when it did so each time. */
 int inspect_verify(const char *path, unsigned parts, uint64_t segment,
                    struct inspect_report *report, struct err *e) MUST_USE;

@@ -1,8 +1,11 @@
-/* Verifying: every stored byte that somebody may read again, each against the sum that covers it and, where a checksum leaves bytes
+/* Verifying: every stored byte that somebody may read again, each against the sum that covers it
+ * and, where a checksum leaves bytes
  * out, against what the writer would have written.
  *
- * A pass opens a view and reads all. Damage counts when two passes in a row name it at the same place: beside a running server the
- * first may meet extents that were freed and used anew while it read; the second starts from a newer view, in which they
+ * A pass opens a view and reads all. Damage counts when two passes in a row name it at the same
+ * place: beside a running server the
+ * first may meet extents that were freed and used anew while it read; the second starts from a
+ * newer view, in which they
  * belong to somebody else. */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -55,7 +58,8 @@ const char *inspect_part_name(enum inspect_part part)
     }
 }
 
-/* A new finding, to be completed by the caller. Past a bound the last one is used again: enough is known by then. */
+/* A new finding, to be completed by the caller. Past a bound the last one is used again: enough is
+ * known by then. */
 static struct inspect_damage *damage(struct pass *p, enum inspect_part part, const char *file,
                                      uint64_t byte, uint64_t bytes, const char *fmt, ...)
     PRINTF_LIKE(6, 7);
@@ -86,7 +90,8 @@ static void used_add(struct pass *p, uint64_t place, uint32_t log2, uint64_t seg
     p->used[p->n_used++] = (struct used){ place, log2, segment };
 }
 
-/* --- superblock and slabs ----------------------------------------------------------------------- */
+/* --- superblock and slabs -----------------------------------------------------------------------
+ * */
 
 static void super_copy(struct pass *p, unsigned i, struct super *one, uint8_t *mem, uint8_t *again)
 {
@@ -111,7 +116,8 @@ static void super_copy(struct pass *p, unsigned i, struct super *one, uint8_t *m
         p->super = *one;
 }
 
-/* A copy that is being written may be read half old, half new: reads until two in a row are the same. */
+/* A copy that is being written may be read half old, half new: reads until two in a row are the
+ * same. */
 static int super_read_still(struct pass *p, struct dev_file *file, uint64_t pos, uint8_t *mem)
 {
     int rc = dev_read(p->dev, file, pos, mem, SUPER_BYTES);
@@ -194,9 +200,11 @@ static void slab_check(void *ctx, const char *name)
     dev_close(p->dev, file);
 }
 
-/* --- the live WAL ------------------------------------------------------------------------------- */
+/* --- the live WAL -------------------------------------------------------------------------------
+ * */
 
-/* Reads the header page at a place. NULL: it is sound and as it would be written; else what is wrong. */
+/* Reads the header page at a place. NULL: it is sound and as it would be written; else what is
+ * wrong. */
 static const char *extent_head_fault(struct pass *p, uint64_t place, uint32_t log2,
                                      struct extent_head *h)
 {
@@ -309,7 +317,8 @@ static int wal_check(struct pass *p, struct err *e)
     return inspect_wal(p->in, &calls, p, e);
 }
 
-/* --- one segment -------------------------------------------------------------------------------- */
+/* --- one segment --------------------------------------------------------------------------------
+ * */
 
 struct sealed {
     struct pass *p;
@@ -597,7 +606,8 @@ static int segments_check(struct pass *p, uint64_t only)
     return 0;
 }
 
-/* --- rows: the catalogue replayed beside them, and the indexes ----------------------------------- */
+/* --- rows: the catalogue replayed beside them, and the indexes -----------------------------------
+ * */
 
 struct replay {
     struct pass *p;
@@ -852,7 +862,8 @@ static int rows_check(struct pass *p)
     return rc < 0 ? rc : 0;
 }
 
-/* --- space -------------------------------------------------------------------------------------- */
+/* --- space --------------------------------------------------------------------------------------
+ * */
 
 static int by_place(const void *a, const void *b)
 {
@@ -896,7 +907,8 @@ static void space_check(struct pass *p)
     }
 }
 
-/* --- passes ------------------------------------------------------------------------------------- */
+/* --- passes -------------------------------------------------------------------------------------
+ * */
 
 static int pass_view(struct pass *p, const char *path, unsigned parts, uint64_t segment,
                      struct err *e)

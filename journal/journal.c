@@ -16,7 +16,8 @@
 
 enum {
     MIB = 1 << 20,
-    RESERVE_EXTENTS = 3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
+    RESERVE_EXTENTS =
+        3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
     SPACE_RETRY_US = 200 * 1000,
     CLOSE_POLL_US = 1000
 };
@@ -257,8 +258,9 @@ static void space_set(struct journal *j, enum space_state state)
     if (before == state)
         return;
     if (state == SPACE_FULL)
-        LOG_ERROR("device.full",
-                  F_STR("meaning", "appends are refused until topics are deleted or space is added"));
+        LOG_ERROR(
+            "device.full",
+            F_STR("meaning", "appends are refused until topics are deleted or space is added"));
     else if (before == SPACE_FULL)
         LOG_INFO("device.has_space_again", F_INT("state", state));
     if (state != SPACE_WAIT)
@@ -279,7 +281,8 @@ void journal_space_check(struct journal *j)
     need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
     /* Each round writes a segment for each group, of a unit at least. */
     need += (uint64_t)(n_live / 2 + 1) * j->n_groups * UNIT_BYTES;
-    /* Once full, it takes two extents more to be called otherwise: no flapping while space comes back. */
+    /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
+     * back. */
     if (atomic_load(&j->space) == SPACE_FULL)
         need += 2 * extent;
     tight = free_bytes < need;
@@ -352,7 +355,8 @@ static int conf_check(struct journal_conf *c, struct err *e)
 {
     if ((c->wal_extent & (c->wal_extent - 1)) != 0 || c->wal_extent < UNIT_BYTES ||
         c->wal_extent > (1u << EXTENT_MAX_LOG2))
-        return err_set(e, E_INVALID, "wal_extent: %" PRIu32 " is not a power of two from 64 KiB to 1 GiB",
+        return err_set(e, E_INVALID,
+                       "wal_extent: %" PRIu32 " is not a power of two from 64 KiB to 1 GiB",
                        c->wal_extent);
     if (c->batch_max > c->wal_extent / 2)
         c->batch_max = c->wal_extent / 2;
@@ -424,8 +428,7 @@ static void groups_make(struct journal *j)
     j->n_groups = j->super.n_groups;
     j->groups = mem_new(j->n_groups * sizeof(*j->groups));
     for (unsigned i = 0; i < j->n_groups; i++) {
-        j->groups[i] = group_new(j, i,
-                                 i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
+        j->groups[i] = group_new(j, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
         j->groups[i]->cache.max_bytes = j->conf.cache_bytes / (j->n_groups - 1);
     }
 }
@@ -443,7 +446,8 @@ static int first_extent(struct journal *j, uint64_t *place, struct err *e)
     return rc < 0 ? err_set(e, rc, "no extent for the WAL: %s", err_text(rc)) : 0;
 }
 
-/* The cut is durable before anything new is written: the superblock says where the incarnation before ended. */
+/* The cut is durable before anything new is written: the superblock says where the incarnation
+ * before ended. */
 static int incarnation_begin(struct journal *j, const struct walscan_end *end, struct err *e)
 {
     struct committer_start s = { .first_lsn = end->lsn, .prev_place = end->last_place };
@@ -470,7 +474,8 @@ static int incarnation_begin(struct journal *j, const struct walscan_end *end, s
     }
     sup->n = n;
     if (n == SUPER_MAX_INCARNATIONS)
-        return err_set(e, E_TOOBIG, "%d starts without a checkpoint: let one run until it has destaged",
+        return err_set(e, E_TOOBIG,
+                       "%d starts without a checkpoint: let one run until it has destaged",
                        SUPER_MAX_INCARNATIONS);
     sup->starts++;
     s.incarnation = sup->starts;
@@ -495,8 +500,9 @@ static int epochs_open(struct journal *j, struct err *e)
         uint64_t epoch = a->grant_epoch(a, i, j->super.starts + 1);
 
         if (epoch == 0 || epoch <= j->groups[i]->epoch)
-            return err_set(e, E_FENCED, "group %u: granted epoch %" PRIu64 ", but %" PRIu64
-                           " has been used", i, epoch, j->groups[i]->epoch);
+            return err_set(e, E_FENCED,
+                           "group %u: granted epoch %" PRIu64 ", but %" PRIu64 " has been used", i,
+                           epoch, j->groups[i]->epoch);
         j->groups[i]->epoch = epoch;
     }
     return 0;
@@ -534,7 +540,8 @@ static void todo_start(struct journal *j, void *arg)
     catalogue_submit(j->catalogue, &t->u);
 }
 
-/* What recovery has read may be a killed process's last writes and names, which a power cut still takes back: they are made durable
+/* What recovery has read may be a killed process's last writes and names, which a power cut still
+ * takes back: they are made durable
  * before anything is built on them. */
 static int found_sync(struct journal *j, struct err *e)
 {

@@ -1,7 +1,9 @@
 /* The journal: shards of records on a segmented write-ahead log. The one header that doors include.
  *
- * A shard is an ordered log of records with dense 64-bit offsets. Batches (RecordBatch v2, format/batch.h) are appended whole
- * and read whole. All calls here may be made on any loop of the journal's environment, never block, and answer through a `done`
+ * A shard is an ordered log of records with dense 64-bit offsets. Batches (RecordBatch v2,
+ * format/batch.h) are appended whole
+ * and read whole. All calls here may be made on any loop of the journal's environment, never block,
+ * and answer through a `done`
  * that runs once, on the loop named in it, never inside the call. Exceptions say so. */
 #ifndef WEIR_JOURNAL_JOURNAL_H
 #define WEIR_JOURNAL_JOURNAL_H
@@ -19,11 +21,14 @@ struct shard; /* a handle: see shard_open */
 struct dev;
 struct rows;
 
-/* ---- opening ---------------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ---------------------------------------------------------------------------------------------------------- */
 
-/* Who says which epoch this node writes a group's log in. Locally a counter of starts stands here; in a cluster, meta. */
+/* Who says which epoch this node writes a group's log in. Locally a counter of starts stands here;
+ * in a cluster, meta. */
 struct jrn_assigner {
-    /* Grants a new epoch for group, higher than any before; `start` is this start's durable counter. Called at open, may block.
+    /* Grants a new epoch for group, higher than any before; `start` is this start's durable
+     * counter. Called at open, may block.
      * 0 is no epoch. */
     uint64_t (*grant_epoch)(struct jrn_assigner *a, uint64_t group, uint64_t start);
 };
@@ -45,15 +50,14 @@ struct journal_env {
 
 /* Sizes in bytes, times in ms. Zero means the default in brackets. */
 struct journal_conf {
-    uint64_t wal_budget;  /* live WAL past which the oldest extents are destaged [1 GiB] */
-    uint32_t wal_extent;  /* power of two, 64 KiB or more [8 MiB] */
-    uint64_t slab_first;  /* first slab, prewritten at creation [128 MiB] */
-    uint64_t slab_max;    /* slabs grow up to this [1 GiB] */
-    uint64_t space_max;   /* all slabs together; 0: what the file system gives */
-    uint64_t space_floor; /* free bytes the file system keeps for the rows [256 MiB] */
-    uint32_t block_max;   /* a WAL block stops taking batches here [1 MiB] */
-    uint32_t
-        batch_max; /* largest batch accepted [2 MiB; at most half of wal_extent] */
+    uint64_t wal_budget;      /* live WAL past which the oldest extents are destaged [1 GiB] */
+    uint32_t wal_extent;      /* power of two, 64 KiB or more [8 MiB] */
+    uint64_t slab_first;      /* first slab, prewritten at creation [128 MiB] */
+    uint64_t slab_max;        /* slabs grow up to this [1 GiB] */
+    uint64_t space_max;       /* all slabs together; 0: what the file system gives */
+    uint64_t space_floor;     /* free bytes the file system keeps for the rows [256 MiB] */
+    uint32_t block_max;       /* a WAL block stops taking batches here [1 MiB] */
+    uint32_t batch_max;       /* largest batch accepted [2 MiB; at most half of wal_extent] */
     uint64_t cache_bytes;     /* recent blocks kept for tail reads [64 MiB] */
     uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
@@ -62,8 +66,10 @@ struct journal_conf {
     unsigned n_accept_loss;
 };
 
-/* Opens or creates the store: recovers, opens a new epoch, and is ready to serve. Blocks; call before the loops run or on a loop of
- * its own thread. E_LOCKED is the device's to give. E_VERSION, E_CORRUPT, E_IO with a sentence in *e. */
+/* Opens or creates the store: recovers, opens a new epoch, and is ready to serve. Blocks; call
+ * before the loops run or on a loop of
+ * its own thread. E_LOCKED is the device's to give. E_VERSION, E_CORRUPT, E_IO with a sentence in
+ * *e. */
 int journal_open(struct journal **out, const struct journal_env *env,
                  const struct journal_conf *conf, struct err *e) MUST_USE;
 
@@ -73,22 +79,26 @@ struct journal_close {
     struct loop *loop;
     struct journal *journal; /* ours */
 };
-/* Refuses new work with E_CLOSED, finishes what is pending, writes the closing block, then runs done and
+/* Refuses new work with E_CLOSED, finishes what is pending, writes the closing block, then runs
+ * done and
  * frees the journal. All shard handles must have been given back, all waits ended or cancelled. */
 void journal_close(struct journal *j, struct journal_close *done);
 
-/* Bytes accepted but not yet durable. Doors stop reading sockets while this is past pending_max (journal_backlogged). Any thread, now. */
+/* Bytes accepted but not yet durable. Doors stop reading sockets while this is past pending_max
+ * (journal_backlogged). Any thread, now. */
 uint64_t journal_backlog(const struct journal *j);
 bool journal_backlogged(const struct journal *j);
 
 enum jrn_state { JRN_OK, JRN_FULL, JRN_FAILED };
-/* FULL: appends answer E_NOSPACE for now. FAILED: a write or flush failed, appends answer E_DEVICE until restart. Any thread, now. */
+/* FULL: appends answer E_NOSPACE for now. FAILED: a write or flush failed, appends answer E_DEVICE
+ * until restart. Any thread, now. */
 enum jrn_state journal_state(const struct journal *j);
 
 /* This start's number; group epochs are at least this. Fits in 31 bits. Any thread, now. */
 uint64_t journal_start(const struct journal *j);
 
-/* ---- the catalogue: shards and rows, changed together ----------------------------------------------------------------- */
+/* ---- the catalogue: shards and rows, changed together
+ * ----------------------------------------------------------------- */
 
 enum shard_kind { SHARD_SEGMENT = 0 };
 enum shard_class {
@@ -99,7 +109,8 @@ enum shard_class {
 
 enum jrn_change_op { JRN_SHARD_CREATE, JRN_SHARD_DELETE, JRN_ROW_PUT, JRN_ROW_DELETE };
 
-/* One change. Shard ids are the caller's choice, 16 or above, never used twice (E_EXISTS). Row keys are the caller's, 1..1024 bytes, the
+/* One change. Shard ids are the caller's choice, 16 or above, never used twice (E_EXISTS). Row keys
+ * are the caller's, 1..1024 bytes, the
  * first byte names the owner ('T': topics, ...); values up to 1 MiB. */
 struct jrn_change {
     enum jrn_change_op op;
@@ -119,23 +130,28 @@ struct jrn_update {
     int rc;
     void *impl; /* ours */
 };
-/* Makes all n changes, or none, durably: one batch of the catalogue. Changes are copied. Updates made on one loop happen in order. A
- * deleted shard answers E_DELETED from then on; its space comes back after the grace, at once when space is short. Works when the
+/* Makes all n changes, or none, durably: one batch of the catalogue. Changes are copied. Updates
+ * made on one loop happen in order. A
+ * deleted shard answers E_DELETED from then on; its space comes back after the grace, at once when
+ * space is short. Works when the
  * device is full (it has a reserve). */
 void journal_update(struct journal *j, const struct jrn_change *changes, unsigned n,
                     struct jrn_update *done);
 
-/* Calls fn for each row whose key starts with prefix, in key order, until fn returns non-zero. Blocks (reads RocksDB); for start
+/* Calls fn for each row whose key starts with prefix, in key order, until fn returns non-zero.
+ * Blocks (reads RocksDB); for start
  * and tools, not for loops. Gives fn's last return, or an error. */
 int journal_rows_scan(struct journal *j, const void *prefix, size_t prefix_bytes,
                       int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
                                 size_t value_bytes),
                       void *ctx) MUST_USE;
 
-/* The highest shard id ever used, at least 15. Any thread; exact only before serving and when creations are serialised by the caller. */
+/* The highest shard id ever used, at least 15. Any thread; exact only before serving and when
+ * creations are serialised by the caller. */
 uint64_t journal_max_shard(struct journal *j);
 
-/* ---- shards ----------------------------------------------------------------------------------------------------------- */
+/* ---- shards
+ * ----------------------------------------------------------------------------------------------------------- */
 
 struct shard_open {
     struct task task; /* ours */
@@ -147,7 +163,8 @@ struct shard_open {
     uint64_t id;             /* ours */
     void *impl;              /* ours */
 };
-/* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted and cheap; a door keeps one per partition in use. */
+/* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted and cheap; a door keeps one per
+ * partition in use. */
 void shard_open(struct journal *j, uint64_t id, struct shard_open *done);
 /* Any thread. */
 struct shard *shard_ref(struct shard *s);
@@ -157,7 +174,8 @@ uint64_t shard_id(const struct shard *s);
 uint64_t shard_group(const struct shard *s);
 /* The group's epoch, stamped into batches as leader epoch. */
 int32_t shard_epoch(const struct shard *s);
-/* First offset that is kept, and high watermark (one past the last offset that readers may see). Any thread, now. */
+/* First offset that is kept, and high watermark (one past the last offset that readers may see).
+ * Any thread, now. */
 uint64_t shard_start(const struct shard *s);
 uint64_t shard_end(const struct shard *s);
 
@@ -175,12 +193,16 @@ struct append_done {
 };
 
 /* Appends one batch.
- * batch  exactly one validated RecordBatch v2 (batch_validate): batch->mem[at .. at+bytes). Takes a reference of its own on the buffer.
+ * batch  exactly one validated RecordBatch v2 (batch_validate): batch->mem[at .. at+bytes). Takes a
+ * reference of its own on the buffer.
  *        The bytes are not changed; offset and epoch are stamped into the journal's copy.
- * ack    when done runs: NONE and the memory levels when the batch has its offset, the durable ones when it is flushed. Until it is
+ * ack    when done runs: NONE and the memory levels when the batch has its offset, the durable ones
+ * when it is flushed. Until it is
  *        durable no reader sees it, whatever the level.
- * Batches with a producer id are checked: the last five of each (shard, producer) are remembered, also across restarts. A repeat gives
- * rc 0 and duplicate once its original is as safe as asked. E_SEQUENCE: a gap; E_DUPLICATE: a repeat older than the five; E_PRODUCER_EPOCH.
+ * Batches with a producer id are checked: the last five of each (shard, producer) are remembered,
+ * also across restarts. A repeat gives
+ * rc 0 and duplicate once its original is as safe as asked. E_SEQUENCE: a gap; E_DUPLICATE: a
+ * repeat older than the five; E_PRODUCER_EPOCH.
  * E_NOSPACE, E_DEVICE, E_READONLY, E_DELETED, E_TOOBIG, E_CLOSED. */
 void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t bytes, enum ack ack,
                   struct append_done *done);
@@ -203,8 +225,10 @@ struct read_done {
     void *impl;          /* ours */
 };
 
-/* Reads whole batches from the one that holds d->from on, up to d->max_bytes. Nothing past the high watermark. Where `from` is the high
- * watermark: rc 0, no bytes. The same bytes for all readers at all times. The caller fills fn, loop, from, max_bytes, at_least_one.
+/* Reads whole batches from the one that holds d->from on, up to d->max_bytes. Nothing past the high
+ * watermark. Where `from` is the high
+ * watermark: rc 0, no bytes. The same bytes for all readers at all times. The caller fills fn,
+ * loop, from, max_bytes, at_least_one.
  * E_RANGE: below start or above end; E_LOST: this range is damaged; E_DELETED; E_IO. */
 void shard_read(struct shard *s, struct read_done *d);
 /* Gives the slices back. Any thread; harmless when there are none. */
@@ -221,10 +245,12 @@ struct shard_wait {
     int state;                      /* ours */
     struct task cancel;             /* ours */
 };
-/* Runs w->fn once when the high watermark is above `past` (at once if it is already), or when the wait is cancelled or the shard
+/* Runs w->fn once when the high watermark is above `past` (at once if it is already), or when the
+ * wait is cancelled or the shard
  * deleted. The handle must stay referenced until then. */
 void shard_wait(struct shard *s, uint64_t past, struct shard_wait *w);
-/* Ends a wait early; fn still runs exactly once. Call on w->loop only, and at most once, before fn has run. */
+/* Ends a wait early; fn still runs exactly once. Call on w->loop only, and at most once, before fn
+ * has run. */
 void shard_wait_cancel(struct shard_wait *w);
 
 enum { SHARD_TIME_MAX = -3 }; /* the record with the largest timestamp */
@@ -241,7 +267,8 @@ struct find_time {
     struct shard *shard; /* ours */
     void *impl;          /* ours */
 };
-/* The first record (in offset order) whose timestamp is at or after f->time; with SHARD_TIME_MAX the first one with the largest
+/* The first record (in offset order) whose timestamp is at or after f->time; with SHARD_TIME_MAX
+ * the first one with the largest
  * timestamp. Only what is below the high watermark. */
 void shard_find_time(struct shard *s, struct find_time *f);
 
@@ -254,7 +281,8 @@ struct shard_trim {
     struct shard *shard; /* ours */
     void *impl;          /* ours */
 };
-/* Moves the start of the shard up to t->start (capped at the high watermark), durably; lower than the present start changes nothing. */
+/* Moves the start of the shard up to t->start (capped at the high watermark), durably; lower than
+ * the present start changes nothing. */
 void shard_trim(struct shard *s, struct shard_trim *t);
 
 #endif

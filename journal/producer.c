@@ -44,7 +44,8 @@ int producer_check(struct producers *p, const struct batch_head *h, uint64_t *of
     last = &s->batch[s->n - 1];
     if (h->base_sequence == next_sequence(last->last_sequence))
         return 0;
-    /* Older than what is remembered, or ahead: told apart by the shorter way round the ring of sequences. */
+    /* Older than what is remembered, or ahead: told apart by the shorter way round the ring of
+     * sequences. */
     return ((uint32_t)(last->last_sequence - h->base_sequence) & INT32_MAX) < (1u << 30)
                ? E_DUPLICATE
                : E_SEQUENCE;

@@ -1,7 +1,9 @@
 /* Idempotent producers of one shard: the last five batches of each, by which a repeat is known.
  *
- * What is remembered follows from the batches themselves; rows carry it over what was destaged. Home loop of the group.
- * Rules: Kafka's ProducerStateManager as its clients rely on it: a new producer may begin anywhere; a new epoch begins at 0; sequences
+ * What is remembered follows from the batches themselves; rows carry it over what was destaged.
+ * Home loop of the group.
+ * Rules: Kafka's ProducerStateManager as its clients rely on it: a new producer may begin anywhere;
+ * a new epoch begins at 0; sequences
  * wrap from 2^31 - 1 to 0. */
 #ifndef WEIR_JOURNAL_PRODUCER_H
 #define WEIR_JOURNAL_PRODUCER_H
@@ -19,17 +21,21 @@ struct producers {
     struct hash by_id; /* producer id -> struct row_producer */
 };
 
-/* 0: new, go on; 1: a repeat, *offset is the first one's; E_SEQUENCE, E_DUPLICATE, E_PRODUCER_EPOCH. Batches without producer: 0. */
+/* 0: new, go on; 1: a repeat, *offset is the first one's; E_SEQUENCE, E_DUPLICATE,
+ * E_PRODUCER_EPOCH. Batches without producer: 0. */
 int producer_check(struct producers *p, const struct batch_head *h, uint64_t *offset) MUST_USE;
 /* Remembers a batch that was given offset; harmless when it is remembered already. */
 void producer_note(struct producers *p, const struct batch_head *h, uint64_t offset, int64_t now);
 /* The same from a segment's or a row's data. */
-void producer_note_raw(struct producers *p, int64_t id, int16_t epoch, const struct row_producer_batch *b);
+void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
+                       const struct row_producer_batch *b);
 /* The last sequence of a batch. */
 int32_t producer_last_sequence(int32_t base, int32_t n_records);
-/* Adds rows 'p' of shard for what lies below end (durable): what is above must not be remembered, it may never have happened. */
+/* Adds rows 'p' of shard for what lies below end (durable): what is above must not be remembered,
+ * it may never have happened. */
 struct rows_batch;
-void producers_save(const struct producers *p, uint64_t shard, uint64_t end, struct rows_batch *rows);
+void producers_save(const struct producers *p, uint64_t shard, uint64_t end,
+                    struct rows_batch *rows);
 void producers_free(struct producers *p);
 
 #endif

@@ -1,4 +1,5 @@
-/* Reading: from the recent blocks, from the live WAL, from sealed segments (journal.h: shard_read, shard_find_time). */
+/* Reading: from the recent blocks, from the live WAL, from sealed segments (journal.h: shard_read,
+ * shard_find_time). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #include "journal/shard.h"
 
 enum {
-    COLD_ENTRIES = 32,          /* runs of the WAL read in one go */
+    COLD_ENTRIES = 32, /* runs of the WAL read in one go */
     SEGMENT_CHUNK_MIN = 128 * 1024,
     SEGMENT_CHUNK_MAX = 4 << 20,
     TIME_CANDIDATES = 8,
@@ -41,7 +42,8 @@ static void slice_add(struct read_done *d, struct buf *buf, const uint8_t *mem, 
     d->bytes += len;
 }
 
-/* Adds the batches of mem that hold d->from or lie after it, as far as the budget goes. *at: the offset wanted next. check: the bytes
+/* Adds the batches of mem that hold d->from or lie after it, as far as the budget goes. *at: the
+ * offset wanted next. check: the bytes
  * come from a device. 1: more may follow; 0: the budget is used up; E_LOST: a batch is damaged. */
 static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, const uint8_t *mem,
                         uint64_t bytes, bool check)
@@ -248,7 +250,8 @@ static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run,
     return low ? x->sparse[run->first_sparse + low - 1].pos : 0;
 }
 
-/* Cuts bytes down to whole batches; 0 when not even the one that holds `at` fits: *need says how long it is. */
+/* Cuts bytes down to whole batches; 0 when not even the one that holds `at` fits: *need says how
+ * long it is. */
 static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, uint64_t *need)
 {
     uint64_t done = 0;
@@ -512,7 +515,8 @@ static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg
     return rc;
 }
 
-/* The largest timestamp of the records from the start on, in a run in which the start lies: what a run says of itself counts the
+/* The largest timestamp of the records from the start on, in a run in which the start lies: what a
+ * run says of itself counts the
  * trimmed ones, too. */
 static int time_max_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t bytes)
 {
@@ -600,8 +604,8 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
 static int time_scan(struct time_work *tw, struct time_scan *ts)
 {
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(tw->s->j->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row,
-                       ts);
+    int rc =
+        rows_scan(tw->s->j->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row, ts);
 
     return rc < 0 ? rc : ts->rc;
 }
@@ -706,7 +710,8 @@ static bool time_take(struct time_work *tw, const struct index_entry *n)
     return true;
 }
 
-/* The runs of the WAL that may hold the answer: the first ones late enough, or the one with the largest timestamp, and the one in
+/* The runs of the WAL that may hold the answer: the first ones late enough, or the one with the
+ * largest timestamp, and the one in
  * which the shard starts. */
 static void time_candidates(struct time_work *tw)
 {

@@ -90,8 +90,8 @@ static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
 {
     struct recovery *r = ctx;
 
-    LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn), F_INT("slab", place_slab(place)),
-              F_INT("pos", place_pos(place)));
+    LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn),
+              F_INT("slab", place_slab(place)), F_INT("pos", place_pos(place)));
     for (unsigned i = 0; i < r->j->n_groups; i++) {
         if (!r->suspects[i])
             r->suspects[i] = lsn;
@@ -114,7 +114,8 @@ static void suspect_hit(struct recovery *r, unsigned i, uint64_t max_offsets)
     r->suspects[i] = 0;
 }
 
-/* The first block after rot tells what the one before it held: groups that it names with more than we have were hit; when only that one
+/* The first block after rot tells what the one before it held: groups that it names with more than
+ * we have were hit; when only that one
  * block was lost, all others were not. The opening block of an incarnation names every group. */
 static void prev_statements(struct recovery *r, const struct block_head *h, const uint8_t *mem)
 {
@@ -147,7 +148,8 @@ static void prev_statements(struct recovery *r, const struct block_head *h, cons
 
 /* --- frames --- */
 
-/* Deletions and trims that were replayed: what segments hold of those shards is reaped once we serve. */
+/* Deletions and trims that were replayed: what segments hold of those shards is reaped once we
+ * serve. */
 static void note_shard_change(struct recovery *r, const struct rows_change *c)
 {
     struct recover_todo *t = r->todo;
@@ -449,8 +451,8 @@ static bool run_alive(struct run_filter *f, const struct seg_run *run)
         size_t bytes;
 
         f->last = run->shard;
-        f->exists = rows_get(f->r->j->rows, key, row_key(key, ROW_SHARD, run->shard), &mem,
-                             &bytes) >= 0;
+        f->exists =
+            rows_get(f->r->j->rows, key, row_key(key, ROW_SHARD, run->shard), &mem, &bytes) >= 0;
         if (f->exists) {
             f->exists = row_shard_read(&row, mem, bytes) >= 0;
             f->start = row.start;
@@ -554,7 +556,8 @@ static int segment_fill(struct recovery *r, struct segment *seg)
     return 0;
 }
 
-/* Loads the index of every segment that the rows know nothing of (its record was replayed, or the rows were lost), oldest first, so
+/* Loads the index of every segment that the rows know nothing of (its record was replayed, or the
+ * rows were lost), oldest first, so
  * that producers end with their latest batches. */
 static int segments_fill(struct recovery *r)
 {
@@ -624,7 +627,8 @@ static int found_by_base(const void *a, const void *b)
     return x->end > y->end ? -1 : x->end < y->end;
 }
 
-/* Takes the catalogue's runs of a segment whose footer was found. Stale ones hold the same bytes for the same offsets. */
+/* Takes the catalogue's runs of a segment whose footer was found. Stale ones hold the same bytes
+ * for the same offsets. */
 static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
 {
     struct journal *j = b->r->j;
@@ -679,8 +683,7 @@ static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
         last = place_pos(place) + ((uint64_t)1 << h.log2) - PAGE_BYTES;
         f = mem_new(sizeof *f);
         if (dev_read(j->dev, slab->file, last, page, PAGE_BYTES) >= 0 &&
-            seg_footer_read(f, page) >= 0 && f->segment == h.segment &&
-            f->group == GROUP_CATALOGUE)
+            seg_footer_read(f, page) >= 0 && f->segment == h.segment && f->group == GROUP_CATALOGUE)
             rebuild_segment(b, f);
         free(f);
     }
@@ -757,7 +760,8 @@ static int rebuild_end_row(struct rebuild *b)
     return rc;
 }
 
-/* First the whole catalogue (from its segments, found by looking, and from the live WAL), then the rows of every segment that it
+/* First the whole catalogue (from its segments, found by looking, and from the live WAL), then the
+ * rows of every segment that it
  * names; the scan of the WAL then goes over them as after any start. */
 static int rows_rebuild(struct recovery *r)
 {
@@ -982,7 +986,8 @@ static int scan(struct recovery *r, struct walscan_end *end)
     return rc;
 }
 
-/* The group rows say where the logs stood at the checkpoint only if they were written by it: a later one may have been flushed ahead, and
+/* The group rows say where the logs stood at the checkpoint only if they were written by it: a
+ * later one may have been flushed ahead, and
  * after a rebuild the latest is still in the WAL. */
 static int groups_at_checkpoint(struct recovery *r)
 {

@@ -1,4 +1,5 @@
-/* Recovery: from superblock, slabs, rows and live WAL to the journal's memory. Writes to the rows only (in inspection those are an
+/* Recovery: from superblock, slabs, rows and live WAL to the journal's memory. Writes to the rows
+ * only (in inspection those are an
  * overlay), never to the device, so that dying in the middle and running again gives the same. */
 #ifndef WEIR_JOURNAL_RECOVER_H
 #define WEIR_JOURNAL_RECOVER_H
@@ -8,20 +9,23 @@
 
 /* Something that recovery found and that the catalogue should be told once it can be written. */
 struct recover_todo {
-    struct rows_batch rows;   /* holes and losses */
-    uint64_t *deleted;        /* shards whose deletion was replayed: what segments hold of them is to be reaped */
+    struct rows_batch rows; /* holes and losses */
+    uint64_t *
+        deleted; /* shards whose deletion was replayed: what segments hold of them is to be reaped */
     unsigned n_deleted;
-    uint64_t (*trimmed)[2];   /* shard, start */
+    uint64_t (*trimmed)[2]; /* shard, start */
     unsigned n_trimmed;
     uint64_t *dead_segments;
     unsigned n_dead;
-    uint64_t *accepted;       /* groups whose losses the operator has accepted in this start */
+    uint64_t *accepted; /* groups whose losses the operator has accepted in this start */
     unsigned n_accepted;
 };
 
-/* Finds the newest valid superblock: E_NOTFOUND when there is no such file, E_CORRUPT, E_VERSION. */
+/* Finds the newest valid superblock: E_NOTFOUND when there is no such file, E_CORRUPT, E_VERSION.
+ * */
 int recover_super(struct dev *dev, struct dev_file **file, struct super *s, struct err *e) MUST_USE;
-/* All the rest. j has env, conf, dev, rows, super, slabs (open, nothing marked), and its modules initialised. */
+/* All the rest. j has env, conf, dev, rows, super, slabs (open, nothing marked), and its modules
+ * initialised. */
 int recover_run(struct journal *j, struct walscan_end *end, struct recover_todo *todo,
                 struct err *e) MUST_USE;
 void recover_todo_free(struct recover_todo *t);

@@ -77,7 +77,8 @@ static void old_rows_delete(const struct segment *old, const struct seg_index *x
     rows_batch_delete(rows, key, row_key(key, ROW_LIVE, old->id));
 }
 
-/* A run that was reaped while it was copied is brought back here, and reaped again once the update is applied. */
+/* A run that was reaped while it was copied is brought back here, and reaped again once the update
+ * is applied. */
 static int swap_prepare(struct catalogue_update *u)
 {
     struct rewrite *r = ((struct rewrite_update *)u)->r;
@@ -202,8 +203,8 @@ static void copy_run(struct work *w)
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
-        r->rc = segwrite_finish(&r->out, r->old[0]->row.first_entry,
-                                r->old[r->n - 1]->row.last_entry);
+        r->rc =
+            segwrite_finish(&r->out, r->old[0]->row.first_entry, r->old[r->n - 1]->row.last_entry);
 }
 
 static void copy_done(struct work *w)
@@ -232,8 +233,7 @@ void rewrite_consider(struct journal *j)
 
     if (r->running || atomic_load(&j->failed) || atomic_load(&j->closing))
         return;
-    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS,
-                             (uint64_t)2 << j->wal_log2);
+    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << j->wal_log2);
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)

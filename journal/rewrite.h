@@ -1,5 +1,7 @@
-/* Rewriting: when the device is full, neighbouring segments that are mostly dead, or small, are copied into one without what is dead, so
- * that deleting a topic gives space back although others lie in the same segments. One at a time; readers never notice. Keeper. */
+/* Rewriting: when the device is full, neighbouring segments that are mostly dead, or small, are
+ * copied into one without what is dead, so
+ * that deleting a topic gives space back although others lie in the same segments. One at a time;
+ * readers never notice. Keeper. */
 #ifndef WEIR_JOURNAL_REWRITE_H
 #define WEIR_JOURNAL_REWRITE_H
 

@@ -8,9 +8,9 @@
 #include "journal/producer.h"
 
 enum {
-    INDEXES_MAX = 64,            /* parsed indexes kept */
+    INDEXES_MAX = 64, /* parsed indexes kept */
     READ_PIECE = 1 << 20,
-    RUN_MAX_BYTES = 1 << 30      /* sparse positions are 32 bits */
+    RUN_MAX_BYTES = 1 << 30 /* sparse positions are 32 bits */
 };
 
 void segments_init(struct segments *t, struct dev *dev, struct slabs *slabs)
@@ -408,8 +408,7 @@ static void producer_add(struct seg_builder *b, uint64_t shard, const struct bat
                 (x->n_producers - oldest - 1) * sizeof *x->producers);
         x->n_producers--;
     }
-    x->producers =
-        room_for(x->producers, x->n_producers, &b->cap_producers, sizeof *x->producers);
+    x->producers = room_for(x->producers, x->n_producers, &b->cap_producers, sizeof *x->producers);
     x->producers[x->n_producers++] = (struct seg_producer){
         .shard = shard,
         .producer = h->producer_id,

@@ -1,4 +1,5 @@
-/* Sealed segments on this node: the table of them, and reading. Any thread; the blocking calls on pool threads only. */
+/* Sealed segments on this node: the table of them, and reading. Any thread; the blocking calls on
+ * pool threads only. */
 #ifndef WEIR_JOURNAL_SEGMENT_H
 #define WEIR_JOURNAL_SEGMENT_H
 
@@ -15,10 +16,10 @@
 struct segment {
     uint64_t id;
     struct row_segment row;
-    bool dropping;          /* keeper: its deletion is under way */
-    uint64_t live;          /* bytes of runs that are not deleted or trimmed away; keeper */
-    unsigned pins;          /* under the table's lock, as what follows */
-    bool dead;              /* deleted: its extents are freed at the last unpin */
+    bool dropping;           /* keeper: its deletion is under way */
+    uint64_t live;           /* bytes of runs that are not deleted or trimmed away; keeper */
+    unsigned pins;           /* under the table's lock, as what follows */
+    bool dead;               /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */
     uint64_t index_used;
 };
@@ -38,20 +39,24 @@ void segments_fini(struct segments *t);
 
 /* Adds a segment; harmless when it is there. */
 struct segment *segments_add(struct segments *t, uint64_t id, const struct row_segment *row);
-/* Takes it out of the table; its extents are given back at the last unpin (give_space) or stay marked (not). */
+/* Takes it out of the table; its extents are given back at the last unpin (give_space) or stay
+ * marked (not). */
 void segments_remove(struct segments *t, uint64_t id, bool give_space);
 /* NULL when there is none. */
 struct segment *segment_pin(struct segments *t, uint64_t id);
 void segment_unpin(struct segments *t, struct segment *s);
 
-/* Reads [pos, pos + bytes) of the segment's bytes. Blocks. *buf is new (one reference), the wanted bytes begin at *at in it. */
-int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t bytes, struct buf **buf,
-                 uint32_t *at) MUST_USE;
+/* Reads [pos, pos + bytes) of the segment's bytes. Blocks. *buf is new (one reference), the wanted
+ * bytes begin at *at in it. */
+int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t bytes,
+                 struct buf **buf, uint32_t *at) MUST_USE;
 /* The index of a pinned segment, valid until it is unpinned. Blocks. E_CORRUPT, E_IO. */
 int segment_index(struct segments *t, struct segment *s, const struct seg_index **out) MUST_USE;
-/* Makes the index anew from the data (when the stored one is damaged). Blocks; free with seg_index_free. */
+/* Makes the index anew from the data (when the stored one is damaged). Blocks; free with
+ * seg_index_free. */
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out) MUST_USE;
-/* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less space if they were written anew: what gains
+/* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less
+ * space if they were written anew: what gains
  * most. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
 unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
                            uint64_t max_bytes);

@@ -45,7 +45,8 @@ static struct sum128 identity_of(const struct seg_builder *b, const uint8_t *dat
     return sum128_end(sum);
 }
 
-/* Takes extents for `bytes` of pages, the footer's included: as large as fit, down to a unit when space is scattered. */
+/* Takes extents for `bytes` of pages, the footer's included: as large as fit, down to a unit when
+ * space is scattered. */
 static int extents_take(struct journal *j, uint64_t bytes, struct row_segment *row)
 {
     uint32_t log2 = j->wal_log2;
@@ -131,8 +132,8 @@ static int segment_sync(struct journal *j, const struct row_segment *row)
         for (unsigned k = 0; k < i; k++)
             seen = seen || place_slab(row->extents[k].place) == slab;
         if (!seen)
-            rc = dev_sync(j->dev, slabs_file(&j->slabs, row->extents[i].place,
-                                             row->extents[i].log2));
+            rc = dev_sync(j->dev,
+                          slabs_file(&j->slabs, row->extents[i].place, row->extents[i].log2));
     }
     return rc;
 }
@@ -156,8 +157,8 @@ static int segment_write(struct segwrite *w, const uint8_t *mem, uint64_t bytes)
         last = &w->row.extents[w->row.n_extents - 1];
         footer_make(j, w, page->mem);
         rc = dev_write(j->dev, slabs_file(&j->slabs, last->place, last->log2),
-                       place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES,
-                       page->mem, PAGE_BYTES);
+                       place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES, page->mem,
+                       PAGE_BYTES);
     }
     if (rc >= 0)
         rc = segment_sync(j, &w->row);
@@ -169,8 +170,7 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
 {
     struct seg_builder *b = &w->builder;
     uint64_t pages = (b->pos + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    size_t index_bytes =
-        seg_index_bytes(b->index.n_runs, b->index.n_sparse, b->index.n_producers);
+    size_t index_bytes = seg_index_bytes(b->index.n_runs, b->index.n_sparse, b->index.n_producers);
     struct buf *all = buf_new_aligned(pages + index_bytes);
     int rc;
 

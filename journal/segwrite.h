@@ -1,4 +1,5 @@
-/* Writing a sealed segment: batches come in (shard, offset) order, then everything is written and flushed at once. Pool threads. */
+/* Writing a sealed segment: batches come in (shard, offset) order, then everything is written and
+ * flushed at once. Pool threads. */
 #ifndef WEIR_JOURNAL_SEGWRITE_H
 #define WEIR_JOURNAL_SEGWRITE_H
 
@@ -19,7 +20,8 @@ int segwrite_open(struct segwrite *w, struct journal *j, uint64_t group, uint64_
 /* Copies one batch of shard to the end. */
 void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,
                   const uint8_t *mem);
-/* Takes extents, writes data, index and footer, flushes. w->row is then the segment's row. E_NOSPACE, E_IO. */
+/* Takes extents, writes data, index and footer, flushes. w->row is then the segment's row.
+ * E_NOSPACE, E_IO. */
 int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entry) MUST_USE;
 /* Gives the extents back: the segment was never named. */
 void segwrite_undo(struct segwrite *w);

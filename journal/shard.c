@@ -210,7 +210,8 @@ static void open_done_run(struct task *t)
     o->fn(o);
 }
 
-/* Loads, publishes, and looks again: a deletion removes the row first and then looks for a published shard, so one of the two
+/* Loads, publishes, and looks again: a deletion removes the row first and then looks for a
+ * published shard, so one of the two
  * sees the other. */
 static void open_run(struct work *w)
 {
@@ -293,7 +294,8 @@ static int append_allowed(struct append *a)
     return 0;
 }
 
-/* Answers at once where the level does not ask for durability; the append goes on without its done. */
+/* Answers at once where the level does not ask for durability; the append goes on without its done.
+ * */
 static void answer_early(struct append *a)
 {
     struct append_done *d = a->done;
@@ -470,7 +472,8 @@ void shard_wait(struct shard *s, uint64_t past, struct shard_wait *w)
     loop_post(s->group->loop, &w->task);
 }
 
-/* A cancel carries its own reference and finds the wait by address: it may have ended, and its memory be gone, meanwhile. */
+/* A cancel carries its own reference and finds the wait by address: it may have ended, and its
+ * memory be gone, meanwhile. */
 struct wait_cancel {
     struct task task;
     struct shard *shard;

@@ -4,11 +4,13 @@
 
 #include "journal/core.h"
 
-/* Makes the shard's memory from its rows; blocks. E_NOTFOUND. The result is not in the table yet. */
+/* Makes the shard's memory from its rows; blocks. E_NOTFOUND. The result is not in the table yet.
+ * */
 int shard_load(struct journal *j, uint64_t id, struct shard **out) MUST_USE;
 /* The loaded shard with a reference, or NULL. Any thread. */
 struct shard *shard_find(struct journal *j, uint64_t id);
-/* Puts a loaded shard into the table (which takes a reference), or gives the one that was there first. Any thread. */
+/* Puts a loaded shard into the table (which takes a reference), or gives the one that was there
+ * first. Any thread. */
 struct shard *shard_publish(struct shard *s);
 /* Takes it out of the table. Any thread. */
 void shard_withdraw(struct shard *s);

@@ -1,7 +1,9 @@
 /* Slabs: large prewritten files cut into extents (format/extent.h), and the allocator over them.
  *
- * Which extents are in use is not stored: it follows from the live WAL and the segments, and is marked again at open. Space is grown
- * ahead of need, on a pool thread, by new files that are written, synced and named before their first use, so that no append
+ * Which extents are in use is not stored: it follows from the live WAL and the segments, and is
+ * marked again at open. Space is grown
+ * ahead of need, on a pool thread, by new files that are written, synced and named before their
+ * first use, so that no append
  * ever meets an allocating write. */
 #ifndef WEIR_JOURNAL_SLAB_H
 #define WEIR_JOURNAL_SLAB_H
@@ -41,7 +43,8 @@ struct slabs {
 int slabs_open(struct slabs *s, struct dev *dev, const struct uuid *store, struct err *e) MUST_USE;
 void slabs_close(struct slabs *s);
 
-/* Makes one more slab file: written, synced, named. Blocks; one caller at a time. `at_least` bytes must fit in it as one extent.
+/* Makes one more slab file: written, synced, named. Blocks; one caller at a time. `at_least` bytes
+ * must fit in it as one extent.
  * E_NOSPACE when a limit or the file system says no. */
 int slabs_grow(struct slabs *s, uint64_t at_least, struct err *e) MUST_USE;
 
@@ -52,7 +55,8 @@ void slabs_give(struct slabs *s, uint64_t place, uint32_t log2);
 /* Marks an extent as used, at open; E_CORRUPT when it lies outside or is used already. */
 int slabs_mark(struct slabs *s, uint64_t place, uint32_t log2) MUST_USE;
 
-/* The file of a place; NULL when there is no such slab or the extent would lie outside. Any thread. */
+/* The file of a place; NULL when there is no such slab or the extent would lie outside. Any thread.
+ * */
 struct dev_file *slabs_file(struct slabs *s, uint64_t place, uint32_t log2);
 /* Bytes, now. Any thread. */
 void slabs_space(struct slabs *s, uint64_t *total, uint64_t *free_bytes);

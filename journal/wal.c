@@ -28,8 +28,7 @@ void wal_fini(struct wal *w)
     *w = (struct wal){ 0 };
 }
 
-void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
-             uint64_t first_lsn)
+void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt, uint64_t first_lsn)
 {
     struct wal_extent *x = mem_new(sizeof *x);
 
@@ -76,7 +75,8 @@ static struct wal_extent *extent_of(struct wal *w, uint64_t lsn)
         else
             high = mid;
     }
-    /* An incarnation may leave an empty extent behind: two then begin at one LSN, and the later one holds it. */
+    /* An incarnation may leave an empty extent behind: two then begin at one LSN, and the later one
+     * holds it. */
     return low ? w->list[low - 1] : NULL;
 }
 

@@ -1,6 +1,8 @@
-/* The WAL's extents that are live: from the checkpoint to the block now being written. Maps an LSN to a place.
+/* The WAL's extents that are live: from the checkpoint to the block now being written. Maps an LSN
+ * to a place.
  *
- * Under one lock that is never held across I/O; readers pin the extent that they read. An extent leaves when the
+ * Under one lock that is never held across I/O; readers pin the extent that they read. An extent
+ * leaves when the
  * checkpoint has passed it and nobody pins it. */
 #ifndef WEIR_JOURNAL_WAL_H
 #define WEIR_JOURNAL_WAL_H
@@ -49,11 +51,13 @@ static inline uint64_t wal_room(const struct wal *w)
 }
 
 /* Adds the next extent. Any thread. */
-void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt, uint64_t first_lsn);
+void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
+             uint64_t first_lsn);
 /* The last extent ends here; takes over marks. Any thread. */
 void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n_marks);
 
-/* Finds the extent that holds [lsn, lsn + bytes) and pins it. E_NOTFOUND: no longer (or not) live. Any thread. */
+/* Finds the extent that holds [lsn, lsn + bytes) and pins it. E_NOTFOUND: no longer (or not) live.
+ * Any thread. */
 int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out) MUST_USE;
 void wal_unpin(struct wal *w, struct wal_extent *x);
 /* File and position of an LSN in a pinned extent. */
@@ -61,9 +65,11 @@ struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn,
 
 /* Live bytes in closed extents, and the number of live extents. */
 void wal_live(struct wal *w, uint64_t *closed_bytes, unsigned *n_extents);
-/* The first `max` closed extents, oldest first; returns how many. Not pinned: for the one that moves the checkpoint. */
+/* The first `max` closed extents, oldest first; returns how many. Not pinned: for the one that
+ * moves the checkpoint. */
 unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max);
-/* The checkpoint has moved to lsn: frees the extents that end at or before it, now or at their last unpin. */
+/* The checkpoint has moved to lsn: frees the extents that end at or before it, now or at their last
+ * unpin. */
 void wal_passed(struct wal *w, uint64_t lsn);
 /* The place of an incarnation's first extent that ends past lsn; PLACE_NONE when it has none. */
 uint64_t wal_place_after(struct wal *w, uint64_t incarnation, uint64_t lsn);

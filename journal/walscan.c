@@ -54,7 +54,8 @@ static bool block_at(struct scan *s, uint64_t pos, struct block_head *h)
                            s->mem->mem + pos, s->size - pos) >= 0;
 }
 
-/* The first valid block from pos on whose LSN is at least min; its extent would begin at *first_lsn. */
+/* The first valid block from pos on whose LSN is at least min; its extent would begin at
+ * *first_lsn. */
 static bool later_block(struct scan *s, uint64_t pos, uint64_t min, uint64_t *at,
                         uint64_t *first_lsn, uint64_t *next_place)
 {
@@ -110,7 +111,8 @@ static int extent_enter(struct scan *s, uint64_t place, uint64_t first_lsn, uint
     return rc;
 }
 
-/* Tries the extent at place as the one that continues the log at s->lsn or later. 1: entered, 0: it is not part of the log. */
+/* Tries the extent at place as the one that continues the log at s->lsn or later. 1: entered, 0: it
+ * is not part of the log. */
 static int extent_try(struct scan *s, uint64_t place)
 {
     struct extent_head h;
@@ -166,7 +168,8 @@ static int blocks_read(struct scan *s)
     return rc;
 }
 
-/* At a bad block: 1 when the log goes on somewhere (s stands there), 0 when this incarnation ends here. */
+/* At a bad block: 1 when the log goes on somewhere (s stands there), 0 when this incarnation ends
+ * here. */
 static int find_on(struct scan *s)
 {
     uint64_t pos = PAGE_BYTES + (s->lsn - s->first_lsn), at, first_lsn, next_place;

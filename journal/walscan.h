@@ -1,7 +1,9 @@
 /* Walks the live WAL from the checkpoint on, block by block, and tells torn from rotten.
  *
- * A bad block at x is rot when a later valid block of the same incarnation exists (it was only written because x had been flushed), or when
- * the superblock says that this incarnation went on past x; otherwise it is the torn tail, and the log ends there. Writes nothing. */
+ * A bad block at x is rot when a later valid block of the same incarnation exists (it was only
+ * written because x had been flushed), or when
+ * the superblock says that this incarnation went on past x; otherwise it is the torn tail, and the
+ * log ends there. Writes nothing. */
 #ifndef WEIR_JOURNAL_WALSCAN_H
 #define WEIR_JOURNAL_WALSCAN_H
 
@@ -29,11 +31,11 @@ struct walscan_calls {
 };
 
 struct walscan_end {
-    uint64_t lsn;         /* where the last incarnation ends */
-    uint64_t hash;        /* head hash of its last block; 0: it has none */
-    uint64_t last_place;  /* of its last extent; PLACE_NONE: it has none */
+    uint64_t lsn;        /* where the last incarnation ends */
+    uint64_t hash;       /* head hash of its last block; 0: it has none */
+    uint64_t last_place; /* of its last extent; PLACE_NONE: it has none */
     uint64_t blocks, bytes;
-    bool torn;            /* something was cut */
+    bool torn; /* something was cut */
 };
 
 int walscan_run(struct dev *dev, struct slabs *slabs, const struct super *super,

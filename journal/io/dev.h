@@ -1,6 +1,8 @@
-/* The device under the journal: a folder of a few large files, asynchronous requests, explicit flushes.
+/* The device under the journal: a folder of a few large files, asynchronous requests, explicit
+ * flushes.
  *
- * Two stand behind it: dev_aio (libaio, O_DIRECT) and the simulator's (tests/sim/dev_sim.c). Names are relative to the device's folder,
+ * Two stand behind it: dev_aio (libaio, O_DIRECT) and the simulator's (tests/sim/dev_sim.c). Names
+ * are relative to the device's folder,
  * without slashes. Memory, positions and lengths of reads and writes are multiples of 4096. */
 #ifndef WEIR_JOURNAL_IO_DEV_H
 #define WEIR_JOURNAL_IO_DEV_H
@@ -40,7 +42,8 @@ struct dev_req {
     struct dev_req *next;
 };
 
-/* COMMIT may block the calling thread, which must be the commit loop's; the others never do. Reads and background work
+/* COMMIT may block the calling thread, which must be the commit loop's; the others never do. Reads
+ * and background work
  * never wait for each other. */
 enum dev_queue { DEV_COMMIT, DEV_READ, DEV_BACKGROUND };
 
@@ -77,8 +80,10 @@ static inline void dev_submit(struct dev *d, struct dev_req *r, enum dev_queue q
     d->ops->submit(d, r, q);
 }
 
-/* The rest block: for opening, recovery, and pool threads. 0 or E_IO, E_NOSPACE, E_NOTFOUND, E_EXISTS; E_INVALID: not a name
- * for a file here (empty, with a slash, with a dot in front, or "lock", which is the device's own and never listed). */
+/* The rest block: for opening, recovery, and pool threads. 0 or E_IO, E_NOSPACE, E_NOTFOUND,
+ * E_EXISTS; E_INVALID: not a name
+ * for a file here (empty, with a slash, with a dot in front, or "lock", which is the device's own
+ * and never listed). */
 
 /* Opens an existing file. */
 static inline MUST_USE int dev_open(struct dev *d, const char *name, struct dev_file **out,
@@ -86,7 +91,8 @@ static inline MUST_USE int dev_open(struct dev *d, const char *name, struct dev_
 {
     return d->ops->open(d, name, out, e);
 }
-/* Creates a file of that size, its blocks allocated and zero to read, though not yet written; durable only after dev_sync
+/* Creates a file of that size, its blocks allocated and zero to read, though not yet written;
+ * durable only after dev_sync
  * of it and dev_sync_names. */
 static inline MUST_USE int dev_create(struct dev *d, const char *name, uint64_t bytes,
                                       struct dev_file **out, struct err *e)
@@ -143,8 +149,10 @@ struct dev_aio_conf {
     unsigned read_threads; /* [4] */
     bool read_only; /* beside a running server: no lock, no O_DIRECT demanded, nothing written */
 };
-/* Opens (and creates) folder path and takes its lock file: E_LOCKED names the other process. Where O_DIRECT or libaio is refused, or the
- * file system is copy-on-write (btrfs) or memory (tmpfs), it goes on with what works and logs a WARN that says which promise is weaker. */
+/* Opens (and creates) folder path and takes its lock file: E_LOCKED names the other process. Where
+ * O_DIRECT or libaio is refused, or the
+ * file system is copy-on-write (btrfs) or memory (tmpfs), it goes on with what works and logs a
+ * WARN that says which promise is weaker. */
 int dev_aio_open(struct dev **out, const char *path, const struct dev_aio_conf *conf,
                  struct err *e) MUST_USE;
 /* Files must be closed, requests done. */

@@ -1,8 +1,12 @@
-/* Rows: small keys and values beside the log, in byte order of the key. A view that can be rebuilt, never the only copy.
+/* Rows: small keys and values beside the log, in byte order of the key. A view that can be rebuilt,
+ * never the only copy.
  *
- * RocksDB stands behind it (rows_rocksdb.c), an ordered array in the simulator and in inspection (rows_mem.c). There is no log of its
- * own: after a crash the rows are as some write left them, at or after the last flush, never half a write. Each write names the LSN from
- * which the WAL must be replayed over it; it never goes back. Keys and values are at most 1 KiB and 2 MiB. */
+ * RocksDB stands behind it (rows_rocksdb.c), an ordered array in the simulator and in inspection
+ * (rows_mem.c). There is no log of its
+ * own: after a crash the rows are as some write left them, at or after the last flush, never half a
+ * write. Each write names the LSN from
+ * which the WAL must be replayed over it; it never goes back. Keys and values are at most 1 KiB and
+ * 2 MiB. */
 #ifndef WEIR_JOURNAL_IO_ROWS_H
 #define WEIR_JOURNAL_IO_ROWS_H
 
@@ -73,7 +77,8 @@ static inline uint64_t rows_replay_lsn(struct rows *r)
 {
     return r->ops->replay_lsn(r);
 }
-/* Calls fn for each row from the first key >= from (backwards: from the last key <= from, downwards) until it returns non-zero. Gives fn's
+/* Calls fn for each row from the first key >= from (backwards: from the last key <= from,
+ * downwards) until it returns non-zero. Gives fn's
  * last return, or an error. fn must not write. */
 static inline MUST_USE int rows_scan(struct rows *r, const void *from, size_t from_bytes,
                                      bool backwards,
@@ -94,12 +99,15 @@ static inline void rows_close(struct rows *r)
         r->ops->close(r);
 }
 
-/* RocksDB in folder path, created when missing. A damaged one is moved aside to path.damaged-N (WARN) and an empty one made. cache_bytes bounds
- * its block cache and memtables. read_only: opens beside a running server, writes nothing; missing is E_NOTFOUND. */
+/* RocksDB in folder path, created when missing. A damaged one is moved aside to path.damaged-N
+ * (WARN) and an empty one made. cache_bytes bounds
+ * its block cache and memtables. read_only: opens beside a running server, writes nothing; missing
+ * is E_NOTFOUND. */
 int rows_rocksdb_open(struct rows **out, const char *path, uint64_t cache_bytes, bool read_only,
                       struct err *e) MUST_USE;
 
-/* In memory, over base (may be NULL; borrowed; only read): an overlay whose changes stay in memory. */
+/* In memory, over base (may be NULL; borrowed; only read): an overlay whose changes stay in memory.
+ * */
 int rows_mem_open(struct rows **out, struct rows *base) MUST_USE;
 
 #endif

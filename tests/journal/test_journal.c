@@ -1,4 +1,5 @@
-/* The shard API end to end over the simulated device: what is acked is there after a close, a crash, and without rows. */
+/* The shard API end to end over the simulated device: what is acked is there after a close, a
+ * crash, and without rows. */
 #include "base/logger.h"
 #include "format/batch.h"
 #include "tests/check.h"
@@ -90,7 +91,8 @@ static int append(struct jrn_sim *js, struct shard *s, struct buf *b, uint64_t *
     return a.k.rc;
 }
 
-/* Reads everything from `from` and checks that batch n holds offsets n * per .. and says so. Returns how many records. */
+/* Reads everything from `from` and checks that batch n holds offsets n * per .. and says so.
+ * Returns how many records. */
 static uint64_t read_all(struct jrn_sim *js, struct shard *s, uint64_t from, int *rc)
 {
     uint64_t at = from;
@@ -248,9 +250,9 @@ static void test_time_is_found_in_segments_and_wal(void)
     REQUIRE(jrn_sim_open(&js, &e) >= 0);
     s = open_shard(&js, 16, &rc);
     for (unsigned n = 0; n < 200; n += 7) {
-        struct find_answer f = { .k = { .fn = find_fn,
-                                        .loop = js.loops[0],
-                                        .time = 1700000000000 + n } };
+        struct find_answer f = {
+            .k = { .fn = find_fn, .loop = js.loops[0], .time = 1700000000000 + n }
+        };
 
         shard_find_time(s, &f.k);
         REQUIRE(sim_run_until(js.sim, find_is_done, &f, STEPS));
@@ -314,5 +316,6 @@ static void test_a_full_device_is_healed_by_deleting_though_others_lie_between(v
     jrn_sim_fini(&js);
 }
 
-TEST_MAIN(T(a_full_device_is_healed_by_deleting_though_others_lie_between) T(what_is_acked_is_read_back) T(acked_batches_survive_close_crash_and_lost_rows)
-              T(trim_and_delete_hold_without_rows) T(time_is_found_in_segments_and_wal))
+TEST_MAIN(T(a_full_device_is_healed_by_deleting_though_others_lie_between)
+              T(what_is_acked_is_read_back) T(acked_batches_survive_close_crash_and_lost_rows)
+                  T(trim_and_delete_hold_without_rows) T(time_is_found_in_segments_and_wal))

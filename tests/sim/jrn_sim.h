@@ -1,11 +1,14 @@
-/* A journal in the simulator: one store (disk and rows) that outlives its process, and one life of the process at a time.
+/* A journal in the simulator: one store (disk and rows) that outlives its process, and one life of
+ * the process at a time.
  *
  *   struct jrn_sim js;
  *   jrn_sim_init(&js, seed, capacity, loops);
- *   jrn_sim_open(&js);  ... shard_append etc., sim_run_until ...  jrn_sim_close(&js) or jrn_sim_crash(&js)
+ *   jrn_sim_open(&js);  ... shard_append etc., sim_run_until ...  jrn_sim_close(&js) or
+ *   jrn_sim_crash(&js)
  *   jrn_sim_fini(&js);
  *
- * A crash is power off, run until the journal has answered everything and let go (all with errors: nothing is acked once power is
+ * A crash is power off, run until the journal has answered everything and let go (all with errors:
+ * nothing is acked once power is
  * gone), then the disk and the rows draw what survives. */
 #ifndef WEIR_TESTS_SIM_JRN_SIM_H
 #define WEIR_TESTS_SIM_JRN_SIM_H
@@ -30,7 +33,8 @@ struct jrn_sim {
     unsigned lives;
 };
 
-/* Tiny extents and budgets: 64 KiB WAL extents, a few of them before destage. capacity: bytes of the disk. */
+/* Tiny extents and budgets: 64 KiB WAL extents, a few of them before destage. capacity: bytes of
+ * the disk. */
 void jrn_sim_init(struct jrn_sim *js, uint64_t seed, uint64_t capacity, unsigned n_loops);
 void jrn_sim_fini(struct jrn_sim *js);
 /* Opens the journal: 0 or what journal_open says (then there is no life). */
@@ -39,7 +43,8 @@ int jrn_sim_open(struct jrn_sim *js, struct err *e);
 void jrn_sim_close(struct jrn_sim *js);
 /* Power is cut now. rows_lost: the row store's folder is gone too. */
 void jrn_sim_crash(struct jrn_sim *js, bool rows_lost);
-/* The process is killed now; what its writes had reached is there, unsynced. rows_lost: as above. */
+/* The process is killed now; what its writes had reached is there, unsynced. rows_lost: as above.
+ * */
 void jrn_sim_kill(struct jrn_sim *js, bool rows_lost);
 
 #endif

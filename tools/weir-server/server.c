@@ -34,7 +34,7 @@ struct server {
     struct dev *dev;
     struct rows *rows;
     struct pool *pool;
-    struct pool *read_pool; /* cold reads, apart from all that writes */
+    struct pool *read_pool;    /* cold reads, apart from all that writes */
     struct loop_thread *loops; /* n_loops for connections and groups, then the committer's */
     unsigned n_loops;
     struct loop **loop_list; /* the first n_loops, as the parts take them */
