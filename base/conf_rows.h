@@ -78,7 +78,7 @@
       "Records of committed offsets between two snapshots of them.") \
     X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
       "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
-    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "16MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
+    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "8MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
       "Size of the pieces that the write-ahead log takes; a power of two.") \
     X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "128MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "The first slab file, written through when the store is made.") \

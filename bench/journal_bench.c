@@ -3,7 +3,11 @@
  *   journal_bench latency    -d DIR [-r ROUNDS] [-n APPENDS] [-s BYTES]
  *   journal_bench throughput -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
  *   journal_bench recovery   -d DIR [-r ROUNDS] [-s BYTES] [-c RECORDS] [-w WRITERS] [-k SHARDS]
+ *   journal_bench restart    -d DIR [-r ROUNDS] -- SERVER [ARGUMENT]...
  *   all: [-b WAL_BUDGET_MIB] [-l LOOPS] [-x NAME]
+ *
+ * recovery kills a child of this program that appends, and opens its store in another. restart runs a server, whose data folder is
+ * DIR and which was killed before, until it logs that it is ready (JSON), and kills it again.
  *
  * DIR is made, and the device's own figure is taken in it too. Every append is ACK_QUORUM_DURABLE: answered after
  * its flush. A round is one turn of the journal and one of the raw device, the first of them changing. -c: records in a
@@ -37,6 +41,7 @@ static struct options {
     const char *dir, *name;
     uint64_t rounds, appends, bytes, writers, shards, budget_mib, loops, records;
     double seconds;
+    const char *const *server; /* restart: its arguments, NULL at the end */
 } opt = { .rounds = 7,
           .appends = 2000,
           .bytes = 1024,
@@ -205,7 +210,8 @@ struct latency_figures {
 static void latency_figures_init(struct latency_figures *f, bool home)
 {
     snprintf(f->text, sizeof f->text,
-             "append of %" PRIu64 " bytes, one client on %s loop, against a raw write and fdatasync",
+             "append of %" PRIu64
+             " bytes, one client on %s loop, against a raw write and fdatasync",
              opt.bytes, home ? "the shard's" : "another");
     for (int q = 0; q < LATENCY_QUANTILES; q++) {
         snprintf(f->names[q], sizeof f->names[q], "append_p%d%s", (int)(100 * latency_q[q]),
@@ -372,7 +378,7 @@ static void recovery_fill(void)
     kill(getpid(), SIGKILL);
 }
 
-/* Child: opens, says when it was open, and dies; so the next round finds the same. */
+/* Child: opens, says so, and is killed; so the next round finds the same. */
 static void recovery_open(void)
 {
     struct journal_conf conf = settings();
@@ -381,62 +387,92 @@ static void recovery_open(void)
     logger_setup(LOG_LEVEL_INFO, true);
     logger_to(STDOUT_FILENO);
     store_open(&s, opt.dir, &conf, (unsigned)opt.loops);
-    dprintf(STDOUT_FILENO, "opened %.6f\n", measure_now());
-    kill(getpid(), SIGKILL);
+    dprintf(STDOUT_FILENO, "opened\n");
+    for (;;)
+        pause();
 }
 
-/* What a child wrote to its standard output. */
+/* A child and what it wrote. */
 struct child {
     char text[65536];
-    double began;
+    double began, said; /* when it was started; when it had said what was waited for */
     struct rusage usage;
 };
 
-static void child_exec(const char *verb, int out)
+/* This program anew, with another verb and the same options. */
+struct self_args {
+    char numbers[6][32];
+    const char *argv[32];
+};
+
+static const char *const *self_args(struct self_args *a, const char *verb)
 {
-    char number[6][32];
     const uint64_t values[6] = { opt.bytes,  opt.records,    opt.writers,
                                  opt.shards, opt.budget_mib, opt.loops };
     const char *const flags[6] = { "-s", "-c", "-w", "-k", "-b", "-l" };
-    const char *argv[32] = { "journal_bench", verb, "-d", opt.dir };
-    int n = 4;
+    int n = 0;
 
+    a->argv[n++] = "/proc/self/exe";
+    a->argv[n++] = verb;
+    a->argv[n++] = "-d";
+    a->argv[n++] = opt.dir;
     for (int i = 0; i < 6; i++) {
-        snprintf(number[i], sizeof number[i], "%" PRIu64, values[i]);
-        argv[n++] = flags[i];
-        argv[n++] = number[i];
+        snprintf(a->numbers[i], sizeof a->numbers[i], "%" PRIu64, values[i]);
+        a->argv[n++] = flags[i];
+        a->argv[n++] = a->numbers[i];
     }
-    argv[n] = NULL;
+    a->argv[n] = NULL;
+    return a->argv;
+}
+
+static void child_exec(const char *const *argv, int out)
+{
     dup2(out, STDOUT_FILENO);
-    execv("/proc/self/exe", (char *const *)argv);
+    dup2(out, STDERR_FILENO);
+    execv(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }
 
-/* Runs this program anew with a verb that ends by SIGKILL. */
-static void child_run(struct child *c, const char *verb)
+/* Reads until the child has said `until`, or ended. */
+static void child_listen(struct child *c, int fd, const char *until)
 {
     size_t n = 0;
     ssize_t got = 1;
+
+    while (got > 0 && n < sizeof c->text - 1) {
+        got = read(fd, c->text + n, sizeof c->text - 1 - n);
+        n += got > 0 ? (size_t)got : 0;
+        c->text[n] = 0;
+        if (until && strstr(c->text, until))
+            break;
+    }
+    c->said = measure_now();
+}
+
+/* Runs a program that ends by SIGKILL: its own, or ours once it has said `until`. */
+static void child_run(struct child *c, const char *const *argv, const char *until)
+{
     int fds[2], status;
     pid_t pid;
 
     if (pipe2(fds, O_CLOEXEC) < 0)
         measure_die("pipe: %s", strerror(errno));
+    fflush(stdout);
     c->began = measure_now();
     pid = fork();
+    if (pid < 0)
+        measure_die("fork: %s", strerror(errno));
     if (pid == 0)
-        child_exec(verb, fds[1]);
+        child_exec(argv, fds[1]);
     close(fds[1]);
-    while (pid > 0 && got > 0 && n < sizeof c->text - 1) {
-        got = read(fds[0], c->text + n, sizeof c->text - 1 - n);
-        n += got > 0 ? (size_t)got : 0;
-    }
-    c->text[n] = 0;
+    child_listen(c, fds[0], until);
+    if (until)
+        kill(pid, SIGKILL);
     close(fds[0]);
-    if (pid < 0 || wait4(pid, &status, 0, &c->usage) < 0)
+    if (wait4(pid, &status, 0, &c->usage) < 0)
         measure_die("child: %s", strerror(errno));
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        measure_die("the child that should %s ended otherwise: %s", verb, c->text);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || (until && !strstr(c->text, until)))
+        measure_die("%s ended otherwise than it should: %s", argv[0], c->text);
 }
 
 static double number_after(const char *text, const char *key)
@@ -470,32 +506,52 @@ static double cpu_of(const struct rusage *u)
            (double)(u->ru_utime.tv_usec + u->ru_stime.tv_usec) / 1e6;
 }
 
-static void recovery_round(struct child *c, struct measure_rounds *figure)
+static void recovery_round(struct child *c, const char *const *argv, const char *until,
+                           struct measure_rounds *figure)
 {
-    double opened, live;
+    double live, took;
 
-    child_run(c, "recovery-open");
-    opened = number_after(c->text, "opened ") - c->began;
+    child_run(c, argv, until);
+    took = c->said - c->began;
     live = number_after(c->text, "\"lsn\":") - number_after(c->text, "\"from_lsn\":");
-    printf("  exec to open %.3f s over %.1f MiB of live WAL; CPU %.2f s, peak %ld MiB\n", opened,
-           live / (1 << 20), cpu_of(&c->usage), c->usage.ru_maxrss / 1024);
-    measure_round(figure, opened, scan_live(live));
+    printf("  %.3f s over %.1f MiB of live WAL; CPU %.2f s, peak %ld MiB\n", took, live / (1 << 20),
+           cpu_of(&c->usage), c->usage.ru_maxrss / 1024);
+    measure_round(figure, took, scan_live(live));
 }
 
 static void recovery(void)
 {
     struct measure_rounds figure = { .name = opt.name ? opt.name : "recovery", .unit = "s" };
     struct child *c = mem_new(sizeof *c);
+    struct self_args args;
     char text[200];
 
     snprintf(text, sizeof text,
              "exec to open after SIGKILL, WAL budget %" PRIu64 " MiB, batches of %" PRIu64
-             " records of %" PRIu64 " bytes over %" PRIu64 " shards, against a raw scan with crc32c",
+             " records of %" PRIu64 " bytes over %" PRIu64
+             " shards, against a raw scan with crc32c",
              opt.budget_mib, opt.records, opt.bytes, opt.shards);
     figure.text = text;
-    child_run(c, "recovery-fill");
+    child_run(c, self_args(&args, "recovery-fill"), NULL);
     for (unsigned r = 0; r < opt.rounds; r++)
-        recovery_round(c, &figure);
+        recovery_round(c, self_args(&args, "recovery-open"), "opened", &figure);
+    measure_report(&figure);
+    free(c);
+}
+
+static void restart(void)
+{
+    struct measure_rounds figure = {
+        .name = opt.name ? opt.name : "restart",
+        .unit = "s",
+        .text = "server, exec to ready after SIGKILL under load, against a raw scan with crc32c"
+    };
+    struct child *c = mem_new(sizeof *c);
+
+    if (!opt.server[0])
+        measure_die("restart: which server?");
+    for (unsigned r = 0; r < opt.rounds; r++)
+        recovery_round(c, opt.server, "\"ready\"", &figure);
     measure_report(&figure);
     free(c);
 }
@@ -504,7 +560,8 @@ static void recovery(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: journal_bench latency|throughput|recovery -d DIR [OPTION]...\n");
+    fprintf(stderr,
+            "usage: journal_bench latency|throughput|recovery|restart -d DIR [OPTION]...\n");
     return 2;
 }
 
@@ -564,6 +621,7 @@ int main(int argc, char **argv)
     } verbs[] = { { "latency", latency },
                   { "throughput", throughput },
                   { "recovery", recovery },
+                  { "restart", restart },
                   { "recovery-fill", recovery_fill },
                   { "recovery-open", recovery_open } };
     int o;
@@ -573,8 +631,9 @@ int main(int argc, char **argv)
     while (argc > 1 && (o = getopt(argc, argv, "d:x:r:t:n:s:c:w:k:b:l:")) != -1)
         if (!take_option(o, optarg))
             return usage();
-    if (argc < 2 || !opt.dir || optind != argc)
+    if (argc < 2 || !opt.dir || (optind != argc && strcmp(argv[1], "restart") != 0))
         return usage();
+    opt.server = (const char *const *)(argv + optind);
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(argv[1], verbs[i].verb) == 0) {
             verbs[i].run();

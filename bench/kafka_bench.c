@@ -77,8 +77,7 @@ static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
     atomic_fetch_add_explicit(&t->acked, 1, memory_order_relaxed);
     if (t->paced && m->_private)
         measure_add(&t->latencies,
-                    measure_now() -
-                        (t->began + (double)(uintptr_t)m->_private / (double)opt.rate));
+                    measure_now() - (t->began + (double)(uintptr_t)m->_private / (double)opt.rate));
 }
 
 static unsigned settings(struct kafka_setting *s, char text[2][32])
@@ -108,7 +107,8 @@ static int32_t partition_of(const struct turn *t)
 
 static void send_one(struct turn *t, void *private)
 {
-    while (rd_kafka_produce(t->rkt, partition_of(t), 0, payload, opt.bytes, NULL, 0, private) != 0) {
+    while (rd_kafka_produce(t->rkt, partition_of(t), 0, payload, opt.bytes, NULL, 0, private) !=
+           0) {
         rd_kafka_resp_err_t err = rd_kafka_last_error();
 
         if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
@@ -347,8 +347,7 @@ static void fill_turn(struct turn *t)
 
 static void assign_all(rd_kafka_t *rk, const char *topic)
 {
-    rd_kafka_topic_partition_list_t *list =
-        rd_kafka_topic_partition_list_new((int)opt.partitions);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)opt.partitions);
     rd_kafka_resp_err_t err;
 
     for (int p = 0; p < (int)opt.partitions; p++)
@@ -365,7 +364,8 @@ static void read_all(rd_kafka_queue_t *queue, uint64_t n)
     rd_kafka_message_t *messages[FETCH];
 
     while (n > 0) {
-        ssize_t got = rd_kafka_consume_batch_queue(queue, FLUSH_MS, messages, n < FETCH ? n : FETCH);
+        ssize_t got =
+            rd_kafka_consume_batch_queue(queue, FLUSH_MS, messages, n < FETCH ? n : FETCH);
 
         if (got <= 0)
             measure_die("consume: %" PRIu64 " messages did not come", n);

@@ -37,11 +37,9 @@ static rd_kafka_t *client(rd_kafka_type_t type, rd_kafka_conf_t *conf, const cha
     return rk;
 }
 
-rd_kafka_t *kafka_client_producer(const char *brokers, const struct kafka_setting *settings,
-                                  unsigned n,
-                                  void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m,
-                                                    void *opaque),
-                                  void *opaque)
+rd_kafka_t *kafka_client_producer(
+    const char *brokers, const struct kafka_setting *settings, unsigned n,
+    void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque), void *opaque)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
@@ -257,8 +255,8 @@ double kafka_server_cpu(pid_t pid)
     fclose(f);
     /* The name, in brackets, may hold anything; utime and stime are fields 14 and 15, it is the second. */
     at = strrchr(line, ')');
-    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-                      &system) != 2)
+    if (!at ||
+        sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
         measure_die("%s: not as expected", path);
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }

@@ -14,11 +14,9 @@ struct kafka_setting {
 };
 
 /* A producer with acks=all, or a consumer; settings override what it sets itself. The opaque of all callbacks is `opaque`. */
-rd_kafka_t *kafka_client_producer(const char *brokers, const struct kafka_setting *settings,
-                                  unsigned n,
-                                  void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m,
-                                                    void *opaque),
-                                  void *opaque);
+rd_kafka_t *kafka_client_producer(
+    const char *brokers, const struct kafka_setting *settings, unsigned n,
+    void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque), void *opaque);
 rd_kafka_t *kafka_client_consumer(const char *brokers, const struct kafka_setting *settings,
                                   unsigned n);
 
@@ -30,8 +28,8 @@ uint64_t kafka_client_end_offsets(const char *brokers, const char *topic, int pa
 /* librdkafka's mock cluster of one broker with one topic. */
 struct kafka_mock {
     char brokers[256];
-    pid_t pid;  /* 0: it is in this process */
-    int fd;     /* closing it ends the process */
+    pid_t pid; /* 0: it is in this process */
+    int fd;    /* closing it ends the process */
     rd_kafka_t *rk;
     void *cluster;
 };

@@ -42,8 +42,9 @@ struct measure_rounds {
     unsigned n;
 };
 struct measure_summary {
-    double ours, reference;                             /* medians */
-    double ratio_of_medians, median_of_ratios, low, high; /* without a reference: low, high of ours */
+    double ours, reference; /* medians */
+    double ratio_of_medians, median_of_ratios, low,
+        high; /* without a reference: low, high of ours */
 };
 /* Adds a round; reference 0: there is none, in no round. */
 void measure_round(struct measure_rounds *r, double ours, double reference);

@@ -3,7 +3,7 @@
 #
 # BENCH_ARGS are handed to bench/run.sh (--help).
 
-BENCH_PROGRAMS := $(addprefix $(OUT)/bench/,raw journal_bench kafka_bench)
+BENCH_PROGRAMS := $(addprefix $(OUT)/bench/,raw journal_bench kafka_bench test_measure)
 BENCH_SHARED   := $(OUT)/bench/measure.o
 
 $(OUT)/bench/raw: $(addprefix $(OUT)/bench/,raw.o raw_io.o) $(BENCH_SHARED) $(LIB_base)
@@ -12,6 +12,8 @@ $(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o store.o ra
 $(OUT)/bench/journal_bench: BENCH_LIBS := $(LIBS_journal)
 $(OUT)/bench/kafka_bench: $(addprefix $(OUT)/bench/,kafka_bench.o kafka_client.o) $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/kafka_bench: BENCH_LIBS := -lrdkafka $(LIBS_base)
+$(OUT)/bench/test_measure: $(OUT)/bench/test_measure.o $(BENCH_SHARED) $(LIB_base)
+$(OUT)/bench/test_measure: BENCH_LIBS := -lcunit $(LIBS_base)
 $(BENCH_PROGRAMS):
 	@mkdir -p $(@D); echo "  LD   $@"
 	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(BENCH_LIBS) -lm

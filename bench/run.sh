@@ -1,0 +1,199 @@
+#!/bin/bash
+# Runs the drivers of bench/ against this build, and prints every figure beside its mark.
+#
+#   bench/run.sh [--rounds N] [--seconds N] [--only PART,...] [--data DIR] [--smoke] [--strict]
+#
+# Parts: raw latency throughput recovery produce paced small consume restart. --smoke: tiny numbers; only
+# shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is emptied; it
+# should lie on the device that is to be measured. Fails when a driver does, or an acked record is lost.
+#
+# OUT: the build (build/plain). SERVER_SETTINGS: further arguments of the server.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+out=${OUT:-build/plain}
+rounds=7 seconds=5 data=build/bench smoke= strict=
+parts=raw,latency,throughput,recovery,produce,paced,small,consume,restart
+server_pid= port=
+failed=0
+
+usage() {
+    sed -n '2,/^set -u/s/^# \{0,1\}//p' bench/run.sh
+    exit "$1"
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --rounds) rounds=$2 && shift 2 ;;
+    --seconds) seconds=$2 && shift 2 ;;
+    --only) parts=$2 && shift 2 ;;
+    --data) data=$2 && shift 2 ;;
+    --smoke) smoke=yes && shift ;;
+    --strict) strict=yes && shift ;;
+    --help) usage 0 ;;
+    *) usage 2 >&2 ;;
+    esac
+done
+
+# full SMOKE FULL: the number that this mode takes.
+n() { if [ -n "$smoke" ]; then echo "$1"; else echo "$2"; fi; }
+[ -z "$smoke" ] || { rounds=1 seconds=1; }
+
+wants() { [[ ",$parts," == *",$1,"* ]]; }
+
+# run COMMAND...: a driver; a failure is counted and the rest goes on.
+run() {
+    echo "\$ $*"
+    "$@" || { failed=$((failed + 1)) && echo "FAILED ($?): $*"; }
+}
+
+journal() { run "$out/bench/journal_bench" "$@" -r "$rounds"; }
+kafka() { run "$out/bench/kafka_bench" "$@" -b "127.0.0.1:$port" -p "$server_pid" -r "$rounds"; }
+
+# --- the server ---
+
+server_args=(--set kafka.listen=127.0.0.1:0 --set log.format=json
+    --set "journal.wal_budget=$(n 16 256)MiB" --set journal.delete_grace_ms=1000)
+read -r -a more_settings <<<"${SERVER_SETTINGS:-}"
+
+server_start() {
+    rm -rf "$data/server"
+    "$out/bin/weir-server" --data "$data/server" "${server_args[@]}" ${more_settings[@]+"${more_settings[@]}"} \
+        2>"$data/server.log" &
+    server_pid=$!
+    until grep -q '"event":"ready"' "$data/server.log"; do
+        kill -0 "$server_pid" 2>/dev/null || { cat "$data/server.log" && exit 1; }
+        sleep 0.02
+    done
+    port=$(sed -n 's/.*"event":"ready".*"kafka_port":\([0-9]*\).*/\1/p' "$data/server.log")
+}
+
+server_memory() {
+    awk '/^VmHWM/ { printf "server: peak memory %d MiB", $2 / 1024 }' "/proc/$server_pid/status"
+    echo ", $(grep -c '"event":"segment.sealed"' "$data/server.log") segments destaged"
+}
+
+server_end() {
+    [ -z "$server_pid" ] || kill "-$1" "$server_pid" 2>/dev/null
+    [ -z "$server_pid" ] || wait "$server_pid" 2>/dev/null
+    server_pid=
+}
+trap 'server_end KILL' EXIT
+
+# --- the parts ---
+
+rm -rf "$data"
+mkdir -p "$data"
+export BENCH_FIGURES=$data/figures
+: >"$BENCH_FIGURES"
+
+echo "policy: every ack waits for the fdatasync of the block that holds its batch, written with O_DIRECT;"
+echo "        WAL budget $(n 16 256) MiB (journal alone: 64 MiB), so that destage and checkpoint run meanwhile;"
+echo "        the mock broker keeps a few MiB in memory and syncs nothing"
+echo "device: $(df --output=fstype,source "$data" | tail -n 1); $(nproc) cores; load $(cut -d' ' -f1-3 /proc/loadavg);" \
+    "librdkafka $(pkg-config --modversion rdkafka 2>/dev/null)"
+
+run "$out/bench/test_measure"
+
+if wants raw; then
+    for bytes in 4096 65536; do
+        run "$out/bench/raw" latency -n "$(n 100 10000)" -s $bytes -m "$(n 16 256)" "$data/raw"
+    done
+    run "$out/bench/raw" stream -t "$seconds" -m "$(n 16 1024)" "$data/raw"
+fi
+if wants latency; then
+    journal latency -d "$data/latency" -n "$(n 200 2000)" -b "$(n 8 64)"
+    rm -rf "$data/latency"
+fi
+if wants throughput; then
+    for shards in 1 "$(n 100 10000)"; do
+        journal throughput -d "$data/throughput" -t "$seconds" -k "$shards" -x "journal_$shards" -b "$(n 8 64)"
+        rm -rf "$data/throughput"
+    done
+fi
+if wants recovery; then
+    journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -x recovery
+    rm -rf "$data/recovery"
+    journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -c 64 -s 1000 -x recovery_64
+    rm -rf "$data/recovery"
+fi
+if wants produce || wants paced || wants small || wants consume || wants restart; then
+    server_start
+    if wants produce; then
+        kafka produce -s 100 -t "$seconds" -x produce_100
+        kafka produce -s 1024 -t "$seconds" -x produce_1k
+    fi
+    if wants paced; then
+        kafka paced -s 1024 -L 0 -t "$seconds" -X socket.nagle.disable=true -x paced -R "$(n 1000 10000)"
+    fi
+    if wants small; then
+        kafka produce -s 100 -P "$(n 100 1000)" -B 1 -t "$seconds" -x small
+    fi
+    if wants consume; then
+        kafka consume -s 100 -n "$(n 20000 5000000)" -x consume_100
+        kafka consume -s 1024 -n "$(n 5000 1000000)" -x consume_1k
+    fi
+    server_memory
+    if wants restart; then
+        # Killed while a producer keeps it busy; the producer has no other end.
+        "$out/bench/kafka_bench" produce -b "127.0.0.1:$port" -s 1024 -N -r 1 -t 3600 >/dev/null 2>&1 &
+        producer=$!
+        sleep "$(n 1 5)"
+        server_end KILL
+        kill -KILL "$producer" && wait "$producer" 2>/dev/null
+        run "$out/bench/journal_bench" restart -d "$data/server" -r "$rounds" -- \
+            "$out/bin/weir-server" --data "$data/server" "${server_args[@]}"
+    else
+        server_end TERM
+    fi
+fi
+
+# --- the table ---
+
+# Figure, which of its columns, bound. An aim is not yet a mark.
+marks='append_p50 ratio <= 1.6
+append_p50_cross ratio <= 1.6
+journal_1 ratio >= 0.6 aim
+journal_10000 ratio >= 0.6 aim
+recovery ratio <= 3
+recovery_64 ratio <= 3
+restart ratio <= 3
+produce_100 ratio >= 0.6
+produce_100_cpu ours <= 0.15
+paced_p50 ours <= 0.6
+paced_p99 ours <= 4
+small ratio >= 0.5
+small_cpu ours <= 20
+produce_100_lost ours <= 0
+produce_1k_lost ours <= 0
+paced_lost ours <= 0
+small_lost ours <= 0'
+
+echo
+awk -F'\t' -v marks="$marks" -v smoke="$smoke" -v strict="$strict" '
+BEGIN {
+    n = split(marks, lines, "\n")
+    for (i = 1; i <= n; i++) {
+        split(lines[i], m, " ")
+        column[m[1]] = m[2]; op[m[1]] = m[3]; bound[m[1]] = m[4]; aim[m[1]] = m[5]
+    }
+    form = "%-18s %-10s %10s %10s %7s %-17s %-14s %s\n"
+    printf form, "figure", "unit", "ours", "reference", "ratio", "least - most", "mark", ""
+}
+{
+    verdict = mark = ""
+    if ($1 in op) {
+        value = column[$1] == "ratio" ? $6 : $3
+        ok = op[$1] == "<=" ? value + 0 <= bound[$1] : value + 0 >= bound[$1]
+        mark = column[$1] " " op[$1] " " bound[$1]
+        verdict = smoke ? "" : aim[$1] ? (ok ? "aim met" : "aim not met") : ok ? "met" : "NOT MET"
+        if (!smoke && !aim[$1]) { if (ok) met++; else missed++ }
+        if ($1 ~ /_lost$/ && !ok) lost = 1
+    }
+    printf form, $1, $2, $3, $4, $6, $7 " - " $8, mark, verdict
+}
+END {
+    printf "\n%d marks met, %d not met\n", met, missed
+    if (lost || (strict && missed)) exit 1
+}' "$BENCH_FIGURES" || failed=$((failed + 1))
+[ "$failed" = 0 ] || echo "$failed failed"
+[ "$failed" = 0 ]
