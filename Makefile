@@ -14,9 +14,9 @@
 #
 # SAN=address,undefined|thread  CC=clang  V=1  OUT=build/elsewhere
 
+comma   := ,
 SAN     ?=
 OUT     := build/$(if $(filter clang%,$(CC)),clang-)$(or $(subst $(comma),-,$(SAN)),plain)
-comma   := ,
 Q       := $(if $(V),,@)
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \

@@ -6,12 +6,13 @@
  *   journal_bench restart    -d DIR [-r ROUNDS] -- SERVER [ARGUMENT]...
  *   all: [-b WAL_BUDGET_MIB] [-l LOOPS] [-x NAME]
  *
- * recovery kills a child of this program that appends, and opens its store in another. restart runs a server, whose data folder is
- * DIR and which was killed before, until it logs that it is ready (JSON), and kills it again.
+ * recovery kills a child of this program that appends, and opens its store in another. restart
+ * runs a server, whose data folder is DIR and which was killed before, until it logs that it is
+ * ready (JSON), and kills it again.
  *
- * DIR is made, and the device's own figure is taken in it too. Every append is ACK_QUORUM_DURABLE: answered after
- * its flush. A round is one turn of the journal and one of the raw device, the first of them changing. -c: records in a
- * batch. -x: a name instead of the figure's own. */
+ * DIR is made, and the device's own figure is taken in it too. Every append is ACK_QUORUM_DURABLE:
+ * answered after its flush. A round is one turn of the journal and one of the raw device, the
+ * first of them changing. -c: records in a batch. -x: a name instead of the figure's own. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -243,8 +244,9 @@ static void raw_path(char *path, size_t bytes)
     snprintf(path, bytes, "%s.raw", opt.dir);
 }
 
-/* The loop that a shard lives on cannot be asked for; the journal spreads shards over them by their number, so a shard is taken
- * whose number says which. Both figures are printed, and the slower of them must hold. */
+/* The loop that a shard lives on cannot be asked for; the journal spreads shards over them by
+ * their number, so a shard is taken whose number says which. Both figures are printed, and the
+ * slower of them must hold. */
 static void latency(void)
 {
     struct latency_figures figures[2];

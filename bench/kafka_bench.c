@@ -5,14 +5,16 @@
  *   kafka_bench consume -b BROKERS [-s BYTES] [-P PARTITIONS] [-n COUNT]
  *   all: [-r ROUNDS] [-t SECONDS] [-p SERVER_PID] [-X KEY=VALUE]... [-x NAME] [-I] [-N]
  *
- * acks=all. A round is one turn of the broker and one of librdkafka's own mock broker, which keeps nothing, with the same client;
- * the first of them changes. The mock runs in a process of its own (-I: in the client's; -N: not at all). With -p the server's CPU
- * per million messages is printed too. Each turn at the broker has a topic of its own, deleted afterwards, once its end
- * offsets have been held against what was acked. -X: a setting of librdkafka, for both.
+ * acks=all. A round is one turn of the broker and one of librdkafka's own mock broker, which keeps
+ * nothing, with the same client; the first of them changes. The mock runs in a process of its own
+ * (-I: in the client's; -N: not at all). With -p the server's CPU per million messages is printed
+ * too. Each turn at the broker has a topic of its own, deleted afterwards, once its end offsets
+ * have been held against what was acked. -X: a setting of librdkafka, for both.
  *
- * produce: messages a second, from the first call until the last delivery report. paced: an open loop; latency is from the
- * moment at which the message should have been sent until its delivery report, so that a stall is counted for all that wait.
- * consume: reads COUNT messages back from the beginning (no reference: the mock keeps 5 MiB a partition). */
+ * produce: messages a second, from the first call until the last delivery report. paced: an open
+ * loop; latency is from the moment at which the message should have been sent until its delivery
+ * report, so that a stall is counted for all that wait. consume: reads COUNT messages back from
+ * the beginning (no reference: the mock keeps 5 MiB a partition). */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -90,7 +92,8 @@ static unsigned settings(struct kafka_setting *s, char text[2][32])
         snprintf(text[1], sizeof text[1], "%" PRIu64, opt.batch);
         s[n++] = (struct kafka_setting){ "batch.num.messages", text[1] };
     }
-    /* Small batches: enough in the queue to keep all busy, not so much that a turn is mostly its end. */
+    /* Small batches: enough in the queue to keep all busy, not so much that a turn is mostly its
+     * end. */
     s[n++] = (struct kafka_setting){ "queue.buffering.max.messages",
                                      opt.batch && opt.batch < 100 ? "20000" : "500000" };
     s[n++] = (struct kafka_setting){ "queue.buffering.max.kbytes", "1048576" };
@@ -358,8 +361,9 @@ static void assign_all(rd_kafka_t *rk, const char *topic)
     rd_kafka_topic_partition_list_destroy(list);
 }
 
-/* librdkafka waits until it has as many as asked for: so never for more than there are. */
-static void read_all(rd_kafka_queue_t *queue, uint64_t n)
+/* Reads n messages; librdkafka waits until it has as many as asked for, so never for more than
+ * there are. */
+static void read_some(rd_kafka_queue_t *queue, uint64_t n)
 {
     rd_kafka_message_t *messages[FETCH];
 
@@ -380,16 +384,19 @@ static void read_all(rd_kafka_queue_t *queue, uint64_t n)
     }
 }
 
+/* The clock starts with the first message: librdkafka takes about a second until it fetches. */
 static void consume_turn(struct turn *t)
 {
     rd_kafka_t *rk = kafka_client_consumer(t->brokers, opt.extra, opt.n_extra);
     rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(rk);
-    double began = measure_now();
+    double began;
 
     t->cpu_began = kafka_server_cpu(t->server);
     assign_all(rk, t->topic);
-    read_all(queue, t->sent);
-    t->rate = (double)t->sent / (measure_now() - began);
+    read_some(queue, 1);
+    began = measure_now();
+    read_some(queue, t->sent - 1);
+    t->rate = (double)(t->sent - 1) / (measure_now() - began);
     t->cpu = (kafka_server_cpu(t->server) - t->cpu_began) * 1e6 / (double)t->sent;
     rd_kafka_queue_destroy(queue);
     rd_kafka_consumer_close(rk);

@@ -253,7 +253,8 @@ double kafka_server_cpu(pid_t pid)
     if (!f || !fgets(line, sizeof line, f))
         measure_die("%s: %s", path, strerror(errno));
     fclose(f);
-    /* The name, in brackets, may hold anything; utime and stime are fields 14 and 15, it is the second. */
+    /* The name, in brackets, may hold anything; utime and stime are fields 14 and 15, it is the
+     * second. */
     at = strrchr(line, ')');
     if (!at ||
         sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)

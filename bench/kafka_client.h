@@ -1,4 +1,5 @@
-/* What the Kafka figures need of librdkafka: clients, topics, and its own mock broker as the reference.
+/* What the Kafka figures need of librdkafka: clients, topics, and its own mock broker as the
+ * reference.
  *
  * All end the program when something fails. */
 #ifndef WEIR_BENCH_KAFKA_CLIENT_H
@@ -13,7 +14,8 @@ struct kafka_setting {
     const char *key, *value;
 };
 
-/* A producer with acks=all, or a consumer; settings override what it sets itself. The opaque of all callbacks is `opaque`. */
+/* A producer with acks=all, or a consumer; settings override what it sets itself. The opaque of
+ * all callbacks is `opaque`. */
 rd_kafka_t *kafka_client_producer(
     const char *brokers, const struct kafka_setting *settings, unsigned n,
     void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque), void *opaque);
@@ -33,7 +35,8 @@ struct kafka_mock {
     rd_kafka_t *rk;
     void *cluster;
 };
-/* inside: on threads of this process; otherwise in one of its own, and then before any client of this process is made. */
+/* inside: on threads of this process; otherwise in one of its own, and then before any client of
+ * this process is made. */
 void kafka_mock_start(struct kafka_mock *m, const char *topic, int partitions, bool inside);
 void kafka_mock_stop(struct kafka_mock *m);
 

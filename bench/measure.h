@@ -1,9 +1,10 @@
 /* Figures: clocks, distributions, and rounds in which two things take turns.
  *
- * A figure that has a reference is measured against it in the same run, round by round, because a machine that is shared or
- * warms up changes both alike. Programs print each figure for people and, when BENCH_FIGURES names a file, add a line to it:
- * name, unit, our median, the reference's, ratio of the medians, median of the ratios, least, most, rounds; tabs between, "-" for
- * what there is not. Least and most are of the ratios, or of our values when there is no reference. */
+ * A figure that has a reference is measured against it in the same run, round by round, because a
+ * machine that is shared or warms up changes both alike. Programs print each figure for people
+ * and, when BENCH_FIGURES names a file, add a line to it: name, unit, our median, the reference's,
+ * ratio of the medians, median of the ratios, least, most, rounds; tabs between, "-" for what
+ * there is not. Least and most are of the ratios, or of our values when there is no reference. */
 #ifndef WEIR_BENCH_MEASURE_H
 #define WEIR_BENCH_MEASURE_H
 
@@ -27,7 +28,7 @@ struct measure_samples {
     size_t n, cap;
 };
 void measure_add(struct measure_samples *s, double value);
-/* The value below or at which a share q (0..1) of them lies, by nearest rank; sorts. 0 when empty. */
+/* The value at or below which a share q (0..1) of them lies, by nearest rank; sorts. 0: empty. */
 double measure_quantile(struct measure_samples *s, double q);
 /* Empties without giving memory back. */
 void measure_clear(struct measure_samples *s);

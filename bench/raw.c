@@ -1,6 +1,6 @@
 /* bench/raw: what the device gives without us.
  *
- *   raw latency [-n COUNT] [-s BYTES] [-m MIB] FILE   pwrite of BYTES rounded up to 4 KiB, fdatasync
+ *   raw latency [-n COUNT] [-s BYTES] [-m MIB] FILE   pwrite of BYTES, in whole 4 KiB; fdatasync
  *   raw stream  [-t SECONDS] [-m MIB] FILE            libaio, 1 MiB, 8 at once, no sync
  *   raw scan    FILE...                               read all of it once, crc32c
  *

@@ -1,4 +1,5 @@
-/* The device without us: O_DIRECT on prewritten blocks. What every figure of the journal is held against.
+/* The device without us: O_DIRECT on prewritten blocks. What every figure of the journal is held
+ * against.
  *
  * All end the program when something fails. */
 #ifndef WEIR_BENCH_RAW_IO_H
@@ -19,12 +20,14 @@ struct raw_file {
     bool direct; /* false: the file system refused O_DIRECT, and said so once */
 };
 
-/* Makes a file of that size, written through with bytes that do not compress, and synced; max_write is the largest write that will
- * be asked for. */
+/* Makes a file of that size, written through with bytes that do not compress, and synced;
+ * max_write is the largest write that will be asked for. */
 void raw_create(struct raw_file *f, const char *path, uint64_t bytes, uint32_t max_write);
-/* One pwrite of bytes, rounded up to RAW_PAGE, at the next place, then fdatasync. Gives the seconds that both took. */
+/* One pwrite of bytes, rounded up to RAW_PAGE, at the next place, then fdatasync. Gives the
+ * seconds that both took. */
 double raw_write_sync(struct raw_file *f, uint32_t bytes);
-/* libaio: writes of `bytes` each, `depth` at once, without a sync, for so many seconds. Gives bytes a second. */
+/* libaio: writes of `bytes` each, `depth` at once, without a sync, for so many seconds. Gives
+ * bytes a second. */
 double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds);
 /* Closes and removes it. */
 void raw_remove(struct raw_file *f);
@@ -34,7 +37,8 @@ struct raw_scan {
     double seconds;
     uint32_t crc; /* of all of it, so that no compiler leaves it out */
 };
-/* Reads up to max bytes of the files, one after the other, 4 MiB at a time in one thread, with crc32c over them. */
+/* Reads up to max bytes of the files, one after the other, 4 MiB at a time in one thread, with
+ * crc32c over them. */
 struct raw_scan raw_scan(char *const *paths, unsigned n, uint64_t max);
 
 #endif

@@ -8,12 +8,14 @@ BENCH_SHARED   := $(OUT)/bench/measure.o
 
 $(OUT)/bench/raw: $(addprefix $(OUT)/bench/,raw.o raw_io.o) $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/raw: BENCH_LIBS := -laio -lisal $(LIBS_base)
-$(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o store.o raw_io.o) $(BENCH_SHARED) $(LIB_journal)
+$(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o store.o raw_io.o) \
+    $(BENCH_SHARED) $(LIB_journal)
 $(OUT)/bench/journal_bench: BENCH_LIBS := $(LIBS_journal)
-$(OUT)/bench/kafka_bench: $(addprefix $(OUT)/bench/,kafka_bench.o kafka_client.o) $(BENCH_SHARED) $(LIB_base)
+$(OUT)/bench/kafka_bench: $(addprefix $(OUT)/bench/,kafka_bench.o kafka_client.o) \
+    $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/kafka_bench: BENCH_LIBS := -lrdkafka $(LIBS_base)
 $(OUT)/bench/test_measure: $(OUT)/bench/test_measure.o $(BENCH_SHARED) $(LIB_base)
-$(OUT)/bench/test_measure: BENCH_LIBS := -lcunit $(LIBS_base)
+$(OUT)/bench/test_measure: BENCH_LIBS := $(LIBS_base)
 $(BENCH_PROGRAMS):
 	@mkdir -p $(@D); echo "  LD   $@"
 	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(BENCH_LIBS) -lm

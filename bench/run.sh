@@ -3,9 +3,10 @@
 #
 #   bench/run.sh [--rounds N] [--seconds N] [--only PART,...] [--data DIR] [--smoke] [--strict]
 #
-# Parts: raw latency throughput recovery produce paced small consume restart. --smoke: tiny numbers; only
-# shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is emptied; it
-# should lie on the device that is to be measured. Fails when a driver does, or an acked record is lost.
+# Parts: raw latency throughput recovery produce paced small consume restart. --smoke: tiny numbers;
+# only shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is
+# emptied; it should lie on the device that is to be measured. Fails when a driver does, or when an
+# acked record is lost.
 #
 # OUT: the build (build/plain). SERVER_SETTINGS: further arguments of the server.
 set -u
@@ -34,7 +35,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-# full SMOKE FULL: the number that this mode takes.
+# n SMOKE FULL: the number that this mode takes.
 n() { if [ -n "$smoke" ]; then echo "$1"; else echo "$2"; fi; }
 [ -z "$smoke" ] || { rounds=1 seconds=1; }
 
@@ -54,11 +55,11 @@ kafka() { run "$out/bench/kafka_bench" "$@" -b "127.0.0.1:$port" -p "$server_pid
 server_args=(--set kafka.listen=127.0.0.1:0 --set log.format=json
     --set "journal.wal_budget=$(n 16 256)MiB" --set journal.delete_grace_ms=1000)
 read -r -a more_settings <<<"${SERVER_SETTINGS:-}"
+server_args+=(${more_settings[@]+"${more_settings[@]}"})
 
 server_start() {
     rm -rf "$data/server"
-    "$out/bin/weir-server" --data "$data/server" "${server_args[@]}" ${more_settings[@]+"${more_settings[@]}"} \
-        2>"$data/server.log" &
+    "$out/bin/weir-server" --data "$data/server" "${server_args[@]}" 2>"$data/server.log" &
     server_pid=$!
     until grep -q '"event":"ready"' "$data/server.log"; do
         kill -0 "$server_pid" 2>/dev/null || { cat "$data/server.log" && exit 1; }
@@ -86,11 +87,12 @@ mkdir -p "$data"
 export BENCH_FIGURES=$data/figures
 : >"$BENCH_FIGURES"
 
-echo "policy: every ack waits for the fdatasync of the block that holds its batch, written with O_DIRECT;"
-echo "        WAL budget $(n 16 256) MiB (journal alone: 64 MiB), so that destage and checkpoint run meanwhile;"
+echo "policy: every ack waits for the fdatasync of the block that holds its batch, written with"
+echo "        O_DIRECT; WAL budget $(n 16 256) MiB (journal alone: $(n 8 64) MiB), so that destage and"
+echo "        checkpoint run meanwhile;"
 echo "        the mock broker keeps a few MiB in memory and syncs nothing"
-echo "device: $(df --output=fstype,source "$data" | tail -n 1); $(nproc) cores; load $(cut -d' ' -f1-3 /proc/loadavg);" \
-    "librdkafka $(pkg-config --modversion rdkafka 2>/dev/null)"
+echo "device: $(df --output=fstype,source "$data" | tail -n 1); $(nproc) cores;" \
+    "load $(cut -d' ' -f1-3 /proc/loadavg); librdkafka $(pkg-config --modversion rdkafka 2>/dev/null)"
 
 run "$out/bench/test_measure"
 
@@ -106,14 +108,16 @@ if wants latency; then
 fi
 if wants throughput; then
     for shards in 1 "$(n 100 10000)"; do
-        journal throughput -d "$data/throughput" -t "$seconds" -k "$shards" -x "journal_$shards" -b "$(n 8 64)"
+        journal throughput -d "$data/throughput" -t "$seconds" -k "$shards" -x "journal_$shards" \
+            -b "$(n 8 64)"
         rm -rf "$data/throughput"
     done
 fi
 if wants recovery; then
     journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -x recovery
     rm -rf "$data/recovery"
-    journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -c 64 -s 1000 -x recovery_64
+    journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -c 64 -s 1000 \
+        -x recovery_64
     rm -rf "$data/recovery"
 fi
 if wants produce || wants paced || wants small || wants consume || wants restart; then
@@ -123,7 +127,8 @@ if wants produce || wants paced || wants small || wants consume || wants restart
         kafka produce -s 1024 -t "$seconds" -x produce_1k
     fi
     if wants paced; then
-        kafka paced -s 1024 -L 0 -t "$seconds" -X socket.nagle.disable=true -x paced -R "$(n 1000 10000)"
+        kafka paced -s 1024 -L 0 -t "$seconds" -R "$(n 1000 10000)" -x paced \
+            -X socket.nagle.disable=true
     fi
     if wants small; then
         kafka produce -s 100 -P "$(n 100 1000)" -B 1 -t "$seconds" -x small
@@ -135,7 +140,8 @@ if wants produce || wants paced || wants small || wants consume || wants restart
     server_memory
     if wants restart; then
         # Killed while a producer keeps it busy; the producer has no other end.
-        "$out/bench/kafka_bench" produce -b "127.0.0.1:$port" -s 1024 -N -r 1 -t 3600 >/dev/null 2>&1 &
+        "$out/bench/kafka_bench" produce -b "127.0.0.1:$port" -s 1024 -N -r 1 -t 3600 \
+            >"$data/producer.log" 2>&1 &
         producer=$!
         sleep "$(n 1 5)"
         server_end KILL

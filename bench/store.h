@@ -1,4 +1,5 @@
-/* A journal in this process as the server opens it: dev_aio, RocksDB, a loop per core and the committer's, each on its thread. */
+/* A journal in this process as the server opens it: dev_aio, RocksDB, a loop per core and the
+ * committer's, each on its thread. */
 #ifndef WEIR_BENCH_STORE_H
 #define WEIR_BENCH_STORE_H
 
@@ -25,7 +26,8 @@ struct store {
     uint64_t next_shard;
 };
 
-/* Opens or creates the store in folder path, and ends the program when that fails. The loops do not run yet. */
+/* Opens or creates the store in folder path, and ends the program when that fails. The loops do
+ * not run yet. */
 void store_open(struct store *s, const char *path, const struct journal_conf *conf,
                 unsigned n_loops);
 void store_run(struct store *s);
@@ -34,7 +36,8 @@ void store_close(struct store *s);
 
 /* n new shards, each with one reference. */
 void store_create_shards(struct store *s, struct shard **shards, unsigned n);
-/* Gives the references back and deletes the shards, so that the space of their segments comes back. */
+/* Gives the references back and deletes the shards, so that the space of their segments comes
+ * back. */
 void store_delete_shards(struct store *s, struct shard **shards, unsigned n);
 
 #endif

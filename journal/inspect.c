@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/logger.h"
+#include "base/rd.h"
 #include "format/extent.h"
 #include "journal/group.h"
 #include "journal/inspect_int.h"
@@ -213,9 +213,47 @@ static int view_judge(struct inspect *in, bool fixed, int rc, const struct err *
     return rc < 0 ? err_set(e, rc, "%s", why->text) : VIEW_GOOD;
 }
 
+/* Whether the page at mem begins a block that was meant to follow: what an extent held before says another LSN. */
+static bool is_next_block(const struct inspect *in, const uint8_t *mem, uint64_t incarnation)
+{
+    struct rd r = rd_of(mem, BLOCK_HEAD_BYTES);
+    const uint8_t *magic = rd_bytes(&r, 4);
+
+    rd_bytes(&r, 12);
+    return memcmp(magic, "WBLK", 4) == 0 &&
+           memcmp(rd_bytes(&r, 16), &in->super.store, sizeof in->super.store) == 0 &&
+           rd_u64le(&r) == incarnation && rd_u64le(&r) == in->end.lsn;
+}
+
+/* Looks at what lies behind the last block: torn if a block was begun there and is not whole. */
+static int tail_look(struct inspect *in)
+{
+    struct wal *w = &in->j->wal;
+    const struct wal_extent *x = w->n ? w->list[w->n - 1] : NULL;
+    uint64_t size = (uint64_t)1 << w->log2, pos;
+    struct block_head h;
+    struct buf *b;
+    int rc;
+
+    in->end.torn = false;
+    pos = x ? PAGE_BYTES + (in->end.lsn - x->first_lsn) : size;
+    if (pos >= size)
+        return 0;
+    b = buf_new_aligned(size - pos);
+    if (!b)
+        return E_NOMEM;
+    rc = dev_read(in->dev, slabs_file(&in->j->slabs, x->place, w->log2), place_pos(x->place) + pos,
+                  b->mem, (uint32_t)(size - pos));
+    if (rc >= 0 && is_next_block(in, b->mem, x->incarnation))
+        in->end.torn = block_head_read(&h, &in->super.store, x->incarnation, x->salt, b->mem,
+                                       size - pos) < 0 ||
+                       block_body_check(&h, b->mem) < 0;
+    buf_unref(b);
+    return rc;
+}
+
 static int view_try(struct inspect *in, const char *path, bool fixed, struct err *e)
 {
-    struct walscan_end found;
     struct err why = { 0 };
     int rc = rows_and_super(in, path, e);
 
@@ -225,11 +263,10 @@ static int view_try(struct inspect *in, const char *path, bool fixed, struct err
     rc = slabs_open(&in->j->slabs, in->dev, &in->super.store, &why);
     if (rc >= 0 && fixed)
         rc = end_find(in, &why);
-    found = in->end;
     if (rc >= 0)
         rc = recover_run(in->j, &in->end, &in->todo, &why);
-    if (rc >= 0 && fixed)
-        in->end.torn = found.torn;
+    if (rc >= 0)
+        rc = tail_look(in);
     rc = view_judge(in, fixed, rc, &why, e);
     if (rc == VIEW_GOOD) {
         end_fix(in, &in->super);

@@ -508,6 +508,36 @@ static void end_row(struct recovery *r, const struct seg_run *run, struct rows_b
                        row_u64_write(run->end, value));
 }
 
+struct overlap {
+    const struct seg_run *run;
+    struct rows_batch *rows;
+};
+
+static int overlap_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
+{
+    struct overlap *o = ctx;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
+        shard != o->run->shard || base >= o->run->end)
+        return 1;
+    rows_batch_delete(o->rows, key, key_bytes);
+    return 0;
+}
+
+/* A segment that was made of older ones holds their runs as longer ones: where the swap's record is replayed over rows from before it,
+ * the rows of the short ones are still there. */
+static int overlaps_delete(struct recovery *r, const struct seg_run *run, struct rows_batch *rows)
+{
+    struct overlap o = { run, rows };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(r->j->rows, key, row_key2(key, ROW_RUN, run->shard, run->base + 1), false,
+                       overlap_row, &o);
+
+    return rc < 0 ? rc : 0;
+}
+
 /* Makes the derived rows of one segment from its index. */
 static int segment_rows(struct recovery *r, struct segment *seg, const struct seg_index *x)
 {
@@ -515,13 +545,14 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
     struct seg_index alive = { .segment = seg->id };
     struct rows_batch rows = { 0 };
     uint64_t shard = 0;
-    int rc;
+    int rc = 0;
 
     alive.runs = mem_new((x->n_runs + 1) * sizeof *alive.runs);
     seg->live = 0;
-    for (uint32_t i = 0; i < x->n_runs; i++) {
+    for (uint32_t i = 0; rc >= 0 && i < x->n_runs; i++) {
         if (!run_alive(&f, &x->runs[i]))
             continue;
+        rc = overlaps_delete(r, &x->runs[i], &rows);
         alive.runs[alive.n_runs++] = x->runs[i];
         seg->live += x->runs[i].bytes;
         end_row(r, &x->runs[i], &rows);
@@ -530,7 +561,8 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
         shard = x->runs[i].shard;
     }
     segment_run_rows(seg->id, &alive, &rows);
-    rc = rows_write(r->j->rows, &rows, 0);
+    if (rc >= 0)
+        rc = rows_write(r->j->rows, &rows, 0);
     free(alive.runs);
     rows_batch_free(&rows);
     return rc;

@@ -114,8 +114,10 @@ static void swapped(struct catalogue_update *u)
     }
     LOG_INFO("segment.rewritten", F_INT("first", r->old[0]->id), F_INT("segments", r->n),
              F_INT("into", r->out.segment), F_BYTES(r->out.row.data_bytes));
-    for (unsigned i = 0; i < r->n; i++)
+    for (unsigned i = 0; i < r->n; i++) {
+        r->old[i]->live = 0;
         catalogue_grave(j, r->old[i]->id);
+    }
     catalogue_reap_late(j, &r->out.builder.index);
     rewrite_end(r);
     journal_space_check(j);

@@ -66,8 +66,12 @@ server_is_ready() {
     grep -q '"event":"ready"' "$work/server.log"
 }
 
+server_is_gone() {
+    ! kill -0 "$server_pid" 2>/dev/null
+}
+
 server_is_ready_or_gone() {
-    server_is_ready || ! kill -0 "$server_pid" 2>/dev/null
+    server_is_ready || server_is_gone
 }
 
 # server_start DATA [ARGS...]: starts it and waits until it serves; fails when it ends instead.
@@ -91,14 +95,10 @@ server_kill() {
 
 # A clean stop: exit 0 within a minute, or it is killed and this fails.
 server_stop() {
-    local pid=$server_pid rc
-    kill -TERM "$pid"
-    (sleep 60 && kill -KILL "$pid") 2>/dev/null &
-    local guard=$!
-    rc=0
-    wait "$pid" || rc=$?
-    kill "$guard" 2>/dev/null || :
-    wait "$guard" 2>/dev/null || :
+    local rc=0
+    kill -TERM "$server_pid"
+    within 60 server_is_gone || kill -KILL "$server_pid"
+    wait "$server_pid" || rc=$?
     server_pid=
     [ "$rc" = 0 ] || echo "the server ended with $rc"
     return "$rc"

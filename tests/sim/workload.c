@@ -718,10 +718,11 @@ static void trim_fn(struct shard_trim *d)
         w->n->trims++;
         if (op->failed_before && d->start > op->end_before)
             model_fail(&w->m, "a trim held after the device had failed");
-        if (d->start < op->s->start_min || d->start > op->s->start_max)
+        if (d->start < op->from || d->start > op->s->start_max)
             model_fail(&w->m, "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
-                       op->s->id, d->start, op->s->start_min, op->s->start_max);
-        op->s->start_min = d->start;
+                       op->s->id, d->start, op->from, op->s->start_max);
+        if (d->start > op->s->start_min)
+            op->s->start_min = d->start;
     } else if (d->rc != E_READONLY || !group_read_only(w, GROUP_CATALOGUE)) {
         if (!excused(w, op, d->rc))
             model_fail(&w->m, "shard %" PRIu64 ": trim gave %s", op->s->id, err_name(d->rc));
@@ -739,6 +740,7 @@ static void do_trim(struct workload *w)
     op = op_new(w, OP_TRIM, s);
     op->u.trim.fn = trim_fn;
     op->u.trim.loop = some_loop(w);
+    op->from = s->start_min;
     op->u.trim.start = below(w, s->end_seen + 2);
     if (op->u.trim.start > s->start_max)
         s->start_max = op->u.trim.start;

@@ -271,5 +271,5 @@ int cmd_segment_verify(struct ctl *c, struct err *e)
         return rc;
     rc = ctl_report(c, &r, INSPECT_SEGMENTS);
     inspect_report_free(&r);
-    return rc;
+    return ctl_verdict(c, rc);
 }

@@ -62,11 +62,16 @@ int ctl_report(struct ctl *c, const struct inspect_report *r, unsigned parts)
                  C_U64_BUT(d->end_lsn, 0), C_TEXT(d->text));
     }
     report_summary(c, r, parts);
-    if (r->n == 0)
-        emit_note(c->emit, "No damage: every stored byte is what was written.");
-    else
-        emit_note(c->emit, "DAMAGED: see above for each place.");
     return r->n ? E_CORRUPT : 0;
+}
+
+int ctl_verdict(struct ctl *c, int rc)
+{
+    if (rc == 0)
+        emit_note(c->emit, "No damage: every stored byte is what was written.");
+    else if (rc == E_CORRUPT)
+        emit_note(c->emit, "DAMAGED: the places are listed above.");
+    return rc;
 }
 
 int cmd_verify(struct ctl *c, struct err *e)
@@ -78,5 +83,5 @@ int cmd_verify(struct ctl *c, struct err *e)
         return rc;
     rc = ctl_report(c, &r, INSPECT_ALL);
     inspect_report_free(&r);
-    return rc;
+    return ctl_verdict(c, rc);
 }

@@ -260,10 +260,12 @@ int cmd_wal_verify(struct ctl *c, struct err *e)
         return rc;
     damaged = ctl_report(c, &r, INSPECT_WAL);
     inspect_report_free(&r);
-    emit_section(c->emit, "groups_hit", loss_columns, COUNT(loss_columns), false);
-    rc = inspect_losses(c->in, loss_row, c);
-    emit_section(c->emit, "lost", lost_columns, COUNT(lost_columns), false);
-    if (rc >= 0)
+    if (damaged || !emit_is_table(c->emit)) {
+        emit_section(c->emit, "groups_hit", loss_columns, COUNT(loss_columns), false);
+        rc = inspect_losses(c->in, loss_row, c);
+        emit_section(c->emit, "lost", lost_columns, COUNT(lost_columns), false);
+    }
+    if (rc >= 0 && (damaged || !emit_is_table(c->emit)))
         rc = inspect_shards(c->in, lost_of_shard, c);
-    return rc < 0 ? rc : damaged;
+    return rc < 0 ? rc : ctl_verdict(c, damaged);
 }

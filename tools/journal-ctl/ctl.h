@@ -49,5 +49,7 @@ const char *ctl_shard_name(const struct ctl *c, uint64_t id, bool catalogue, cha
                            size_t bytes);
 /* Prints findings and counts; E_CORRUPT when there is damage. */
 int ctl_report(struct ctl *c, const struct inspect_report *r, unsigned parts) MUST_USE;
+/* The closing line for people; returns rc. */
+int ctl_verdict(struct ctl *c, int rc);
 
 #endif
