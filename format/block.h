@@ -1,31 +1,32 @@
 /* Block: what one flush makes durable. Starts on a page (4096), ends on one, lies inside one WAL
  * extent. Integers little-endian.
  *
- *    0 u32 magic "WBLK"   4 u16 version 1    6 u16 0
+ *    0 u32 magic "WBLK"    4 u16 version 1    6 u16 0
  *    8 u64 head_hash: XXH3, seed salt ^ lsn, of bytes 16 .. end of the placements
  *   16 u8[16] store uuid  32 u64 incarnation 40 u64 lsn (this block's first byte)
  *   48 u64 prev_hash: head_hash of the block before (0: first of its incarnation)
  *   56 u64 durable_lsn: everything below was flushed before this block was written
- *   64 u32 block_bytes (multiple of 4096)    68 u32 body_bytes (the rest of the block is zeros)
+ *   64 u32 block_bytes (multiple of 4096)
+ *   68 u32 body_bytes (the rest of the block is zeros)
  *   72 u64 place of the extent that follows this one (none: all ones)
- *   80 u32 n_frames      84 u32 n_prev      88 u32 n_placements
- *   92 u32 flags (1: closing, written when idle; 2: opening, its prev entries tell the state of
- *   every group)
- *   96 i64 written, ms   104 u64 lsn of the block before (all ones: none)   112.. zeros to 128
- *  128 directory, n_frames of 48 bytes: 0 u64 group  8 u64 epoch  16 u64 entry  24 u32 pos in the
- *  block (multiple of 8)
- *        28 u32 bytes    32 u32 n_offsets (sum over its items, saturating)  36 u32 0  40 u64 XXH3
- *        of the frame
- *      then n_prev of 24 bytes, what the block before held: 0 u64 group  8 u64 last entry  16 u32
- *      n_offsets  20 u32 0
- *      then n_placements of 40 bytes, where this node put direct batches: 0 u64 shard  8 u64
- *      base_offset
- *        16 u64 segment  24 u64 pos in the segment  32 u32 bytes  36 u32 0
+ *   80 u32 n_frames       84 u32 n_prev      88 u32 n_placements
+ *   92 u32 flags: 1 closing (written when idle), 2 opening (its prev entries name every group)
+ *   96 i64 written, ms
+ *  104 u64 lsn of the block before (none: all ones)           112 zeros to 128
+ *  128 directory, n_frames of 48 bytes:
+ *        0 u64 group       8 u64 epoch       16 u64 entry
+ *       24 u32 pos in the block (multiple of 8)               28 u32 bytes
+ *       32 u32 n_offsets (sum over its items, saturating)     36 u32 0
+ *       40 u64 XXH3 of the frame
+ *      then n_prev of 24 bytes, what the block before held:
+ *        0 u64 group       8 u64 last entry  16 u32 n_offsets  20 u32 0
+ *      then n_placements of 40 bytes, where this node put direct batches:
+ *        0 u64 shard       8 u64 base_offset 16 u64 segment
+ *       24 u64 pos in the segment            32 u32 bytes     36 u32 0
  *      then the frames in order, each at its pos, with zeros between.
  *
- * The head hash covers every frame's hash, so one pass over the bytes checks all. prev entries make
- * rot in one block
- * name the groups it hit although the block cannot be read. */
+ * The head hash covers every frame's hash, so one pass over the bytes checks all. The prev entries
+ * make rot in one block name the groups that it hit, although the block cannot be read. */
 #ifndef WEIR_FORMAT_BLOCK_H
 #define WEIR_FORMAT_BLOCK_H
 

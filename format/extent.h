@@ -1,31 +1,32 @@
 /* Slabs and extents: how a large prewritten file is cut up. Integers little-endian.
  *
  * A slab file holds units of 64 KiB. Unit 0 begins with the slab header; an extent is a run of 2^k
- * units whose first
- * page (4096 bytes) is the extent header; k <= 14. A place names an extent: slab number << 32 |
- * first unit.
+ * units (k <= 14) that begins at a multiple of its size and whose first page (4096 bytes) is the
+ * extent header. A place names an extent: slab number << 32 | first unit.
  *
  * Slab header, one page at byte 0:
- *    0 u32 magic "WSLB"   4 u16 version 1   6 u16 0    8 u64 xxh3 of bytes 16..4095
- *   16 u8[16] store uuid  32 u32 slab number  36 u32 0  40 u64 bytes of the file  48.. zeros
+ *    0 u32 magic "WSLB"    4 u16 version 1    6 u16 0         8 u64 xxh3 of bytes 16..4095
+ *   16 u8[16] store uuid  32 u32 slab number 36 u32 0        40 u64 bytes of the file
+ *   48 zeros
  *
  * Extent header, one page at the extent's first byte:
- *    0 u32 magic "WEXT"   4 u16 version 1   6 u16 kind (1 WAL, 2 segment)   8 u64 xxh3 of bytes
- *    16..4095
- *   16 u8[16] store uuid  32 u64 place      40 u32 log2 of its bytes        44 u32 0
+ *    0 u32 magic "WEXT"    4 u16 version 1    6 u16 kind (1 WAL, 2 segment)
+ *    8 u64 xxh3 of bytes 16..4095
+ *   16 u8[16] store uuid  32 u64 place       40 u32 log2 of its bytes        44 u32 0
  *   WAL:
- *   48 u64 incarnation    56 u64 salt       64 u64 number of this extent within the incarnation,
- *   from 0
- *   72 u64 first_lsn (the LSN of byte 4096) 80 u64 head hash of the block before (0: none in this
- *   incarnation)
+ *   48 u64 incarnation    56 u64 salt
+ *   64 u64 number of this extent within the incarnation, from 0
+ *   72 u64 first_lsn (the LSN of byte 4096)
+ *   80 u64 head hash of the block before (0: none in this incarnation)
  *   88 u64 place of the extent before (none: all ones; also across incarnations)
  *   96 u64 place of the extent that follows this one, reserved already (none: all ones)
- *  104 u64 the incarnation before (0: none) 112 u64 the LSN where it ended  120 u64 head hash of
- *  its last block
+ *  104 u64 the incarnation before (0: none)
+ *  112 u64 the LSN where it ended           120 u64 head hash of its last block
  *   Segment:
- *   48 u64 group          56 u64 segment    64 u32 number of this extent in the segment, from 0
- *   68 u32 number of extents  72 u64 the segment's byte that is this extent's byte 4096
- *   the rest zeros */
+ *   48 u64 group          56 u64 segment
+ *   64 u32 number of this extent in the segment, from 0       68 u32 number of extents
+ *   72 u64 the segment's byte that is this extent's byte 4096
+ *   the rest zeros. */
 #ifndef WEIR_FORMAT_EXTENT_H
 #define WEIR_FORMAT_EXTENT_H
 

@@ -1,18 +1,17 @@
 /* Frame: one entry of a group's log, the same bytes on every node that has it. Integers
  * little-endian.
  *
- *    0 u32 magic "WFRM"   4 u16 version 1   6 u16 flags (1: the chain restarts here, prev_hash is
- *    0)
- *    8 u64 group          16 u64 epoch      24 u64 entry (from 1, dense across epochs)
+ *    0 u32 magic "WFRM"    4 u16 version 1
+ *    6 u16 flags (1: the chain restarts here, prev_hash is 0)
+ *    8 u64 group          16 u64 epoch       24 u64 entry (from 1, dense across epochs)
  *   32 u64 prev_hash: XXH3 of the group's previous frame (0: there is none)
  *   40 u64 lac: last entry known to be committed when this one was made
- *   48 i64 append_time, ms since 1970       56 u32 n_items        60 u32 bytes of the whole frame
- *   64 u64 0              72 u64 0
+ *   48 i64 append_time, ms since 1970
+ *   56 u32 n_items        60 u32 bytes of the whole frame     64 zeros to 80
  *   80 items of 40 bytes:
- *      0 u64 shard   8 u64 base_offset  16 u32 n_offsets  20 u32 bytes of the batch  24 u8 kind (0
- *      inline batch, 1 direct batch)
- *     25 u8 0       26 u16 0           28 u32 0          32 u64 XXH3 of the batch (direct only,
- *     else 0)
+ *        0 u64 shard       8 u64 base_offset 16 u32 n_offsets
+ *       20 u32 bytes of the batch            24 u8 kind (0 inline batch, 1 direct batch)
+ *       25 zeros to 32    32 u64 XXH3 of the batch (direct only, else 0)
  *   then the inline batches, stamped, back to back in the order of the items, then zeros to a
  *   multiple of 8.
  *

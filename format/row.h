@@ -1,36 +1,32 @@
 /* Rows: keys and values of the catalogue and of the view kept in RocksDB.
  *
  * A key is a table letter and big-endian numbers (so that they sort); a value begins with a version
- * byte (1), then
- * little-endian fields. Catalogue records are RecordBatch v2 records: key = row key, value = row
- * value, null = deleted.
+ * byte (1), then little-endian fields. Catalogue records are RecordBatch v2 records: key = row key,
+ * value = row value, null = deleted.
  *
  * In the catalogue and in the view:
- *   'G' group u64    group:   u8 1, u8 class, u16 0, u64 destaged_lsn (its batches below are in
- *   segments), u64 last entry below it,
- *                             u64 hash of that entry's frame
- *   'S' shard u64    shard:   u8 1, u8 kind, u8 class, u8 0, u64 group, u64 start offset, i64
- *   created ms
- *   'M' segment u64  segment: u8 1, u8 0, u16 n_extents, u64 group, u64 first entry, u64 last
- *   entry, u64 data_bytes, u64 index_pos,
- *                             u64 index_bytes, u64 n_batches, i64 min_ts, i64 max_ts, u8[16]
- *                             identity, i64 created ms,
- *                             extents of 12: u64 place, u32 log2
+ *   'G' group u64      group: u8 1, u8 class, u16 0, u64 destaged_lsn (its batches below are in
+ *                      segments), u64 last entry below it, u64 hash of that entry's frame
+ *   'S' shard u64      shard: u8 1, u8 kind, u8 class, u8 0, u64 group, u64 start offset,
+ *                      i64 created, ms
+ *   'M' segment u64    segment: u8 1, u8 0, u16 n_extents, u64 group, u64 first entry, u64 last
+ *                      entry, u64 data_bytes, u64 index_pos, u64 index_bytes, u64 n_batches,
+ *                      i64 min_ts, i64 max_ts, u8[16] identity, i64 created, ms, then the extents,
+ *                      12 bytes each: u64 place, u32 log2
  *   'H' shard u64, start u64   hole (records lost): u8 1, u8[7] 0, u64 end offset
- *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn, u64 offsets that
- *   may have been used at most
- *   'N'              largest shard id ever used: u8 1, u8[7] 0, u64 id
- *   'A' ...          rows of the doors: key and value are theirs
+ *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn,
+ *                      u64 offsets that may have been used at most
+ *   'N'                largest shard id ever used: u8 1, u8[7] 0, u64 id
+ *   'A' ...            rows of the doors: key and value are theirs
  * In the view only (derived, rebuilt when lost):
- *   'e' shard u64              u8 1, u8[7] 0, u64 end offset (at the replay LSN)
- *   'r' shard u64, base u64    run in a segment: u8 1, u8[3] 0, u32 n_sparse, u64 segment, u64 end
- *   offset, u64 pos, u64 bytes, i64 max_ts,
- *                              u32 first_sparse, u32 n_batches, u64 xxh3
+ *   'e' shard u64      u8 1, u8[7] 0, u64 end offset (at the replay LSN)
+ *   'r' shard u64, base u64    run in a segment: u8 1, u8[3] 0, u32 n_sparse, u64 segment,
+ *                      u64 end offset, u64 pos, u64 bytes, i64 max_ts, u32 first_sparse,
+ *                      u32 n_batches, u64 xxh3
  *   'p' shard u64, producer u64   u8 1, u8 n (1..5), i16 epoch, u32 0, then n of: u64 base offset,
- *   i64 time, i32 base sequence,
- *                              i32 last sequence
- *   'd' segment u64            live bytes: u8 1, u8[7] 0, u64 bytes of runs whose shard is not
- *   deleted or trimmed past them */
+ *                      i64 time, i32 base sequence, i32 last sequence
+ *   'd' segment u64    live bytes: u8 1, u8[7] 0, u64 bytes of its runs whose shard is not deleted,
+ *                      nor trimmed past them */
 #ifndef WEIR_FORMAT_ROW_H
 #define WEIR_FORMAT_ROW_H
 

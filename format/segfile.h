@@ -1,44 +1,46 @@
 /* A sealed segment as it lies on a node, in the bytes of its extents without their header pages.
  * Integers little-endian.
  *
- * data:   runs, sorted by (shard, offset), back to back from byte 0; then zeros to a page. A run is
- * a header of 40 bytes and the
- *         batches (RecordBatch v2) of one shard whose offsets follow one another:
- *    0 u32 magic "WRUN"   4 u32 n_batches    8 u64 shard       16 u64 base offset   24 u64 bytes of
- *    the batches
- *   32 u64 xxh3 of bytes 0..31, seed: the segment
+ * data:   runs, sorted by (shard, offset), back to back from byte 0; then zeros to a page. A run is a
+ *         header of 40 bytes and the batches (RecordBatch v2) of one shard whose offsets follow one
+ *         another:
+ *    0 u32 magic "WRUN"    4 u32 n_batches    8 u64 shard    16 u64 base offset
+ *   24 u64 bytes of the batches              32 u64 xxh3 of bytes 0..31, seed: the segment
+ *
  * index:  at index_pos, whole pages:
- *    0 u32 magic "WIDX"   4 u16 version 1    6 u16 0      8 u64 xxh3 of bytes 16 .. index_bytes
- *   16 u64 segment       24 u32 n_runs      28 u32 n_sparse   32 u32 n_producers   36 u32 0   40..
- *   zeros to 64
+ *    0 u32 magic "WIDX"    4 u16 version 1    6 u16 0        8 u64 xxh3 of bytes 16..index_bytes
+ *   16 u64 segment        24 u32 n_runs      28 u32 n_sparse
+ *   32 u32 n_producers    36 u32 0           40 zeros to 64
  *   runs of 72 bytes, in (shard, base) order:
- *      0 u64 shard  8 u64 base offset  16 u64 end offset  24 u64 pos (of its first batch)  32 u64
- *      bytes  40 u32 n_batches  44 u32 n_sparse
- *     48 u32 number of its first sparse entry  52 u32 0  56 i64 largest timestamp  64 u64 XXH3 of
- *     its bytes
+ *      0 u64 shard         8 u64 base offset 16 u64 end offset
+ *     24 u64 pos (of its first batch)        32 u64 bytes
+ *     40 u32 n_batches    44 u32 n_sparse    48 u32 number of its first sparse entry    52 u32 0
+ *     56 i64 largest timestamp               64 u64 XXH3 of its bytes
  *   sparse entries of 24 bytes, one per 32 KiB or batch, whichever is more, from each run's first
  *   batch on:
- *      0 u64 offset  8 u32 pos in the run  12 u32 0  16 i64 largest timestamp from here up to the
- *      next entry
+ *      0 u64 offset        8 u32 pos in the run   12 u32 0
+ *     16 i64 largest timestamp from here up to the next entry
  *   producer entries of 48 bytes: the last batches (up to 5) of each (shard, producer) in the
  *   segment, in offset order:
- *      0 u64 shard  8 i64 producer id  16 u64 base offset  24 i64 largest timestamp  32 i32 base
- *      sequence  36 i32 last sequence
- *     40 i16 producer epoch  42.. zeros
+ *      0 u64 shard         8 i64 producer id 16 u64 base offset    24 i64 largest timestamp
+ *     32 i32 base sequence                   36 i32 last sequence
+ *     40 i16 producer epoch                  42 zeros to 48
  *   then zeros to a page.
+ *
  * footer: the last page of the last extent:
- *    0 u32 magic "WFTR"   4 u16 version 1    6 u16 0      8 u64 xxh3 of bytes 16..4095
- *   16 u8[16] store uuid 32 u64 group       40 u64 segment
- *   48 u64 first entry   56 u64 last entry (of the group's log that it holds)
- *   64 u64 data_bytes    72 u64 index_pos   80 u64 index_bytes   88 u64 n_batches   96 u64
- *   n_offsets
- *  104 i64 smallest base timestamp         112 i64 largest timestamp
- *  120 u8[16] identity   136 i64 created, ms  144 u32 n_extents  148 u32 0
- *  152 extents of 16 bytes: 0 u64 place  8 u32 log2 bytes  12 u32 0;  zeros
+ *    0 u32 magic "WFTR"    4 u16 version 1    6 u16 0        8 u64 xxh3 of bytes 16..4095
+ *   16 u8[16] store uuid  32 u64 group       40 u64 segment
+ *   48 u64 first entry    56 u64 last entry (of the group's log that it holds)
+ *   64 u64 data_bytes     72 u64 index_pos   80 u64 index_bytes
+ *   88 u64 n_batches      96 u64 n_offsets
+ *  104 i64 smallest base timestamp          112 i64 largest timestamp
+ *  120 u8[16] identity   136 i64 created, ms
+ *  144 u32 n_extents     148 u32 0
+ *  152 extents of 16 bytes: 0 u64 place  8 u32 log2 bytes  12 u32 0;  then zeros
  *
  * Identity: XXH3-128 (canonical form) over, for each batch in (shard, offset) order, the shard id
- * (u64 little-endian) and the
- * batch's bytes. It does not depend on how the batches are cut into runs or extents. */
+ * (u64 little-endian) and the batch's bytes. It does not depend on how the batches are cut into runs
+ * or extents. */
 #ifndef WEIR_FORMAT_SEGFILE_H
 #define WEIR_FORMAT_SEGFILE_H
 

@@ -1,20 +1,21 @@
-/* Superblock: who the store is and where recovery begins. File "superblock", four copies of 16 KiB;
- * copy i
- * at byte i * 16384. Written two at a time: generation g goes to copies 2 * (g % 2) and 2 * (g % 2)
- * + 1, so that the other two are
- * whole whatever happens. The valid copy with the highest generation holds. Integers little-endian.
+/* Superblock: who the store is and where recovery begins. File "superblock", four copies of 16 KiB,
+ * copy i at byte i * 16384. Written two at a time: generation g goes to copies 2 * (g % 2) and
+ * 2 * (g % 2) + 1, so that the other two are whole whatever happens. The valid copy with the highest
+ * generation holds. Integers little-endian.
  *
- *    0 u32 magic "WSUP"   4 u16 version 1    6 u16 0    8 u64 xxh3 of bytes 16..16383
+ *    0 u32 magic "WSUP"    4 u16 version 1    6 u16 0         8 u64 xxh3 of bytes 16..16383
  *   16 u8[16] store uuid  32 u64 generation  40 u64 starts (incarnations handed out)
- *   48 u64 ckpt_lsn (replay begins here)     56 u64 first catalogue offset that a rebuild must see
- *   64 u32 log2 of a WAL extent's bytes      68 u32 number of entries below      72 u64 created, ms
- *   80 u32 number of groups  84 u32 0        88 u64 the catalogue's end offset at the checkpoint,
- *   at least
- *   96.. zeros to 128, then entries of 64 bytes, oldest first: the incarnations that live WAL
- *   belongs to
- *      0 u64 incarnation  8 u64 salt  16 u64 first_lsn  24 u64 end_lsn (all ones: the open one)
- *     32 u64 head hash of its last block (0: it has none)  40 u64 place of its first live extent
- *     48.. zeros */
+ *   48 u64 ckpt_lsn (replay begins here)
+ *   56 u64 first catalogue offset that a rebuild must see
+ *   64 u32 log2 of a WAL extent's bytes      68 u32 number of entries below
+ *   72 i64 created, ms    80 u32 number of groups             84 u32 0
+ *   88 u64 the catalogue's end offset at the checkpoint, at least
+ *   96 zeros to 128, then entries of 64 bytes, oldest first: the incarnations that live WAL
+ *      belongs to:
+ *        0 u64 incarnation 8 u64 salt        16 u64 first_lsn
+ *       24 u64 end_lsn (all ones: the open one)
+ *       32 u64 head hash of its last block (0: it has none)
+ *       40 u64 place of its first live extent                 48 zeros to 64 */
 #ifndef WEIR_FORMAT_SUPER_H
 #define WEIR_FORMAT_SUPER_H
 
