@@ -75,8 +75,8 @@ void block_prev_write(const struct block_prev *p, uint8_t *mem, uint32_t n_frame
 void block_head_write(struct block_head *h, uint64_t salt, uint8_t *mem);
 
 /* Reads a header with its directory: E_CORRUPT unless magic, sizes (block within left) and head
- * hash hold. expected: only store and
- * incarnation are compared; the LSN is read from the block itself and used for the seed. */
+ * hash hold. Store and incarnation must be these; the LSN is read from the block itself and used for
+ * the seed. A block of another version is none: the superblock's version speaks for the WAL. */
 int block_head_read(struct block_head *h, const struct uuid *store, uint64_t incarnation,
                     uint64_t salt, const uint8_t *mem, uint64_t left) MUST_USE;
 void block_dir_read(struct block_dir *d, const uint8_t *mem, uint32_t i);

@@ -187,7 +187,7 @@ static struct wal_mark *marks_now(struct committer *c, unsigned *n)
     *n = j->n_groups;
     for (unsigned i = 0; i < j->n_groups; i++)
         marks[i] = (struct wal_mark){ j->groups[i]->id, j->groups[i]->last_entry,
-                                      j->groups[i]->last_hash };
+                                      j->groups[i]->restart ? 0 : j->groups[i]->last_hash };
     return marks;
 }
 

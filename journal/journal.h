@@ -221,6 +221,7 @@ struct read_done {
     uint32_t bytes;      /* in all slices */
     uint64_t start;      /* of the shard, when read */
     uint64_t end;        /* high watermark, when read */
+    uint64_t lost_until; /* E_LOST, and the loss was accepted: one past the range; else 0 */
     struct shard *shard; /* ours */
     void *impl;          /* ours */
 };

@@ -28,6 +28,7 @@ struct read_work {
     struct task task;
     struct read_done *d;
     struct shard *s;
+    uint64_t wal_first; /* where the live WAL's part of the shard begins; its end when it has none */
     struct cold_entry cold[COLD_ENTRIES];
     unsigned n_cold;
 };
@@ -43,10 +44,11 @@ static void slice_add(struct read_done *d, struct buf *buf, const uint8_t *mem, 
 }
 
 /* Adds the batches of mem that hold d->from or lie after it, as far as the budget goes. *at: the
- * offset wanted next. check: the bytes
- * come from a device. 1: more may follow; 0: the budget is used up; E_LOST: a batch is damaged. */
+ * offset wanted next. check: the bytes come from a
+ * device, and the first batch must begin at base (offsets are not under a batch's CRC).
+ * 1: more may follow; 0: the budget is used up; E_LOST: a batch is damaged. */
 static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, const uint8_t *mem,
-                        uint64_t bytes, bool check)
+                        uint64_t bytes, bool check, uint64_t base)
 {
     const uint8_t *first = NULL;
     uint32_t len = 0;
@@ -56,10 +58,12 @@ static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, cons
         struct batch_head h;
         uint64_t end;
 
-        if ((check ? batch_check(&h, mem, bytes) : batch_head_read(&h, mem, bytes)) < 0) {
+        if ((check ? batch_check(&h, mem, bytes) : batch_head_read(&h, mem, bytes)) < 0 ||
+            (check && ((uint64_t)h.base_offset != base || h.last_offset_delta < 0))) {
             rc = E_LOST;
             break;
         }
+        base += (uint64_t)h.last_offset_delta + 1;
         end = (uint64_t)h.base_offset + (uint64_t)h.last_offset_delta + 1;
         if (end > *at) {
             bool room = d->bytes + len + h.bytes <= d->max_bytes ||
@@ -168,7 +172,7 @@ static void cold_run(struct work *w)
         rc = wal_run_read(j, c, &buf, &mem);
         if (rc < 0)
             break;
-        rc = take_batches(d, &at, buf, mem, c->entry.bytes, true);
+        rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
         if (rc == E_LOST)
             log_damage(rw->s, "wal", c->entry.lsn, at);
         buf_unref(buf);
@@ -234,8 +238,10 @@ static const struct seg_run *index_run(const struct seg_index *x, uint64_t shard
                : NULL;
 }
 
-/* The byte of the run where the batch that holds offset can be looked for. */
-static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
+/* The byte of the run where the batch that holds offset can be looked for; *base: the offset of
+ * the batch there. */
+static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run, uint64_t offset,
+                           uint64_t *base)
 {
     uint32_t low = 0, high = run->n_sparse;
 
@@ -247,6 +253,7 @@ static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run,
         else
             high = mid;
     }
+    *base = low ? x->sparse[run->first_sparse + low - 1].offset : run->base;
     return low ? x->sparse[run->first_sparse + low - 1].pos : 0;
 }
 
@@ -272,7 +279,7 @@ static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, u
 }
 
 static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                        uint64_t pos)
+                        uint64_t pos, uint64_t base)
 {
     struct read_done *d = rw->d;
     uint64_t left = run->bytes - pos, want = (uint64_t)d->max_bytes + SEG_SPARSE_EVERY * 2;
@@ -290,12 +297,23 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
             return rc;
         whole = n == left ? n : whole_batches(buf->mem + start, n, at, &need);
         if (whole > 0)
-            rc = take_batches(d, &at, buf, buf->mem + start, whole, true);
+            rc = take_batches(d, &at, buf, buf->mem + start, whole, true, base);
         buf_unref(buf);
         if (whole > 0)
             return rc;
         want = need > n && need <= left ? need : left;
     }
+}
+
+/* Where the shard goes on after a hole at offset. */
+static uint64_t hole_end(struct read_work *rw)
+{
+    struct find_run f = { .shard = rw->s->id };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(rw->s->j->rows, key, row_key2(key, ROW_RUN, rw->s->id, rw->d->from), false,
+                       find_run_row, &f);
+
+    return rc >= 0 && f.found ? f.base : rw->wal_first;
 }
 
 static void segment_run(struct work *w)
@@ -306,17 +324,24 @@ static void segment_run(struct work *w)
     const struct seg_run *run;
     struct segment *seg;
     struct find_run f;
+    uint64_t pos, base;
     int rc = segment_of(rw->s, rw->d->from, &f, &seg);
 
     if (rc >= 0) {
         rc = segment_index(&j->segments, seg, &x);
         if (rc >= 0) {
             run = index_run(x, rw->s->id, rw->d->from);
-            rc = run ? segment_take(rw, seg, run, sparse_pos(x, run, rw->d->from)) : E_LOST;
+            rc = E_LOST;
+            if (run) {
+                pos = sparse_pos(x, run, rw->d->from, &base);
+                rc = segment_take(rw, seg, run, pos, base);
+            }
         }
         if (rc == E_LOST || rc == E_CORRUPT)
             log_damage(rw->s, "segment", seg->id, rw->d->from);
         segment_unpin(&j->segments, seg);
+    } else if (rc == E_LOST && !atomic_load(&rw->s->group->read_only)) {
+        rw->d->lost_until = hole_end(rw);
     }
     rw->d->rc = rc == E_CORRUPT ? E_LOST : rc;
 }
@@ -378,6 +403,8 @@ static void read_tail(struct read_done *d, uint32_t i)
     int rc = 1;
 
     if (index_at(&s->index, i)->base > at) {
+        if (!atomic_load(&s->group->read_only))
+            d->lost_until = index_at(&s->index, i)->base;
         read_answer(d, E_LOST);
         return;
     }
@@ -394,10 +421,19 @@ static void read_tail(struct read_done *d, uint32_t i)
             }
             break;
         }
-        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false);
+        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
         buf_unref(slice.buf);
     }
     read_answer(d, rc < 0 ? rc : 0);
+}
+
+static void read_segment(struct read_done *d)
+{
+    struct shard *s = d->shard;
+    struct read_work *rw = cold_new(d, segment_run);
+
+    rw->wal_first = index_count(&s->index) > 0 ? index_at(&s->index, 0)->base : d->end;
+    pool_submit(s->j->env.read_pool, &rw->work);
 }
 
 static void read_home(struct task *t)
@@ -411,18 +447,24 @@ static void read_home(struct task *t)
     d->end = atomic_load(&s->end);
     if (atomic_load(&s->deleted)) {
         read_answer(d, E_DELETED);
-    } else if (d->from < d->start || d->from > d->end) {
+    } else if (d->from < d->start) {
         read_answer(d, E_RANGE);
+    } else if (d->from > d->end) {
+        /* What lies past a damaged tail may have existed: it is lost, not out of range. */
+        read_answer(d, group_tail_loss(s->group, s) ? E_LOST : E_RANGE);
     } else if (d->from == d->end) {
         read_answer(d, group_tail_loss(s->group, s) ? E_LOST : 0);
     } else if (index_count(&s->index) > 0 && index_at(&s->index, 0)->base <= d->from) {
         i = index_find(&s->index, d->from);
-        if (i < index_count(&s->index))
+        if (i < index_count(&s->index)) {
             read_tail(d, i);
-        else
+        } else {
+            if (!atomic_load(&s->group->read_only))
+                d->lost_until = d->end;
             read_answer(d, E_LOST);
+        }
     } else {
-        pool_submit(s->j->env.read_pool, &cold_new(d, segment_run)->work);
+        read_segment(d);
     }
 }
 
@@ -433,6 +475,7 @@ void shard_read(struct shard *s, struct read_done *d)
     d->slices = NULL;
     d->n_slices = 0;
     d->bytes = 0;
+    d->lost_until = 0;
     d->task.run = read_home;
     loop_post(s->group->loop, &d->task);
 }

@@ -297,7 +297,7 @@ static int frame_apply(struct recovery *r, const struct block_dir *d, const uint
         else
             suspect_hit(r, (unsigned)d->group,
                         offsets_bound(r->suspect_end[d->group] - r->suspects[d->group]));
-    } else if (g->last_entry && !(f.flags & FRAME_RESTART) && !g->restart &&
+    } else if (g->last_entry && g->last_hash && !(f.flags & FRAME_RESTART) && !g->restart &&
                (f.entry != g->last_entry + 1 || f.prev_hash != g->last_hash)) {
         return E_CORRUPT;
     }
@@ -344,7 +344,11 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
     struct wal_mark *marks = mem_new(j->n_groups * sizeof *marks);
 
     for (unsigned i = 0; i < j->n_groups; i++)
-        marks[i] = (struct wal_mark){ i, j->groups[i]->last_entry, j->groups[i]->last_hash };
+        /* Behind rot the chain is not known: hash 0. The log is then taken up at the next frame, whatever it follows. */
+        marks[i] = (struct wal_mark){ i, j->groups[i]->last_entry,
+                                      r->suspects[i] || j->groups[i]->restart
+                                          ? 0
+                                          : j->groups[i]->last_hash };
     wal_end(&j->wal, end_lsn, marks, j->n_groups);
     return 0;
 }

@@ -176,7 +176,7 @@ static int run_copy(struct rewrite *r, const struct rewrite_run *n)
 {
     struct buf *buf;
     uint32_t start;
-    uint64_t at = 0;
+    uint64_t at = 0, next = n->run->base;
     int rc = segment_read(&r->j->segments, n->from, n->run->pos, n->run->bytes, &buf, &start);
 
     if (rc < 0)
@@ -185,10 +185,13 @@ static int run_copy(struct rewrite *r, const struct rewrite_run *n)
         struct batch_head h;
 
         rc = batch_check(&h, buf->mem + start + at, n->run->bytes - at);
+        if (rc >= 0 && ((uint64_t)h.base_offset != next || h.last_offset_delta < 0))
+            rc = E_CORRUPT;
         if (rc < 0)
             break; /* a damaged segment is left as it is */
         segwrite_add(&r->out, n->run->shard, &h, buf->mem + start + at);
         at += h.bytes;
+        next += (uint64_t)h.last_offset_delta + 1;
     }
     buf_unref(buf);
     return rc;

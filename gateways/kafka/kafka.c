@@ -179,9 +179,14 @@ static void offsets_loaded(struct offsets_load *l)
 {
     struct kafka *k = (struct kafka *)((char *)l - offsetof(struct kafka, offsets_load));
 
-    if (l->rc == 0)
-        topics_on_delete(k->topics, topic_gone, k);
-    start_done(k, l->rc, l->rc < 0 ? &l->err : NULL);
+    /* Damaged offsets must not keep the records from being served: groups are answered "not
+     * available" until the loss is accepted. */
+    if (l->rc < 0 && err_class(l->rc) != ERR_DATA) {
+        start_done(k, l->rc, &l->err);
+        return;
+    }
+    topics_on_delete(k->topics, topic_gone, k);
+    start_done(k, 0, NULL);
 }
 
 static void offsets_opened(struct shard_open *o)

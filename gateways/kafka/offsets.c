@@ -257,12 +257,26 @@ static void load_end(struct offsets *o, int rc)
     offsets_close_if_idle(o);
 }
 
+/* An operator has accepted that these records are gone. Each of them may have reserved a block of
+ * producer ids, and an id given out twice would make one producer's records repeats of another's. */
+static void load_skip(struct offsets *o, struct read_done *d)
+{
+    LOG_WARN("offsets.lost", F_INT("from", d->from), F_INT("until", d->lost_until));
+    o->next_id += (int64_t)(d->lost_until - d->from) * OFFSETS_PRODUCER_BLOCK;
+    o->reserved_end = o->next_id;
+    d->from = d->lost_until;
+}
+
 static void load_read_done(struct read_done *d)
 {
     struct offsets *o = (struct offsets *)((char *)d - offsetof(struct offsets, read));
     uint64_t from = d->from;
     int rc = d->rc;
 
+    if (rc == E_LOST && d->lost_until > d->from) {
+        load_skip(o, d);
+        rc = 0;
+    }
     for (unsigned i = 0; rc >= 0 && i < d->n_slices; i++)
         rc = load_slice(o, &d->slices[i]);
     read_done_release(d);

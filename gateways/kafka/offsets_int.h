@@ -49,6 +49,8 @@ enum what { COMMIT, REMOVE, REMOVE_GROUP, REMOVE_TOPIC, RESERVE };
 /* What the batch on its way holds, and so what to do when it is durable. */
 enum flight { NOTHING, CHANGES, DELETIONS, SNAPSHOT_BEGIN, SNAPSHOT_ROWS, SNAPSHOT_END };
 
+enum { OFFSETS_PRODUCER_BLOCK = 1000 /* producer ids reserved by one record */ };
+
 struct offsets {
     struct offsets_env env;
     struct offsets_conf conf;

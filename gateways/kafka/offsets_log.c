@@ -9,7 +9,6 @@
 
 enum {
     BATCH_BYTES = 256 << 10, /* a batch takes no more when it holds this */
-    PRODUCER_BLOCK = 1000,
     EXPIRE_ROWS = 20000 /* looked at in one turn */
 };
 
@@ -506,7 +505,7 @@ static void fly(struct offsets *o, enum flight what)
 static void change_add(struct offsets *o, const struct offsets_commit *c)
 {
     if (c->what == RESERVE) {
-        o->flying_reserve = o->reserved_end + PRODUCER_BLOCK;
+        o->flying_reserve = o->reserved_end + OFFSETS_PRODUCER_BLOCK;
         offsets_write_numbers(o, KIND_PRODUCER_IDS, 1, (uint64_t)o->flying_reserve, 0);
         return;
     }

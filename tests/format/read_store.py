@@ -260,7 +260,7 @@ class Store:
             if u64(data, 48) == inc and u64(data, 56) == salt and u64(data, 72) >= x:
                 self.piece("extent", data[:PAGE])
                 return u64(data, 72), u64(data, 96), data, place
-        except Damage:
+        except (Damage, Refused):  # the superblock's version speaks for the WAL
             pass
         for at in range(PAGE, len(data), PAGE):
             b = self.block(data, at, inc, salt)
@@ -436,7 +436,7 @@ class Store:
                     if group != 0 or index + 1 != n:
                         continue
                     f = self.footer(self.extent(place, u32(page, 40))[-PAGE:])
-                except Damage:
+                except (Damage, Refused):
                     continue
                 if f["group"] == 0 and f["segment"] == segment:
                     yield f
@@ -506,6 +506,8 @@ class Store:
                     raise Damage(f"{name}: footer and row differ in {key}")
         except Damage as e:
             self.problem(f"{name}: {e}")
+        if any(data[seg["data_bytes"]:seg["index_pos"]]):
+            self.problem(f"{name}: what lies between data and index is not zero")
         identity, n = xxhash.xxh3_128(), 0
         for run in self.runs(data, seg):
             try:

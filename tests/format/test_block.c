@@ -86,7 +86,7 @@ static void put_u32(uint8_t *p, uint32_t v)
         p[i] = (uint8_t)(v >> 8 * i);
 }
 
-/* The right head hash, computed from the document, for a block that was changed: a hostile writer. */
+/* The right head hash, as the document has it, for a block that was changed: a hostile writer. */
 static void reseal(struct made *m, uint64_t head_end)
 {
     uint64_t sum = sum_xxh3(m->mem + 16, head_end - 16, m->salt ^ m->head.lsn);

@@ -1,4 +1,5 @@
-/* Rows: keys sort as their numbers do, values are read as written, other lengths and versions are refused. */
+/* Rows: keys sort as their numbers do, values are read as written, other lengths and versions are
+ * refused. */
 #include "format/row.h"
 
 #include "base/rng.h"

@@ -1,5 +1,5 @@
-/* WAL blocks, walked as recovery walks them: any bytes as they are, then the same with all hashes put
- * right, so that what lies behind them is reached. */
+/* WAL blocks, walked as recovery walks them: any bytes as they are, then the same with all hashes
+ * put right, so that what lies behind them is reached. */
 #include "format/block.h"
 
 #include <stdlib.h>

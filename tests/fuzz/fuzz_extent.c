@@ -1,5 +1,5 @@
-/* The header pages of slabs and extents: any bytes as they are, then with a right sum. What passes is
- * written and read again. */
+/* The header pages of slabs and extents: any bytes as they are, then with a right sum. What passes
+ * is written and read again. */
 #include "format/extent.h"
 
 #include <string.h>

@@ -1,14 +1,16 @@
 /* Writes the store of the golden files, and reads one back.
  *
  *   store_tool make FOLDER MANIFEST    a new store of three lives; the last two end without a close
- *   store_tool check FOLDER MANIFEST   opens the store with the journal: does it hold what the manifest says?
+ *   store_tool check FOLDER MANIFEST   opens the store with the journal: does it hold what the
+ *                                      manifest says?
  *
  * A manifest is text, what tests/format/read_store.py prints, and for the journal alone:
  *
  *   deleted SHARD
  *   producer SHARD ID EPOCH SEQUENCE RECORDS BASE    a repeat of this batch is known as one
  *
- * What is appended, trimmed and deleted is always the same; ids, salts, times and the layout of the store are not. */
+ * What is appended, trimmed and deleted is always the same; times and the layout of the store are
+ * not. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -29,76 +31,14 @@
 #include "journal/io/dev.h"
 #include "journal/io/rows.h"
 #include "journal/journal.h"
+#include "tests/golden/store_model.h"
 
-enum {
-    MAX_SHARDS = 16,
-    MAX_BATCHES = 400,
-    MAX_ROWS = 16,
-    MAX_PRODUCERS = 8,
-    MAX_LOOPS = 3,
-    ROUND = 24,
-    VALUE_MAX_BYTES = 40000,
-    ROWS_CACHE = 4 << 20
-};
-
-struct model_batch {
-    uint64_t base, xxh3;
-    uint32_t n_offsets, bytes;
-};
-struct model_shard {
-    uint64_t id, group, start, end;
-    int class;
-    bool deleted;
-    unsigned n;
-    struct model_batch batches[MAX_BATCHES];
-};
-struct model_row {
-    char key[64];
-    uint32_t value_bytes;
-    uint8_t value[4096];
-};
-struct model_producer {
-    uint64_t shard, base;
-    int64_t id;
-    int epoch, sequence, n_records;
-};
-/* What the store must hold. Shared between the lives of `make`, each of which is a process. */
-struct model {
-    unsigned n_shards, n_rows, n_producers;
-    uint64_t max_shard;
-    struct model_shard shards[MAX_SHARDS];
-    struct model_row rows[MAX_ROWS];
-    struct model_producer producers[MAX_PRODUCERS];
-};
-
-static _Noreturn void die(const char *what, const char *why)
-{
-    fprintf(stderr, "store_tool: %s: %s\n", what, why);
-    exit(1);
-}
+enum { MAX_LOOPS = 3, ROUND = 24, VALUE_MAX_BYTES = 40000, ROWS_CACHE = 4 << 20 };
 
 static void must(int rc, const char *what)
 {
     if (rc < 0)
-        die(what, err_name(rc));
-}
-
-static struct model_shard *model_shard(struct model *m, uint64_t id)
-{
-    for (unsigned i = 0; i < m->n_shards; i++)
-        if (m->shards[i].id == id)
-            return &m->shards[i];
-    if (m->n_shards == MAX_SHARDS)
-        die("model", "too many shards");
-    m->shards[m->n_shards].id = id;
-    return &m->shards[m->n_shards++];
-}
-
-static void model_add(struct model_shard *s, const struct model_batch *b)
-{
-    if (s->n == MAX_BATCHES)
-        die("model", "too many batches");
-    s->batches[s->n++] = *b;
+        store_model_die(what, err_name(rc));
 }
 
 /* --- a journal on real files --- */
@@ -143,20 +83,20 @@ static void store_open(struct open_store *s, const char *folder, unsigned n_loop
     if (dev_aio_open(&s->dev, folder, &(struct dev_aio_conf){ 0 }, &e) < 0 ||
         rows_rocksdb_open(&s->rows, path, ROWS_CACHE, false, &e) < 0 ||
         pool_thread_new(&s->pool, 2, "pool", &e) < 0 || loop_event_new(&s->commit, n_loops, &e) < 0)
-        die(folder, e.text);
+        store_model_die(folder, e.text);
     for (unsigned i = 0; i < n_loops; i++)
         if (loop_event_new(&s->loops[i], i, &e) < 0)
-            die(folder, e.text);
+            store_model_die(folder, e.text);
     env.commit_loop = s->commit;
     env.pool = s->pool;
     env.dev = s->dev;
     env.rows = s->rows;
     if (journal_open(&s->j, &env, &conf, &e) < 0)
-        die(folder, e.text);
+        store_model_die(folder, e.text);
     for (unsigned i = 0; i <= n_loops; i++)
         if (pthread_create(&s->threads[i], NULL, loop_thread,
                            i < n_loops ? s->loops[i] : s->commit))
-            die(folder, "cannot start a thread");
+            store_model_die(folder, "cannot start a thread");
 }
 
 /* --- waiting for one answer --- */
@@ -321,14 +261,15 @@ static void record_batch(struct model_shard *ms, struct shard *s, struct buf *b,
     /* What must be stored: the batch as it was given, stamped. */
     batch_stamp(b->mem, (int64_t)base, shard_epoch(s));
     must(batch_check(&h, b->mem, b->len), "checking a batch");
-    model_add(ms, &(struct model_batch){ .base = base,
-                                         .n_offsets = (uint32_t)h.last_offset_delta + 1,
-                                         .bytes = b->len,
-                                         .xxh3 = sum_xxh3(b->mem, b->len, 0) });
+    store_model_add(ms, &(struct model_batch){ .base = base,
+                                               .n_offsets = (uint32_t)h.last_offset_delta + 1,
+                                               .bytes = b->len,
+                                               .xxh3 = sum_xxh3(b->mem, b->len, 0) });
     ms->end = base + (uint32_t)h.last_offset_delta + 1;
 }
 
-/* One batch for each of ids, all in flight together, so that blocks hold several frames and frames several items. */
+/* One batch for each of ids, all in flight together, so that blocks hold several frames and frames
+ * several items. */
 static void append_round(struct open_store *s, struct model *m, const uint64_t *ids, unsigned n,
                          uint64_t serial)
 {
@@ -348,7 +289,7 @@ static void append_round(struct open_store *s, struct model *m, const uint64_t *
     for (unsigned i = 0; i < n; i++) {
         append_done_end(&a[i]);
         must(a[i].k.rc, "append");
-        record_batch(model_shard(m, ids[i]), shards[i], batches[i], a[i].k.base_offset);
+        record_batch(store_model_shard(m, ids[i]), shards[i], batches[i], a[i].k.base_offset);
         buf_unref(batches[i]);
         shard_unref(shards[i]);
     }
@@ -379,8 +320,8 @@ static void append_produced(struct open_store *s, struct model *m, uint64_t id, 
     append_done_end(&a);
     must(a.k.rc, "append of a producer");
     if (a.k.duplicate)
-        die("append of a producer", "taken for a repeat");
-    record_batch(model_shard(m, id), shard, b, a.k.base_offset);
+        store_model_die("append of a producer", "taken for a repeat");
+    record_batch(store_model_shard(m, id), shard, b, a.k.base_offset);
     *mp = (struct model_producer){ id, a.k.base_offset, producer, epoch, p.sequence, n_records };
     buf_unref(b);
     shard_unref(shard);
@@ -389,7 +330,7 @@ static void append_produced(struct open_store *s, struct model *m, uint64_t id, 
 static void create(struct open_store *s, struct model *m, uint64_t id, enum shard_class class)
 {
     struct jrn_change c = { .op = JRN_SHARD_CREATE, .shard = id, .class = class };
-    struct model_shard *ms = model_shard(m, id);
+    struct model_shard *ms = store_model_shard(m, id);
     struct shard *shard;
 
     must(update(s, &c, 1), "creating a shard");
@@ -405,13 +346,13 @@ static void shard_remove(struct open_store *s, struct model *m, uint64_t id)
     struct jrn_change c = { .op = JRN_SHARD_DELETE, .shard = id };
 
     must(update(s, &c, 1), "deleting a shard");
-    model_shard(m, id)->deleted = true;
+    store_model_shard(m, id)->deleted = true;
 }
 
 static void trim(struct open_store *s, struct model *m, uint64_t id, uint64_t start)
 {
     struct shard_trim_answer a = { .k = { .start = start } };
-    struct model_shard *ms = model_shard(m, id);
+    struct model_shard *ms = store_model_shard(m, id);
     struct shard *shard = must_open(s, id);
     unsigned gone = 0;
 
@@ -479,7 +420,8 @@ static void wait_for_checkpoint(const char *folder, uint64_t past)
         usleep(1000);
 }
 
-/* Shards of two groups, an internal one, an empty one, one that will be deleted, one with producers. */
+/* Shards of two groups, an internal one, an empty one, one that will be deleted, one with
+ * producers. */
 static void life_one(struct open_store *s, struct model *m)
 {
     const uint64_t ids[] = { 16, 17, 18, 19, 16 };
@@ -498,7 +440,7 @@ static void life_one(struct open_store *s, struct model *m)
     for (unsigned i = 0; i < 7; i++)
         append_produced(s, m, 21, 7000, 0, 1 + (int)i % 3);
     append_produced(s, m, 21, 7001, 3, 2);
-    trim(s, m, 16, model_shard(m, 16)->batches[6].base);
+    trim(s, m, 16, store_model_shard(m, 16)->batches[6].base);
     row(s, m, "Xgone", 0);
 }
 
@@ -515,7 +457,7 @@ static void life_two(struct open_store *s, struct model *m)
     shard_remove(s, m, 18);
     append_produced(s, m, 21, 7000, 0, 4);
     append_produced(s, m, 21, 7001, 4, 1);
-    for (b = model_shard(m, 17)->batches; b->n_offsets < 3 || b->base < 50;)
+    for (b = store_model_shard(m, 17)->batches; b->n_offsets < 3 || b->base < 50;)
         b++;
     trim(s, m, 17, b->base + 2);
     wait_for_checkpoint(s->folder, before);
@@ -534,8 +476,8 @@ static void life_three(struct open_store *s, struct model *m)
     append_produced(s, m, 21, 7000, 1, 2);
     row(s, m, "Tthree", 200);
     shard_remove(s, m, 23);
-    trim(s, m, 22, model_shard(m, 22)->batches[1].base);
-    trim(s, m, 19, model_shard(m, 19)->end); /* nothing is left of it */
+    trim(s, m, 22, store_model_shard(m, 22)->batches[1].base);
+    trim(s, m, 19, store_model_shard(m, 19)->end); /* nothing is left of it */
 }
 
 static void live(const char *folder, struct model *m,
@@ -555,137 +497,7 @@ static void live(const char *folder, struct model *m,
         _exit(0);
     }
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
-        die(folder, "a life ended badly");
-}
-
-/* --- manifests --- */
-
-static void hex_print(FILE *f, const void *mem, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++)
-        fprintf(f, "%02x", ((const uint8_t *)mem)[i]);
-}
-
-static void manifest_shard(FILE *f, const struct model_shard *s)
-{
-    fprintf(f, "shard %" PRIu64 " class %d group %" PRIu64 " start %" PRIu64 " end %" PRIu64 "\n",
-            s->id, s->class, s->group, s->start, s->end);
-    for (unsigned i = 0; i < s->n; i++)
-        fprintf(f, "batch %" PRIu64 " %" PRIu64 " %" PRIu32 " %" PRIu32 " %016" PRIx64 "\n", s->id,
-                s->batches[i].base, s->batches[i].n_offsets, s->batches[i].bytes,
-                s->batches[i].xxh3);
-}
-
-static int row_by_key(const void *a, const void *b)
-{
-    return strcmp(((const struct model_row *)a)->key, ((const struct model_row *)b)->key);
-}
-
-static void manifest_write(struct model *m, const char *path)
-{
-    FILE *f = fopen(path, "w");
-
-    if (!f)
-        die(path, strerror(errno));
-    for (unsigned i = 0; i < m->n_shards; i++)
-        if (!m->shards[i].deleted)
-            manifest_shard(f, &m->shards[i]);
-    qsort(m->rows, m->n_rows, sizeof m->rows[0], row_by_key);
-    for (unsigned i = 0; i < m->n_rows; i++) {
-        if (m->rows[i].value_bytes == 0)
-            continue;
-        fputs("row ", f);
-        hex_print(f, m->rows[i].key, strlen(m->rows[i].key));
-        fputc(' ', f);
-        hex_print(f, m->rows[i].value, m->rows[i].value_bytes);
-        fputc('\n', f);
-    }
-    fprintf(f, "max_shard %" PRIu64 "\n", m->max_shard);
-    for (unsigned i = 0; i < m->n_shards; i++)
-        if (m->shards[i].deleted)
-            fprintf(f, "deleted %" PRIu64 "\n", m->shards[i].id);
-    for (unsigned i = 0; i < m->n_producers; i++) {
-        const struct model_producer *p = &m->producers[i];
-
-        fprintf(f, "producer %" PRIu64 " %" PRId64 " %d %d %d %" PRIu64 "\n", p->shard, p->id,
-                p->epoch, p->sequence, p->n_records, p->base);
-    }
-    if (fclose(f) != 0)
-        die(path, strerror(errno));
-}
-
-static uint32_t hex_read(const char *text, uint8_t *mem, size_t max)
-{
-    size_t n = strlen(text) / 2;
-    unsigned byte;
-
-    if (n > max)
-        die("manifest", "a row is too long");
-    for (size_t i = 0; i < n; i++) {
-        if (sscanf(text + 2 * i, "%2x", &byte) != 1)
-            die("manifest", "not hex");
-        mem[i] = (uint8_t)byte;
-    }
-    return (uint32_t)n;
-}
-
-static void manifest_row(struct model *m, const char *line)
-{
-    struct model_row *r = &m->rows[m->n_rows++];
-    char key[200], *value = mem_new(strlen(line) + 1);
-
-    if (m->n_rows > MAX_ROWS || sscanf(line, "row %199s %s", key, value) != 2)
-        die("manifest", line);
-    hex_read(key, (uint8_t *)r->key, sizeof r->key - 1);
-    r->value_bytes = hex_read(value, r->value, sizeof r->value);
-    free(value);
-}
-
-static void manifest_line(struct model *m, const char *line)
-{
-    struct model_producer p;
-    struct model_batch b;
-    struct model_shard s = { 0 }, *at;
-    uint64_t id;
-
-    if (strncmp(line, "row ", 4) == 0) {
-        manifest_row(m, line);
-    } else if (sscanf(line,
-                      "shard %" SCNu64 " class %d group %" SCNu64 " start %" SCNu64 " end %" SCNu64,
-                      &s.id, &s.class, &s.group, &s.start, &s.end) == 5) {
-        at = model_shard(m, s.id);
-        at->class = s.class;
-        at->group = s.group;
-        at->start = s.start;
-        at->end = s.end;
-    } else if (sscanf(line, "batch %" SCNu64 " %" SCNu64 " %" SCNu32 " %" SCNu32 " %" SCNx64, &id,
-                      &b.base, &b.n_offsets, &b.bytes, &b.xxh3) == 5) {
-        model_add(model_shard(m, id), &b);
-    } else if (sscanf(line, "deleted %" SCNu64, &id) == 1) {
-        model_shard(m, id)->deleted = true;
-    } else if (sscanf(line, "producer %" SCNu64 " %" SCNd64 " %d %d %d %" SCNu64, &p.shard, &p.id,
-                      &p.epoch, &p.sequence, &p.n_records, &p.base) == 6 &&
-               m->n_producers < MAX_PRODUCERS) {
-        m->producers[m->n_producers++] = p;
-    } else if (sscanf(line, "max_shard %" SCNu64, &m->max_shard) != 1) {
-        die("manifest", line);
-    }
-}
-
-static void manifest_read(struct model *m, const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *line = NULL;
-    size_t cap = 0;
-
-    if (!f)
-        die(path, strerror(errno));
-    while (getline(&line, &cap, f) > 0)
-        manifest_line(m, line);
-    free(line);
-    fclose(f);
-    if (m->n_shards == 0)
-        die(path, "empty");
+        store_model_die(folder, "a life ended badly");
 }
 
 /* --- check --- */
@@ -827,17 +639,17 @@ int main(int argc, char **argv)
         mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (m == MAP_FAILED || argc != 4)
-        die("usage", "store_tool make|check FOLDER MANIFEST");
+        store_model_die("usage", "store_tool make|check FOLDER MANIFEST");
     logger_setup(LOG_LEVEL_WARN, false);
     if (strcmp(argv[1], "check") == 0) {
-        manifest_read(m, argv[3]);
+        store_model_read(m, argv[3]);
         return check(argv[2], m);
     }
     if (strcmp(argv[1], "make") != 0)
-        die("usage", "store_tool make|check FOLDER MANIFEST");
+        store_model_die("usage", "store_tool make|check FOLDER MANIFEST");
     live(argv[2], m, life_one, 2, 1, true);
     live(argv[2], m, life_two, 2, 2, false);
     live(argv[2], m, life_three, 3, 3, false);
-    manifest_write(m, argv[3]);
+    store_model_write(m, argv[3]);
     return 0;
 }

@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -550,38 +549,6 @@ static void test_rot_in_the_wal_names_groups_and_lost_ranges(void)
     inspect_close(in);
 }
 
-/* A process that appends, deletes and ends in the middle, and one that looks meanwhile. */
-static void test_killed_store_verifies(void)
-{
-    struct inspect_report r;
-    struct err e = { 0 };
-    char path[4100];
-    int status;
-    pid_t pid;
-
-    make_once();
-    snprintf(path, sizeof path, "%s.killed", folder);
-    pid = fork();
-    if (pid == 0) {
-        uint64_t end = 0;
-        struct store s;
-
-        store_open(&s, path, &conf);
-        store_create(&s, A, SHARD_CLASS_DATA);
-        for (unsigned i = 0; i < 400; i++)
-            append_batch(&s, A, &end, i);
-        _exit(7); /* without closing */
-    }
-    REQUIRE(waitpid(pid, &status, 0) == pid);
-    REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
-    REQUIRE(inspect_verify(path, INSPECT_ALL, 0, &r, &e) >= 0);
-    for (unsigned i = 0; i < r.n; i++)
-        fprintf(stderr, "%s\n", r.list[i].text);
-    CHECK_EQ(r.n, 0);
-    inspect_report_free(&r);
-    shell("rm -rf %s", path);
-}
-
 static void test_ends_with_the_store_as_it_was(void)
 {
     struct inspect *in = open_view();
@@ -597,4 +564,4 @@ TEST_MAIN(T(view_shows_what_was_written) T(view_without_rows_is_the_same) T(look
                   T(rot_in_the_wal_names_groups_and_lost_ranges)
                       T(every_flip_of_a_stored_bit_is_found_at_its_place)
                           T(flip_of_any_byte_of_a_file_is_found_or_harmless)
-                              T(killed_store_verifies) T(ends_with_the_store_as_it_was))
+                              T(ends_with_the_store_as_it_was))

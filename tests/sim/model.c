@@ -295,7 +295,8 @@ void model_settle(struct model *m, struct model_shard *s, uint64_t start)
     for (unsigned i = 0; i < m->n_all; i++) {
         struct sent *x = m->all[i];
 
-        if (x->shard == s && !x->durable) {
+        /* Where something was lost, a batch that was not met may still be there. */
+        if (x->shard == s && !x->durable && s->n_lost == 0) {
             x->gone = true;
             x->offset_known = false;
         }

@@ -1,15 +1,35 @@
-/* Rot: bits that flip in stored bytes while the process is down, at places where the damage can be told from a torn tail. */
+/* Rot: bits that flip in stored bytes while the process is down, at places where the damage can be told from a torn tail, and what
+ * they may cost. */
 #ifndef WEIR_TESTS_SIM_ROT_H
 #define WEIR_TESTS_SIM_ROT_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "tests/sim/jrn_sim.h"
+#include "tests/sim/model.h"
 
 enum { ROT_GROUPS_MAX = 16 };
 
-/* Groups that must come up read-only. */
 struct rot_report {
-    uint64_t groups[ROT_GROUPS_MAX];
+    uint64_t groups[ROT_GROUPS_MAX]; /* those that must be read-only from now on, and no others */
     unsigned n_groups;
+    bool catalogue; /* one of them is the catalogue's: updates may be lost */
 };
+
+/* All between two lives, after a power cut or an orderly close. True when a bit was flipped; m then knows which offsets it may have
+ * cost. */
+
+/* In a block of the live WAL that is known to have been flushed. spare_catalogue: not in one with the catalogue's records. */
+bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool spare_catalogue,
+                   struct rot_report *report);
+/* In the header of an extent of the live WAL: costs nothing. */
+bool rot_wal_head(struct jrn_sim *js, struct rng *r, const struct model *m);
+/* In a batch of a sealed segment. */
+bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m);
+/* In the index, the footer or an extent's header of a sealed segment: costs nothing. */
+bool rot_segment_rest(struct jrn_sim *js, struct rng *r, const struct model *m);
+/* In one of the four copies of the superblock: costs nothing. */
+bool rot_super(struct jrn_sim *js, struct rng *r, const struct model *m);
 
 #endif

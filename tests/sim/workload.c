@@ -65,6 +65,8 @@ struct workload {
     unsigned big_reads;
     bool tight, faulty, rotting;
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
+    bool rows_gone;     /* at the last crash */
+    bool killed;        /* the last life ended so: not all that is there is durable */
     bool ending;        /* no promise of success any more in this life */
     uint64_t stamp;
     /* what is watched */
@@ -76,7 +78,8 @@ struct workload {
     } places[PLACES_MAX];
     unsigned n_places;
     struct rot_report rot;
-    uint64_t accept[8];
+    uint64_t accept[ROT_GROUPS_MAX]; /* the operator's, for the rest of the seed */
+    unsigned n_accept;
 };
 
 static uint64_t below(struct workload *w, uint64_t n)
@@ -165,6 +168,14 @@ static void step(struct workload *w, unsigned n)
 
 /* --- operations under way --- */
 
+static bool group_read_only(const struct workload *w, uint64_t group)
+{
+    for (unsigned i = 0; i < w->rot.n_groups; i++)
+        if (w->rot.groups[i] == group)
+            return true;
+    return false;
+}
+
 static struct op *op_new(struct workload *w, enum op_kind kind, struct model_shard *s)
 {
     struct op *op = mem_new(sizeof *op);
@@ -181,6 +192,7 @@ static struct op *op_new(struct workload *w, enum op_kind kind, struct model_sha
     if (s) {
         op->deleted_before = s->exists == SHARD_DELETED;
         op->end_before = s->end_seen;
+        op->read_only_before = group_read_only(w, s->group);
     }
     return op;
 }
@@ -239,14 +251,6 @@ static bool excused(const struct workload *w, const struct op *op, int rc)
 
 /* --- appends --- */
 
-static bool group_read_only(const struct workload *w, uint64_t group)
-{
-    for (unsigned i = 0; i < w->rot.n_groups; i++)
-        if (w->rot.groups[i] == group)
-            return true;
-    return false;
-}
-
 static void append_wrong(const struct op *op, const char *what)
 {
     const struct append_done *d = &op->u.append;
@@ -267,6 +271,8 @@ static void append_good(struct op *op)
         append_wrong(op, "taken after the device had failed");
     if (op->deleted_before)
         append_wrong(op, "taken by a deleted shard");
+    if (op->read_only_before)
+        append_wrong(op, "taken by a group with a loss");
     if (op->expect == EXPECT_CODE)
         append_wrong(op, "taken against its sequence");
     if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
@@ -927,12 +933,12 @@ static void handles_close(struct workload *w)
     }
 }
 
-/* Where reading can go on after damage: the next known batch that begins later. */
+/* Where reading can go on after damage. */
 static uint64_t past_damage(const struct model_shard *s, uint64_t at, uint64_t end)
 {
-    for (unsigned i = model_find(s, at); i < s->n_log; i++)
-        if (s->log[i]->offset > at && s->log[i]->offset < end)
-            return s->log[i]->offset;
+    for (unsigned i = 0; i < s->n_lost; i++)
+        if (at >= s->lost[i].start && at < s->lost[i].end)
+            return s->lost[i].end < end ? s->lost[i].end : end;
     return end;
 }
 
@@ -1015,6 +1021,47 @@ static void rows_check(struct workload *w, const bool *exists)
     model_match(&w->m, f.rows, exists);
 }
 
+static bool group_accepted(const struct workload *w, uint64_t group)
+{
+    for (unsigned i = 0; i < w->n_accept; i++)
+        if (w->accept[i] == group)
+            return true;
+    return false;
+}
+
+/* The operator has accepted: the shards of the groups go on above all that may have been used. */
+static void accepted_check(struct workload *w)
+{
+    for (unsigned i = 0; i < w->m.n_shards; i++) {
+        struct model_shard *s = &w->m.shards[i];
+        uint64_t end;
+
+        if (!s->handle || !group_accepted(w, s->group))
+            continue;
+        end = shard_end(s->handle);
+        for (unsigned k = 0; k < s->n_lost; k++)
+            if (s->lost[k].end > end)
+                model_fail(&w->m, "shard %" PRIu64 ": accepted, and goes on at %" PRIu64
+                           ", but %" PRIu64 " was handed out", s->id, end, s->lost[k].end);
+        if (end > s->end_seen)
+            model_lose(s, s->end_seen, end);
+    }
+    }
+
+static void read_only_check(struct workload *w)
+{
+    struct journal *j = w->js.j;
+
+    for (unsigned i = 0; i < j->n_groups; i++) {
+        bool is = atomic_load(&j->groups[i]->read_only), must = group_read_only(w, i);
+
+        
+        if (is != must)
+            model_fail(&w->m, "group %u is %s", i, is ? "read-only without a loss" : "writable over a loss");
+        w->n->read_only += is;
+    }
+}
+
 /* After a start: what is there must be explained by what was promised. */
 static void check_recovered(struct workload *w)
 {
@@ -1023,6 +1070,7 @@ static void check_recovered(struct workload *w)
     for (unsigned i = 0; i < w->m.n_shards; i++)
         exists[i] = handle_open(w, &w->m.shards[i]);
     rows_check(w, exists);
+    accepted_check(w);
     for (unsigned i = 0; i < w->m.n_shards; i++) {
         struct model_shard *s = &w->m.shards[i];
 
@@ -1268,10 +1316,50 @@ static bool try_open(struct workload *w, bool may_fail)
     return false;
 }
 
+/* --- rot --- */
+
+static bool rot_once(struct workload *w)
+{
+    switch (below(w, 6)) {
+    case 0:
+    case 1:
+        return w->rot.n_groups == 0 && w->n_accept == 0 && rot_wal_block(&w->js, &w->rng, &w->m, w->rows_gone, &w->rot);
+    case 2:
+        return rot_wal_head(&w->js, &w->rng, &w->m);
+    case 3:
+        return rot_segment_data(&w->js, &w->rng, &w->m);
+    case 4:
+        return rot_segment_rest(&w->js, &w->rng, &w->m);
+    default:
+        return rot_super(&w->js, &w->rng, &w->m);
+    }
+}
+
+/* Between two lives. One bit at a time: two could make a tail that nobody can tell from a torn one. */
+static void rot(struct workload *w)
+{
+    if (!w->rotting || w->js.lives == 0 || !chance(w, 1, 2))
+        return;
+    if (w->rot.n_groups > 0 && chance(w, 1, 2)) {
+        memcpy(w->accept, w->rot.groups, sizeof w->accept);
+        w->js.conf.accept_loss = w->accept;
+        w->js.conf.n_accept_loss = w->n_accept = w->rot.n_groups;
+        w->n->accepted += w->rot.n_groups;
+        w->rot.n_groups = 0;
+        return;
+    }
+    if (rot_once(w)) {
+        w->n->rotten++;
+        TALK(w, "a bit has rotted: %u groups", w->rot.n_groups);
+    }
+}
+
 static bool lose_rows(struct workload *w)
 {
-    bool lost = chance(w, 1, 4);
+    /* Rows and catalogue are each other's second copy: both at once is more than is promised. */
+    bool lost = chance(w, 1, 4) && !w->rot.catalogue;
 
+    w->rows_gone = lost;
     w->n->rows_lost += lost;
     return lost;
 }
@@ -1280,6 +1368,8 @@ static void open_life(struct workload *w)
 {
     bool cut = chance(w, 1, 2) && w->js.lives > 0;
 
+    if (!w->killed)
+        rot(w);
     while (cut) {
         sim_disk_power_off_after(w->js.disk, below(w, chance(w, 1, 2) ? 30 : 120));
         if (try_open(w, true))
@@ -1320,6 +1410,7 @@ static void end_life(struct workload *w, unsigned how)
 {
     bool orderly;
 
+    w->killed = w->rows_gone = false;
     faults_end(w);
     cancel_waits(w, 1, 1);
     orderly = how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
@@ -1337,6 +1428,7 @@ static void end_life(struct workload *w, unsigned how)
         handles_close(w);
         jrn_sim_crash(&w->js, lose_rows(w));
     } else if (how == 1) {
+        w->killed = true;
         w->n->kills++;
         handles_close(w);
         jrn_sim_kill(&w->js, lose_rows(w));
@@ -1357,6 +1449,11 @@ static void life(struct workload *w, bool last)
     unsigned fault_at = w->faulty && chance(w, 1, 2) ? (unsigned)below(w, n + 1) : n + 1;
 
     open_life(w);
+    read_only_check(w);
+    if (w->rot.catalogue) { /* which updates are left is anybody's guess; the journal has come up */
+        end_life(w, 2);
+        return;
+    }
     check_recovered(w);
     for (unsigned i = 0; i < n && !w->js.disk->off; i++) {
         if (i == fault_at)
@@ -1430,7 +1527,7 @@ void workload_run(uint64_t seed, struct workload_counts *counts, bool talk)
     model_init(&w->m, seed);
     swarm(w, seed);
     lives = 4 + (unsigned)below(w, 5);
-    for (unsigned i = 0; i < lives; i++)
+    for (unsigned i = 0; i < lives && !w->rot.catalogue; i++)
         life(w, i + 1 == lives);
     model_fini(&w->m);
     jrn_sim_fini(&w->js);
