@@ -129,7 +129,8 @@ static void flush(struct turn *t)
         measure_die("%s: flush: %s", t->brokers, rd_kafka_err2name(err));
 }
 
-/* Connects, and has every partition's leader known. */
+/* Connects, and has every partition's leader known. Whoever's turn it is, our server is quiet when
+ * it begins. */
 static void turn_start(struct turn *t)
 {
     struct kafka_setting s[SETTINGS_MAX + 8];
@@ -141,6 +142,7 @@ static void turn_start(struct turn *t)
     for (unsigned i = 0; i < WARM_UP; i++)
         send_one(t, NULL);
     flush(t);
+    kafka_server_settle((pid_t)opt.pid);
     t->cpu_began = kafka_server_cpu(t->server);
 }
 
@@ -151,6 +153,7 @@ static void turn_end(struct turn *t, double began, uint64_t acked_before)
     flush(t);
     n = atomic_load(&t->acked) - acked_before;
     t->rate = (double)n / (measure_now() - began);
+    kafka_server_settle(t->server);
     t->cpu = (kafka_server_cpu(t->server) - t->cpu_began) * 1e6 / (double)n;
     rd_kafka_topic_destroy(t->rkt);
     rd_kafka_destroy(t->rk);

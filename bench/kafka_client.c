@@ -10,7 +10,7 @@
 
 #include "bench/measure.h"
 
-enum { ADMIN_MS = 60000 };
+enum { ADMIN_MS = 60000, SETTLE_SECONDS = 60, SETTLED_LOOKS = 3 };
 
 static void set(rd_kafka_conf_t *conf, const char *key, const char *value)
 {
@@ -260,4 +260,17 @@ double kafka_server_cpu(pid_t pid)
         sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
         measure_die("%s: not as expected", path);
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+void kafka_server_settle(pid_t pid)
+{
+    double end = measure_now() + SETTLE_SECONDS, before = kafka_server_cpu(pid), now;
+
+    for (int quiet = 0; pid && quiet < SETTLED_LOOKS && measure_now() < end;) {
+        measure_sleep_until(measure_now() + 0.2);
+        now = kafka_server_cpu(pid);
+        quiet =
+            now - before <= 0.01 ? quiet + 1 : 0; /* a tick of the clock that it is counted in */
+        before = now;
+    }
 }

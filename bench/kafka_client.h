@@ -42,5 +42,8 @@ void kafka_mock_stop(struct kafka_mock *m);
 
 /* Seconds of CPU, user and system, that a process has used; pid 0: 0. */
 double kafka_server_cpu(pid_t pid);
+/* Waits until it has used next to none for a while: what it does behind its answers (destage,
+ * deletion) is done. Goes on after a minute. pid 0: nothing. */
+void kafka_server_settle(pid_t pid);
 
 #endif

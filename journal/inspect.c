@@ -399,36 +399,48 @@ int inspect_runs(struct inspect *in, uint64_t shard,
     return rc;
 }
 
+/* Recovery notes a hole where it sees one; what it could not see (the end was known from a row already) is a gap between runs all the
+ * same. So the gaps are what is told. */
 struct holes_walk {
-    uint64_t shard;
+    uint64_t next, end;
     int (*fn)(void *ctx, uint64_t start, uint64_t end);
     void *ctx;
-    int rc;
 };
 
-static int hole_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                    size_t value_bytes)
+static int hole_before(void *ctx, const struct inspect_run *run)
 {
     struct holes_walk *w = ctx;
-    uint64_t shard, start, end;
+    uint64_t start = w->next;
 
-    if (((const uint8_t *)key)[0] != ROW_HOLE || !row_key_parse(key, key_bytes, &shard, &start) ||
-        shard != w->shard)
-        return 1;
-    if (row_u64_read(&end, value, value_bytes) < 0)
-        return E_CORRUPT;
-    w->rc = w->fn(w->ctx, start, end);
-    return w->rc != 0;
+    if (run->end > w->next)
+        w->next = run->end;
+    return run->base > start ? w->fn(w->ctx, start, run->base) : 0;
+}
+
+static uint64_t start_of(const struct inspect *in, const struct shard *s)
+{
+    return s->id == SHARD_CATALOGUE ? in->super.catalogue_start : shard_start(s);
+}
+
+static int holes_of(struct inspect *in, const struct shard *s,
+                    int (*fn)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+{
+    struct holes_walk w = { start_of(in, s), shard_end(s), fn, ctx };
+    int rc = inspect_runs(in, s->id, hole_before, &w);
+
+    return rc == 0 && w.next < w.end ? fn(ctx, w.next, w.end) : rc;
 }
 
 int inspect_holes(struct inspect *in, uint64_t shard,
                   int (*fn)(void *ctx, uint64_t start, uint64_t end), void *ctx)
 {
-    struct holes_walk w = { shard, fn, ctx, 0 };
-    uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(in->rows, key, row_key2(key, ROW_HOLE, shard, 0), false, hole_row, &w);
+    struct shard *s;
+    int rc = shard_get(in, shard, &s);
 
-    return rc < 0 ? rc : w.rc;
+    if (rc >= 0)
+        rc = holes_of(in, s, fn, ctx);
+    shard_unref(s);
+    return rc;
 }
 
 int inspect_producers(struct inspect *in, uint64_t shard,
@@ -463,11 +475,9 @@ static int count_run(void *ctx, const struct inspect_run *run)
 static int count_hole(void *ctx, uint64_t start, uint64_t end)
 {
     struct inspect_shard *s = ctx;
-    uint64_t from = start > s->start ? start : s->start, to = end < s->end ? end : s->end;
 
     s->n_holes++;
-    if (to > from)
-        s->lost += to - from;
+    s->lost += end - start;
     return 0;
 }
 
@@ -501,20 +511,18 @@ static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_
         .kind = (uint8_t)s->kind,
         .class = (uint8_t)s->group->class,
         .created = s->created,
-        .start = shard_start(s),
+        .start = start_of(in, s),
         .end = shard_end(s),
         .catalogue = s->id == SHARD_CATALOGUE,
         .read_only = atomic_load(&s->group->read_only),
         .tail_lost = group_tail_loss(s->group, s) != NULL,
     };
-    if (out->catalogue)
-        out->start = in->super.catalogue_start;
     rc = inspect_runs(in, s->id, count_run, out);
     if (rc >= 0)
         rc = inspect_runs(in, s->id, note_segment, &d);
     out->n_segments = d.n;
     free(d.list);
-    return rc < 0 ? rc : inspect_holes(in, s->id, count_hole, out);
+    return rc < 0 ? rc : holes_of(in, s, count_hole, out);
 }
 
 int inspect_shard(struct inspect *in, uint64_t id, struct inspect_shard *out)

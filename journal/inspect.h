@@ -70,7 +70,7 @@ struct inspect_shard {
     uint8_t kind, class;
     int64_t created;     /* ms; 0: unknown */
     uint64_t start, end; /* offsets */
-    uint64_t lost;       /* offsets in holes from start on */
+    uint64_t lost;       /* offsets in holes */
     uint64_t segment_bytes, wal_bytes;
     uint32_t n_segments, n_runs, n_holes;
     bool catalogue; /* the journal's own */
@@ -94,6 +94,7 @@ struct inspect_run {
 /* In offset order: what segments hold, then what the WAL holds. */
 int inspect_runs(struct inspect *in, uint64_t shard,
                  int (*fn)(void *ctx, const struct inspect_run *run), void *ctx) MUST_USE;
+/* What is missing between start and end. */
 int inspect_holes(struct inspect *in, uint64_t shard,
                   int (*fn)(void *ctx, uint64_t start, uint64_t end), void *ctx) MUST_USE;
 int inspect_producers(struct inspect *in, uint64_t shard,

@@ -93,6 +93,9 @@ static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
     LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn),
               F_INT("slab", place_slab(place)), F_INT("pos", place_pos(place)));
     for (unsigned i = 0; i < r->j->n_groups; i++) {
+        /* Rows may be ahead of the superblock: what they have destaged is not needed here. */
+        if (end_lsn <= r->j->groups[i]->destaged_lsn)
+            continue;
         if (!r->suspects[i])
             r->suspects[i] = lsn;
         r->suspect_end[i] = end_lsn;

@@ -59,8 +59,8 @@ round() {
 
 # ---- the controls ----
 
-# One life of a broken server on a store that a good one made. Says lost, intact, or what else came
-# of it in $outcome.
+# One life of a broken server on a store that a good one made. Says lost, intact, or what else
+# came of it in $outcome.
 control_round() { # control_round BROKEN ROUND
     outcome=failed
     rm -rf "$work/backing" "$work"/acked.*
@@ -84,7 +84,8 @@ control_round() { # control_round BROKEN ROUND
     if start; then
         check_topic load >"$work/verdict" 2>"$work/why"
         case $(cat "$work/verdict") in
-        *" lost 0 moved 0 changed 0 "*" unreadable 0") outcome=intact ;;
+        "") outcome="unknown: $(tail -n 1 "$work/why")" ;;
+        *" lost 0 "*) outcome=intact ;;
         *) outcome=lost ;;
         esac
     else

@@ -513,22 +513,35 @@ static void expect(bool holds, const char *what, uint64_t shard, uint64_t got, u
             wanted);
 }
 
+/* The manifest has this batch, the journal does not give it: damage may do that, nothing worse. */
+static void missing(const struct model_shard *ms, unsigned i)
+{
+    n_wrong++;
+    fprintf(stderr, "shard %" PRIu64 ": missing: %" PRIu64 "\n", ms->id, ms->batches[i].base);
+}
+
+/* Compares the batches of a slice with those from the *i'th on; those skipped are missing. */
 static void slice_check(const struct model_shard *ms, unsigned *i, const struct slice *slice)
 {
     uint32_t at = 0;
 
     while (at < slice->len) {
-        const struct model_batch *want = &ms->batches[*i];
+        const struct model_batch *want;
         struct batch_head h;
         uint64_t sum;
 
-        if (batch_check(&h, slice->mem + at, slice->len - at) < 0 || *i >= ms->n) {
-            expect(false, "batch number", ms->id, *i, ms->n);
+        if (batch_check(&h, slice->mem + at, slice->len - at) < 0) {
+            expect(false, "a batch that is none", ms->id, at, slice->len);
+            return;
+        }
+        while (*i < ms->n && ms->batches[*i].base < (uint64_t)h.base_offset)
+            missing(ms, (*i)++);
+        want = &ms->batches[*i];
+        if (*i >= ms->n || want->base != (uint64_t)h.base_offset) {
+            expect(false, "a batch that never was", ms->id, (uint64_t)h.base_offset, 0);
             return;
         }
         sum = sum_xxh3(slice->mem + at, h.bytes, 0);
-        expect((uint64_t)h.base_offset == want->base, "base offset", ms->id,
-               (uint64_t)h.base_offset, want->base);
         expect(h.bytes == want->bytes, "bytes", ms->id, h.bytes, want->bytes);
         expect(sum == want->xxh3, "XXH3", ms->id, sum, want->xxh3);
         at += h.bytes;
@@ -541,7 +554,7 @@ static void batches_check(struct open_store *s, const struct model_shard *ms, st
     uint64_t from = ms->start;
     unsigned i = 0;
 
-    while (from < ms->end && i < ms->n) {
+    while (i < ms->n) {
         struct read_done_answer a = { 0 };
         unsigned before = i;
 
@@ -556,10 +569,9 @@ static void batches_check(struct open_store *s, const struct model_shard *ms, st
             slice_check(ms, &i, &a.k.slices[k]);
         read_done_release(&a.k);
         if (i == before)
-            break;
+            missing(ms, i++);
         from = ms->batches[i - 1].base + ms->batches[i - 1].n_offsets;
     }
-    expect(i == ms->n, "number of batches", ms->id, i, ms->n);
 }
 
 static void shard_check(struct open_store *s, const struct model_shard *ms)

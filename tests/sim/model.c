@@ -114,7 +114,7 @@ struct sent *model_send(struct model *m, struct model_shard *s, struct rng *r, i
 void model_submitted(struct model *m, struct sent *x)
 {
     x->serial = ++m->serial;
-    x->gone = false;
+    x->gone = x->stale = false;
     x->offset_known = false;
 }
 
@@ -296,6 +296,8 @@ void model_settle(struct model *m, struct model_shard *s, uint64_t start)
         struct sent *x = m->all[i];
 
         /* Where something was lost, a batch that was not met may still be there. */
+        if (x->shard == s && !x->durable)
+            x->stale = true;
         if (x->shard == s && !x->durable && s->n_lost == 0) {
             x->gone = true;
             x->offset_known = false;

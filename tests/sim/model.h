@@ -41,6 +41,7 @@ struct sent {
     int32_t sequence;
     bool durable;      /* acked so, or seen by a reader */
     bool gone;         /* a recovery came up without it: it must never be seen */
+    bool stale;        /* sent in a life that is over, and not met since: nothing follows from its answer */
     bool offset_known; /* answered at all */
     uint64_t offset;
 };

@@ -1400,7 +1400,7 @@ static void keep_all(struct workload *w)
     for (unsigned i = 0; i < w->m.n_all; i++) {
         struct sent *x = w->m.all[i];
 
-        if (x->offset_known && !x->gone && !x->durable && x->shard->exists == SHARD_LIVE &&
+        if (x->offset_known && !x->gone && !x->stale && !x->durable && x->shard->exists == SHARD_LIVE &&
             !x->shard->deleting)
             model_acked(&w->m, x, x->offset, true, false);
     }
