@@ -84,6 +84,7 @@ static struct buf *make_batch(void)
     }
     if (batch_builder_finish(&b, CODEC_NONE, &batch) < 0)
         measure_die("no batch");
+    batch_builder_free(&b);
     free(value);
     return batch;
 }

@@ -88,11 +88,12 @@ export BENCH_FIGURES=$data/figures
 : >"$BENCH_FIGURES"
 
 echo "policy: every ack waits for the fdatasync of the block that holds its batch, written with"
-echo "        O_DIRECT; WAL budget $(n 16 256) MiB (journal alone: $(n 8 64) MiB), so that destage and"
-echo "        checkpoint run meanwhile;"
+echo "        O_DIRECT; WAL budget $(n 16 256) MiB (journal alone: $(n 8 64) MiB), so that"
+echo "        destage and checkpoint run meanwhile;"
 echo "        the mock broker keeps a few MiB in memory and syncs nothing"
 echo "device: $(df --output=fstype,source "$data" | tail -n 1); $(nproc) cores;" \
-    "load $(cut -d' ' -f1-3 /proc/loadavg); librdkafka $(pkg-config --modversion rdkafka 2>/dev/null)"
+    "load $(cut -d' ' -f1-3 /proc/loadavg);" \
+    "librdkafka $(pkg-config --modversion rdkafka 2>/dev/null)"
 
 run "$out/bench/test_measure"
 

@@ -458,8 +458,11 @@ static void request_make(struct committer *c)
                                   c->block->mem, c->block->len, true };
     c->sync[0] = file;
     c->req = (struct dev_req){
-        .loop = c->loop, .done = written, .io = c->io, .n_io = n, .sync = c->sync, .n_sync = 1
-    };
+        .loop = c->loop, .done = written, .io = c->io, .n_io = n, .sync = c->sync,
+                               .n_sync = 1 };
+#ifdef WEIR_MUTANT_NO_SYNC
+    c->req.n_sync = 0;
+#endif
 }
 
 /* --- answering --- */
@@ -476,6 +479,22 @@ static void result_post(struct jrn_group *g, struct buf *block, uint64_t lsn, st
     r->first = first;
     r->append_time = time;
     r->rc = rc;
+#ifdef WEIR_MUTANT_ACK_ORDER
+    /* Every third block's answer waits until the one after it has gone out. */
+    static struct commit_result *late;
+    static unsigned turn;
+    struct commit_result *before = late;
+
+    late = NULL;
+    if (!before && first && ++turn % 3 == 0 && !atomic_load(&g->j->closing)) {
+        late = r;
+        return;
+    }
+    loop_post(g->loop, &r->task);
+    if (before)
+        loop_post(before->group->loop, &before->task);
+    return;
+#endif
     loop_post(g->loop, &r->task);
 }
 
@@ -578,6 +597,9 @@ static bool closing_block(struct committer *c)
 {
     uint64_t need = block_bytes_with(c, 0, 0, 0);
 
+#ifdef WEIR_MUTANT_NO_CLOSING_BLOCK
+    return false;
+#endif
     if (extent_left(c) < need && !extent_next(c))
         return false;
     c->block_time = loop_wall_ms(c->loop);

@@ -208,6 +208,9 @@ static void checkpoint_run(struct rows_work *w)
         w->rc = rows_write(d->j->rows, &all, d->end_lsn);
     if (w->rc >= 0)
         w->rc = rows_flush(d->j->rows);
+#ifdef WEIR_MUTANT_REUSE_EARLY
+    return; /* the extents are free, and no durable checkpoint has passed them */
+#endif
     if (w->rc >= 0)
         w->rc = super_store(d->j->dev, d->j->super_file, &d->super);
 }
@@ -220,6 +223,10 @@ static void super_prune(struct destage *d)
 
     *s = d->j->super;
     s->ckpt_lsn = d->end_lsn;
+#ifdef WEIR_MUTANT_CHECKPOINT_BACK
+    if (s->generation % 3 == 0)
+        s->ckpt_lsn = LSN_FIRST;
+#endif
     s->catalogue_end = atomic_load(&d->j->catalogue_shard->end);
     for (uint32_t i = 0; i < s->n; i++) {
         struct super_incarnation x = s->list[i];

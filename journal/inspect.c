@@ -297,6 +297,33 @@ int inspect_open(struct inspect **out, const char *path, struct err *e)
     return 0;
 }
 
+int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
+{
+    struct inspect *in = mem_new(sizeof *in);
+    int rc = dev_aio_open(&in->dev, path,
+                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+
+    if (rc >= 0)
+        rc = loop_event_new(&in->loop, 0, e);
+    if (rc >= 0)
+        rc = inspect_super_now(in->dev, &in->super, e);
+    if (rc >= 0)
+        rc = rows_mem_open(&in->rows, NULL);
+    if (rc >= 0) {
+        in->j = journal_bare(in);
+        rc = slabs_open(&in->j->slabs, in->dev, &in->super.store, e);
+    }
+    if (rc >= 0)
+        rc = end_find(in, e);
+    if (rc < 0) {
+        inspect_close(in);
+        return rc;
+    }
+    end_fix(in, &in->super);
+    *out = in;
+    return 0;
+}
+
 bool inspect_moved(struct inspect *in)
 {
     struct super now;

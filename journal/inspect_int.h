@@ -20,6 +20,8 @@ struct inspect {
     bool rows_damaged; /* RocksDB is there and cannot be read */
 };
 
+/* A view without recovery, for a store that recovery refuses: inspect_wal works, nothing else. */
+int inspect_open_bare(struct inspect **out, const char *path, struct err *e) MUST_USE;
 /* The superblock as it is now. */
 int inspect_super_now(struct dev *dev, struct super *s, struct err *e) MUST_USE;
 /* Byte pos of a place's extent. */

@@ -910,16 +910,26 @@ static void space_check(struct pass *p)
 /* --- passes -------------------------------------------------------------------------------------
  * */
 
+/* No start would get past it; the WAL can be looked at still. */
+static int pass_bare(struct pass *p, const char *path, unsigned parts, const struct err *why)
+{
+    struct err e = { 0 };
+
+    damage(p, 0, "", 0, 0, "the store cannot be opened, segments and rows were not looked at: %s",
+           why->text);
+    if (!(parts & INSPECT_WAL) || inspect_open_bare(&p->in, path, &e) < 0)
+        return 0;
+    p->super = p->in->super;
+    return wal_check(p, &e) == E_IO ? E_IO : 0;
+}
+
 static int pass_view(struct pass *p, const char *path, unsigned parts, uint64_t segment,
                      struct err *e)
 {
     int rc = inspect_open(&p->in, path, e);
 
-    if (rc == E_CORRUPT) { /* no start would get past it */
-        damage(p, 0, "", 0, 0, "the store cannot be opened, the rest was not looked at: %s",
-               e->text);
-        return 0;
-    }
+    if (rc == E_CORRUPT)
+        return pass_bare(p, path, parts, e);
     if (rc < 0)
         return rc;
     p->super = p->in->super;

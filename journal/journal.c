@@ -462,10 +462,12 @@ static int incarnation_begin(struct journal *j, const struct walscan_end *end, s
     for (uint32_t i = 0; i < sup->n; i++) {
         struct super_incarnation x = sup->list[i];
 
+#ifndef WEIR_MUTANT_CUT_NOT_RECORDED
         if (x.end_lsn == LSN_OPEN) {
             x.end_lsn = end->lsn;
             x.end_hash = end->hash;
         }
+#endif
         s.before_incarnation = x.incarnation;
         s.before_end_lsn = x.end_lsn;
         s.before_end_hash = x.end_hash;
@@ -480,6 +482,9 @@ static int incarnation_begin(struct journal *j, const struct walscan_end *end, s
     sup->starts++;
     s.incarnation = sup->starts;
     s.salt = rng_u64(&j->rng);
+#ifdef WEIR_MUTANT_CONSTANT_SALT
+    s.salt = 1;
+#endif
     sup->list[sup->n++] = (struct super_incarnation){ .incarnation = s.incarnation,
                                                       .salt = s.salt,
                                                       .first_lsn = s.first_lsn,
@@ -547,6 +552,10 @@ static int found_sync(struct journal *j, struct err *e)
 {
     struct dev_file *last = NULL;
     int rc = dev_sync_names(j->dev);
+
+#ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
+    return 0;
+#endif
 
     for (unsigned i = 0; rc >= 0 && i < j->wal.n; i++) {
         struct dev_file *file = slabs_file(&j->slabs, j->wal.list[i]->place, j->wal_log2);

@@ -112,6 +112,10 @@ static void read_answer(struct read_done *d, int rc)
 
     if (rc < 0 && d->bytes > 0)
         rc = 0; /* what is whole before the damage is given first */
+#ifdef WEIR_MUTANT_NOTFOUND_ON_EIO
+    if (rc == E_IO || rc == E_LOST)
+        rc = E_RANGE;
+#endif
     if (rc < 0 && atomic_load(&s->deleted))
         rc = E_DELETED;
     else if (rc == E_LOST && d->from < atomic_load(&s->start))

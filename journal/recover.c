@@ -31,14 +31,15 @@ static int super_pick(struct dev *dev, struct dev_file *f, struct super *best)
 {
     struct buf *b = buf_new_aligned(SUPER_BYTES);
     struct super *one = mem_new(sizeof *one);
-    int rc = E_CORRUPT;
+    int rc = E_CORRUPT, newer = 0;
 
     for (unsigned i = 0; b && i < SUPER_COPIES; i++) {
         int r = dev_read(dev, f, (uint64_t)i * SUPER_BYTES, b->mem, SUPER_BYTES);
 
         if (r >= 0)
             r = super_read(one, b->mem);
-        if (r == E_VERSION)
+        /* Copies are written in pairs: one alone that names another version is damaged. */
+        if (r == E_VERSION && ++newer == 2)
             rc = E_VERSION;
         if (r < 0 || rc == E_VERSION || (rc >= 0 && one->generation <= best->generation))
             continue;
@@ -94,8 +95,10 @@ static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
               F_INT("slab", place_slab(place)), F_INT("pos", place_pos(place)));
     for (unsigned i = 0; i < r->j->n_groups; i++) {
         /* Rows may be ahead of the superblock: what they have destaged is not needed here. */
-        if (end_lsn <= r->j->groups[i]->destaged_lsn)
+        if (end_lsn <= r->j->groups[i]->destaged_lsn) {
+            r->j->groups[i]->last_hash = 0; /* its chain is taken up behind the damage */
             continue;
+        }
         if (!r->suspects[i])
             r->suspects[i] = lsn;
         r->suspect_end[i] = end_lsn;

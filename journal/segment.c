@@ -303,7 +303,7 @@ static int index_load(struct segments *t, struct segment *s, struct seg_index *x
         seg_index_free(x);
         rc = E_CORRUPT;
     }
-    if (rc == E_CORRUPT) {
+    if (rc == E_CORRUPT || rc == E_VERSION) { /* the version is not under the sum */
         LOG_WARN("segment.index_damaged", F_INT("segment", s->id));
         rc = segment_index_rebuild(t, s, x);
     }

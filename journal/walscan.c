@@ -175,6 +175,11 @@ static int find_on(struct scan *s)
     uint64_t pos = PAGE_BYTES + (s->lsn - s->first_lsn), at, first_lsn, next_place;
     int rc;
 
+#ifdef WEIR_MUTANT_NO_ROT_RULE
+    if (pos < s->size)
+        return 0; /* whatever comes behind: a torn tail */
+#endif
+
     if (pos < s->size &&
         later_block(s, pos + PAGE_BYTES, s->lsn + 1, &at, &first_lsn, &next_place) &&
         first_lsn == s->first_lsn) {

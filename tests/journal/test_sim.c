@@ -2,7 +2,7 @@
  *
  * The journal under the simulator: many seeds of tests/sim/workload.h, in two processes.
  *
- *     test_sim [--seed N] [--first N] [--seeds N] [--jobs N] [--no-gates]
+ *     test_sim [--seed N] [--first N] [--seeds N] [--jobs N] [--no-gates] [--first-failure]
  *
  * --seed runs one seed, talking. SIM_SEEDS and SIM_FIRST in the environment say the same as --seeds and --first. It fails when a promise
  * is broken, when a seed crashes or hangs, and when something that the median seed must see did not happen. */
@@ -26,7 +26,7 @@ enum { JOBS_MAX = 16, FAILURES_MAX = 10 };
 
 struct options {
     uint64_t first, seeds;
-    unsigned jobs;
+    unsigned jobs, failures_max;
     bool gates;
 };
 
@@ -90,9 +90,10 @@ static unsigned run_all(const struct options *o, struct board *b)
         running--;
         if (status == 0)
             continue;
-        failed++;
+        if (failed++ >= o->failures_max)
+            continue;
         tell_failure(o, b->now[k], status);
-        if (failed < FAILURES_MAX && b->now[k] + o->jobs < o->seeds) {
+        if (failed < o->failures_max && b->now[k] + o->jobs < o->seeds) {
             pids[k] = job_start(o, b, k, b->now[k] + o->jobs);
             running++;
         }
@@ -189,12 +190,17 @@ int main(int argc, char **argv)
     struct options o = { .first = number(getenv("SIM_FIRST"), 1),
                          .seeds = number(getenv("SIM_SEEDS"), SEEDS),
                          .jobs = 2,
+                         .failures_max = FAILURES_MAX,
                          .gates = true };
 
     program = argv[0];
     for (int i = 1; i < argc; i++) {
         const char *next = i + 1 < argc ? argv[i + 1] : "";
 
+        if (strcmp(argv[i], "--first-failure") == 0) {
+            o.failures_max = 1;
+            continue;
+        }
         if (strcmp(argv[i], "--no-gates") == 0) {
             o.gates = false;
             continue;

@@ -70,8 +70,8 @@ static void records_make(struct sent *x, struct rng *r, struct batch_builder *b,
         struct batch_new_record n = { .value = value };
         int head;
 
-        x->ts[i] = 1700000000000 + (int64_t)(x->id * 10) - (int64_t)rng_below(r, 4) * 25 +
-                   (int64_t)i;
+        x->ts[i] =
+            1700000000000 + (int64_t)(x->id * 10) - (int64_t)rng_below(r, 4) * 25 + (int64_t)i;
         head = snprintf(value, sizeof value, "%" PRIu64 ".%u ", x->id, i);
         n.value_bytes = (size_t)head + size / x->n_records;
         memset(value + head, (int)('a' + x->id % 26), size / x->n_records);
@@ -161,15 +161,19 @@ static void log_add(struct model *m, struct sent *x, uint64_t offset)
         return;
     }
     if (x->gone)
-        model_fail(m, "shard %" PRIu64 ": batch %" PRIu64
-                   ", which a recovery came up without, is at %" PRIu64, s->id, x->id, offset);
+        model_fail(m,
+                   "shard %" PRIu64 ": batch %" PRIu64
+                   ", which a recovery came up without, is at %" PRIu64,
+                   s->id, x->id, offset);
     if (x->offset_known && x->offset != offset)
         model_fail(m, "shard %" PRIu64 ": batch %" PRIu64 " answered at %" PRIu64 " is at %" PRIu64,
                    s->id, x->id, x->offset, offset);
     at = model_find(s, offset);
     if (at < s->n_log && s->log[at]->offset < offset + x->n_records)
-        model_fail(m, "shard %" PRIu64 ": batch %" PRIu64 " at %" PRIu64 " lies over batch %" PRIu64
-                   " at %" PRIu64, s->id, x->id, offset, s->log[at]->id, s->log[at]->offset);
+        model_fail(m,
+                   "shard %" PRIu64 ": batch %" PRIu64 " at %" PRIu64 " lies over batch %" PRIu64
+                   " at %" PRIu64,
+                   s->id, x->id, offset, s->log[at]->id, s->log[at]->offset);
     if ((at > 0 && s->log[at - 1]->serial > x->serial) ||
         (at < s->n_log && s->log[at]->serial < x->serial))
         model_fail(m, "shard %" PRIu64 ": batch %" PRIu64 " at %" PRIu64 " is out of order", s->id,
@@ -198,7 +202,8 @@ void model_acked(struct model *m, struct sent *x, uint64_t offset, bool durable,
     struct model_shard *s = x->shard;
 
     if (x->offset_known && x->offset != offset)
-        model_fail(m, "shard %" PRIu64 ": batch %" PRIu64 " answered at %" PRIu64 ", then at %" PRIu64,
+        model_fail(m,
+                   "shard %" PRIu64 ": batch %" PRIu64 " answered at %" PRIu64 ", then at %" PRIu64,
                    s->id, x->id, x->offset, offset);
     if (duplicate && !x->offset_known && x->producer < 0)
         model_fail(m, "shard %" PRIu64 ": batch %" PRIu64 " without a producer is a duplicate",
@@ -304,9 +309,8 @@ void model_settle(struct model *m, struct model_shard *s, uint64_t start)
         }
     }
     for (unsigned i = 0; i < s->n_log && s->log[i]->offset < start; i++)
-        known += s->log[i]->offset + s->log[i]->n_records < start
-                     ? s->log[i]->n_records
-                     : start - s->log[i]->offset;
+        known += s->log[i]->offset + s->log[i]->n_records < start ? s->log[i]->n_records
+                                                                  : start - s->log[i]->offset;
     /* Batches that were trimmed before anybody saw them: who knows what their producers did. */
     blind = known < start || s->n_lost > 0;
     for (int i = 0; i < MODEL_PRODUCERS; i++)

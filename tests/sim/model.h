@@ -39,9 +39,10 @@ struct sent {
     int64_t producer_id;
     int16_t epoch;
     int32_t sequence;
-    bool durable;      /* acked so, or seen by a reader */
-    bool gone;         /* a recovery came up without it: it must never be seen */
-    bool stale;        /* sent in a life that is over, and not met since: nothing follows from its answer */
+    bool durable; /* acked so, or seen by a reader */
+    bool gone;    /* a recovery came up without it: it must never be seen */
+    bool
+        stale; /* sent in a life that is over, and not met since: nothing follows from its answer */
     bool offset_known; /* answered at all */
     uint64_t offset;
 };
@@ -51,7 +52,7 @@ struct model_producer {
     int16_t epoch;
     int32_t next; /* sequence */
     unsigned in_flight;
-    bool unsure; /* an answer was an error: go on with a new epoch */
+    bool unsure;                   /* an answer was an error: go on with a new epoch */
     struct sent *last[MODEL_LAST]; /* accepted, oldest first */
     unsigned n_last;
     bool older; /* there was one before last[0] in this epoch */
@@ -99,7 +100,7 @@ struct model {
     uint64_t now_us; /* for messages */
     struct model_shard shards[MODEL_SHARDS_MAX];
     unsigned n_shards;
-    uint64_t rows[MODEL_KEYS]; /* 0: not there */
+    uint64_t rows[MODEL_KEYS];     /* 0: not there */
     struct model_update **updates; /* in order */
     unsigned n_updates;
     struct hash by_bytes;

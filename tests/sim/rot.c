@@ -62,6 +62,7 @@ struct found_block {
     uint32_t slab;
     uint64_t pos, lsn;
     uint32_t bytes;
+    bool full; /* it holds frames */
 };
 struct found {
     struct found_block *blocks, *extents;
@@ -81,7 +82,7 @@ static int found_extent(void *ctx, const struct walscan_extent *x)
 
     f->slab = place_slab(x->place);
     found_add(&f->extents, &f->n_extents,
-              (struct found_block){ f->slab, place_pos(x->place), x->first_lsn, PAGE_BYTES });
+              (struct found_block){ f->slab, place_pos(x->place), x->first_lsn, PAGE_BYTES, false });
     return 0;
 }
 
@@ -90,7 +91,7 @@ static int found_block(void *ctx, const struct block_head *h, const uint8_t *mem
     struct found *f = ctx;
 
     found_add(&f->blocks, &f->n_blocks,
-              (struct found_block){ f->slab, pos, h->lsn, h->block_bytes });
+              (struct found_block){ f->slab, pos, h->lsn, h->block_bytes, h->n_frames > 0 });
     return 0;
 }
 
@@ -118,8 +119,24 @@ static struct model_shard *shard_of(struct model *m, uint64_t id)
     return NULL;
 }
 
+/* What the rows say; they may be ahead of the superblock. */
+static uint64_t destaged_lsn(struct look *l, uint64_t group)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_group row = { 0 };
+    size_t bytes;
+
+    if (rows_get(l->rows, key, row_key(key, ROW_GROUP, group), &mem, &bytes) < 0)
+        return 0;
+    if (row_group_read(&row, mem, bytes) < 0)
+        row.destaged_lsn = 0;
+    free(mem);
+    return row.destaged_lsn;
+}
+
 /* What the block holds may be lost. */
-static void block_lose(struct model *m, const uint8_t *mem, struct rot_report *report)
+static void block_lose(struct look *l, struct model *m, const uint8_t *mem, uint64_t lsn_end,
+                       struct rot_report *report)
 {
     uint32_t n_frames = (uint32_t)mem[80] | (uint32_t)mem[81] << 8;
 
@@ -130,6 +147,8 @@ static void block_lose(struct model *m, const uint8_t *mem, struct rot_report *r
         block_dir_read(&d, mem, i);
         if (frame_head_read(&f, mem + d.pos, d.bytes) < 0)
             model_fail(m, "a valid block holds a bad frame");
+        if (destaged_lsn(l, d.group) >= lsn_end)
+            report->certain = false;
         if (report->n_groups < ROT_GROUPS_MAX)
             report->groups[report->n_groups++] = d.group;
         for (uint32_t k = 0; k < f.n_items; k++) {
@@ -159,7 +178,17 @@ static bool block_has_catalogue(const uint8_t *mem)
     return false;
 }
 
-bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool spare_catalogue,
+/* The last block with something in it: an orderly close has written one behind it that says so. */
+static unsigned last_full(const struct found *f)
+{
+    unsigned at = f->n_blocks - 1;
+
+    while (at > 0 && !f->blocks[at].full)
+        at--;
+    return at;
+}
+
+bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool orderly,
                    struct rot_report *report)
 {
     struct look l;
@@ -170,13 +199,15 @@ bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool spar
         return false;
     /* The last block of all could as well be a torn tail. */
     if (wal_look(&l, &f) && f.n_blocks > 1) {
-        const struct found_block *b = &f.blocks[rng_below(r, f.n_blocks - 1)];
+        const struct found_block *b =
+            &f.blocks[orderly ? last_full(&f) : rng_below(r, f.n_blocks - 1)];
         struct buf *mem = buf_new_aligned(b->bytes);
         struct dev_file *file = slabs_file(&l.slabs, place_of(b->slab, 1), UNIT_LOG2);
 
         if (file && dev_read(l.dev, file, b->pos, mem->mem, b->bytes) >= 0 &&
-            !(spare_catalogue && block_has_catalogue(mem->mem))) {
-            block_lose(m, mem->mem, report);
+            !(rows_replay_lsn(l.rows) < l.super.ckpt_lsn && block_has_catalogue(mem->mem))) {
+            report->certain = rows_replay_lsn(l.rows) >= l.super.ckpt_lsn;
+            block_lose(&l, m, mem->mem, b->lsn + b->bytes, report);
             flip(m, js, b->slab, b->pos + rng_below(r, b->bytes));
             done = true;
         }

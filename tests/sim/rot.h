@@ -14,14 +14,17 @@ enum { ROT_GROUPS_MAX = 16 };
 struct rot_report {
     uint64_t groups[ROT_GROUPS_MAX]; /* those that must be read-only from now on, and no others */
     unsigned n_groups;
+    bool certain;   /* at the first start; a later one may find that all of it had been destaged */
     bool catalogue; /* one of them is the catalogue's: updates may be lost */
 };
 
 /* All between two lives, after a power cut or an orderly close. True when a bit was flipped; m then knows which offsets it may have
  * cost. */
 
-/* In a block of the live WAL that is known to have been flushed. spare_catalogue: not in one with the catalogue's records. */
-bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool spare_catalogue,
+/* In a block of the live WAL that is known to have been flushed. orderly: in the last one that holds anything, which an orderly close
+ * has made known. Where rows must be rebuilt, not in one with the catalogue's records:
+ * rows and catalogue are each other's second copy. */
+bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool orderly,
                    struct rot_report *report);
 /* In the header of an extent of the live WAL: costs nothing. */
 bool rot_wal_head(struct jrn_sim *js, struct rng *r, const struct model *m);

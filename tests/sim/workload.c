@@ -65,9 +65,10 @@ struct workload {
     unsigned big_reads;
     bool tight, faulty, rotting;
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
-    bool rows_gone;     /* at the last crash */
-    bool killed;        /* the last life ended so: not all that is there is durable */
-    bool ending;        /* no promise of success any more in this life */
+
+    bool orderly;       /* the last life ended so, with its closing block */
+    bool killed; /* the last life ended so: not all that is there is durable */
+    bool ending; /* no promise of success any more in this life */
     uint64_t stamp;
     /* what is watched */
     uint64_t ckpt_lsn, wal_lsn;
@@ -255,10 +256,12 @@ static void append_wrong(const struct op *op, const char *what)
 {
     const struct append_done *d = &op->u.append;
 
-    model_fail(&op->w->m, "shard %" PRIu64 ": batch %" PRIu64 " (producer %d, epoch %d, sequence %d): %s, "
-               "answer %s offset %" PRIu64 "%s", op->s->id, op->x->id, op->x->producer,
-               (int)op->x->epoch, (int)op->x->sequence, what, d->rc < 0 ? err_name(d->rc) : "OK",
-               d->base_offset, d->duplicate ? " duplicate" : "");
+    model_fail(&op->w->m,
+               "shard %" PRIu64 ": batch %" PRIu64 " (producer %d, epoch %d, sequence %d): %s, "
+               "answer %s offset %" PRIu64 "%s",
+               op->s->id, op->x->id, op->x->producer, (int)op->x->epoch, (int)op->x->sequence, what,
+               d->rc < 0 ? err_name(d->rc) : "OK", d->base_offset,
+               d->duplicate ? " duplicate" : "");
 }
 
 static void append_good(struct op *op)
@@ -468,9 +471,11 @@ static void read_wrong(const struct op *op, const char *what)
 {
     const struct read_done *d = &op->u.read;
 
-    model_fail(&op->w->m, "shard %" PRIu64 ": read from %" PRIu64 " (start %" PRIu64 " end %" PRIu64
-               "): %s: %s, %" PRIu32 " bytes", op->s->id, d->from, d->start, d->end, what,
-               d->rc < 0 ? err_name(d->rc) : "OK", d->bytes);
+    model_fail(&op->w->m,
+               "shard %" PRIu64 ": read from %" PRIu64 " (start %" PRIu64 " end %" PRIu64
+               "): %s: %s, %" PRIu32 " bytes",
+               op->s->id, d->from, d->start, d->end, what, d->rc < 0 ? err_name(d->rc) : "OK",
+               d->bytes);
 }
 
 /* One slice of whole batches. *at: the offset that comes next. */
@@ -707,9 +712,11 @@ static void find_checked(struct workload *w, struct model_shard *s)
     op_wait(w, op);
     if (f->rc >= 0 && s->n_lost == 0 &&
         (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
-        model_fail(&w->m, "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
-                   "), not %s %" PRIu64 " (%" PRId64 ")", s->id, f->time, f->found ? "at" : "not at",
-                   f->offset, f->timestamp, found ? "at" : "anywhere", offset, ts);
+        model_fail(&w->m,
+                   "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
+                   "), not %s %" PRIu64 " (%" PRId64 ")",
+                   s->id, f->time, f->found ? "at" : "not at", f->offset, f->timestamp,
+                   found ? "at" : "anywhere", offset, ts);
     op_free(op);
 }
 
@@ -722,10 +729,10 @@ static void trim_fn(struct shard_trim *d)
 
     if (d->rc >= 0) {
         w->n->trims++;
-        if (op->failed_before && d->start > op->end_before)
-            model_fail(&w->m, "a trim held after the device had failed");
+
         if (d->start < op->from || d->start > op->s->start_max)
-            model_fail(&w->m, "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
+            model_fail(&w->m,
+                       "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
                        op->s->id, d->start, op->from, op->s->start_max);
         if (d->start > op->s->start_min)
             op->s->start_min = d->start;
@@ -1041,25 +1048,31 @@ static void accepted_check(struct workload *w)
         end = shard_end(s->handle);
         for (unsigned k = 0; k < s->n_lost; k++)
             if (s->lost[k].end > end)
-                model_fail(&w->m, "shard %" PRIu64 ": accepted, and goes on at %" PRIu64
-                           ", but %" PRIu64 " was handed out", s->id, end, s->lost[k].end);
+                model_fail(&w->m,
+                           "shard %" PRIu64 ": accepted, and goes on at %" PRIu64 ", but %" PRIu64
+                           " was handed out",
+                           s->id, end, s->lost[k].end);
         if (end > s->end_seen)
             model_lose(s, s->end_seen, end);
     }
-    }
+}
 
 static void read_only_check(struct workload *w)
 {
+    struct rot_report now = { .catalogue = w->rot.catalogue };
     struct journal *j = w->js.j;
 
     for (unsigned i = 0; i < j->n_groups; i++) {
-        bool is = atomic_load(&j->groups[i]->read_only), must = group_read_only(w, i);
+        bool is = atomic_load(&j->groups[i]->read_only), may = group_read_only(w, i);
 
-        
-        if (is != must)
-            model_fail(&w->m, "group %u is %s", i, is ? "read-only without a loss" : "writable over a loss");
+        if (is ? !may : may && w->rot.certain)
+            model_fail(&w->m, "group %u is %s", i,
+                       is ? "read-only without a loss" : "writable over a loss");
         w->n->read_only += is;
+        if (is)
+            now.groups[now.n_groups++] = i;
     }
+    w->rot = now;
 }
 
 /* After a start: what is there must be explained by what was promised. */
@@ -1133,13 +1146,14 @@ static void space_check(struct workload *w)
 
         used += segment_space(&seg->row);
         if (seg->live != (uintptr_t)hash_get(&sums, seg->id))
-            model_fail(&w->m, "segment %" PRIx64 ": %" PRIu64 " bytes alive, but its runs are %" PRIu64,
+            model_fail(&w->m,
+                       "segment %" PRIx64 ": %" PRIu64 " bytes alive, but its runs are %" PRIu64,
                        seg->id, seg->live, (uint64_t)(uintptr_t)hash_get(&sums, seg->id));
     }
     hash_free(&sums);
     if (free_bytes + used != total)
-        model_fail(&w->m, "%" PRIu64 " bytes free and %" PRIu64 " used are not %" PRIu64, free_bytes,
-                   used, total);
+        model_fail(&w->m, "%" PRIu64 " bytes free and %" PRIu64 " used are not %" PRIu64,
+                   free_bytes, used, total);
 }
 
 static void settle_down(struct workload *w)
@@ -1152,10 +1166,11 @@ static void settle_down(struct workload *w)
         quiet = sim_run_until(w->js.sim, is_quiet, w, STEPS_MAX);
     }
     if (!quiet)
-        model_fail(&w->m, "does not come to rest: %u operations open, catalogue %d rows %d growing %d "
-                   "destage %d backlog %" PRIu64, w->n_ops, !catalogue_idle(w->js.j->catalogue),
-                   w->js.j->rows_running, w->js.j->growing, !destage_idle(w->js.j->destage),
-                   journal_backlog(w->js.j));
+        model_fail(&w->m,
+                   "does not come to rest: %u operations open, catalogue %d rows %d growing %d "
+                   "destage %d backlog %" PRIu64,
+                   w->n_ops, !catalogue_idle(w->js.j->catalogue), w->js.j->rows_running,
+                   w->js.j->growing, !destage_idle(w->js.j->destage), journal_backlog(w->js.j));
     watch(w);
 }
 
@@ -1164,8 +1179,10 @@ static void check_waits(struct workload *w)
     for (const struct op *op = w->ops; op; op = op->next)
         if (op->kind == OP_WAIT && op->s->handle && shard_end(op->s->handle) > op->u.wait.past &&
             op->s->exists == SHARD_LIVE)
-            model_fail(&w->m, "shard %" PRIu64 ": a wait past %" PRIu64 " sleeps though the end is %"
-                       PRIu64, op->s->id, op->u.wait.past, shard_end(op->s->handle));
+            model_fail(&w->m,
+                       "shard %" PRIu64 ": a wait past %" PRIu64
+                       " sleeps though the end is %" PRIu64,
+                       op->s->id, op->u.wait.past, shard_end(op->s->handle));
 }
 
 /* Everything comes to rest; then all that is promised must hold exactly. */
@@ -1237,8 +1254,8 @@ static void faults_end(struct workload *w)
 
 static void act(struct workload *w)
 {
-    static void (*const acts[])(struct workload *) = { do_append, do_read,   do_wait,
-                                                       do_find,   do_trim,   do_update,
+    static void (*const acts[])(struct workload *) = { do_append,       do_read, do_wait,
+                                                       do_find,         do_trim, do_update,
                                                        handles_open_new };
     unsigned all = 0, at;
 
@@ -1311,6 +1328,9 @@ static bool try_open(struct workload *w, bool may_fail)
         watch(w);
         return true;
     }
+    /* A catalogue with a record missing may contradict itself: then it is refused, which an operator must look into. */
+    if (w->rot.catalogue && rc == E_CORRUPT)
+        return false;
     if (!may_fail || !w->js.disk->off)
         model_fail(&w->m, "the journal does not open: %s (%s)", e.text, err_name(rc));
     return false;
@@ -1323,7 +1343,8 @@ static bool rot_once(struct workload *w)
     switch (below(w, 6)) {
     case 0:
     case 1:
-        return w->rot.n_groups == 0 && w->n_accept == 0 && rot_wal_block(&w->js, &w->rng, &w->m, w->rows_gone, &w->rot);
+        return w->rot.n_groups == 0 && w->n_accept == 0 &&
+               rot_wal_block(&w->js, &w->rng, &w->m, w->orderly && chance(w, 1, 2), &w->rot);
     case 2:
         return rot_wal_head(&w->js, &w->rng, &w->m);
     case 3:
@@ -1359,12 +1380,12 @@ static bool lose_rows(struct workload *w)
     /* Rows and catalogue are each other's second copy: both at once is more than is promised. */
     bool lost = chance(w, 1, 4) && !w->rot.catalogue;
 
-    w->rows_gone = lost;
     w->n->rows_lost += lost;
     return lost;
 }
 
-static void open_life(struct workload *w)
+/* False: the store is refused for the damage that was done to its catalogue. */
+static bool open_life(struct workload *w)
 {
     bool cut = chance(w, 1, 2) && w->js.lives > 0;
 
@@ -1375,16 +1396,18 @@ static void open_life(struct workload *w)
         if (try_open(w, true))
             break;
         w->n->in_recovery++;
+        w->rot.certain = false;
         w->n->crashes++;
         TALK(w, "power cut during recovery");
         jrn_sim_crash(&w->js, lose_rows(w));
-        cut = chance(w, 1, 2);
+        cut = chance(w, 1, 2) && !w->rot.catalogue;
     }
-    if (!w->js.j)
-        try_open(w, false);
+    if (!w->js.j && !try_open(w, false))
+        return false;
     w->power_must_go = w->ending = false;
     TALK(w, "life %u: start %" PRIu64 " checkpoint %" PRIu64, w->js.lives, w->js.j->start_no,
          w->js.j->super.ckpt_lsn);
+    return true;
 }
 
 static void nothing_open(struct workload *w)
@@ -1400,8 +1423,8 @@ static void keep_all(struct workload *w)
     for (unsigned i = 0; i < w->m.n_all; i++) {
         struct sent *x = w->m.all[i];
 
-        if (x->offset_known && !x->gone && !x->stale && !x->durable && x->shard->exists == SHARD_LIVE &&
-            !x->shard->deleting)
+        if (x->offset_known && !x->gone && !x->stale && !x->durable &&
+            x->shard->exists == SHARD_LIVE && !x->shard->deleting)
             model_acked(&w->m, x, x->offset, true, false);
     }
 }
@@ -1410,12 +1433,17 @@ static void end_life(struct workload *w, unsigned how)
 {
     bool orderly;
 
-    w->killed = w->rows_gone = false;
+    w->killed = w->orderly = false;
     faults_end(w);
     cancel_waits(w, 1, 1);
-    orderly = how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
+    orderly =
+        how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
     w->ending = true;
-    TALK(w, "ends: %s", w->js.disk->off ? "power was cut" : how == 0 ? "power cut" : how == 1 ? "kill" : "close");
+    TALK(w, "ends: %s",
+         w->js.disk->off ? "power was cut"
+         : how == 0      ? "power cut"
+         : how == 1      ? "kill"
+                         : "close");
     for (unsigned i = 0; i < w->m.n_shards; i++) {
         struct model_shard *s = &w->m.shards[i];
 
@@ -1435,7 +1463,13 @@ static void end_life(struct workload *w, unsigned how)
     } else {
         w->n->closes++;
         handles_close(w);
+        for (unsigned i = 0; w->faulty && i < 3;
+             i++) { /* a request may get stuck later than it was drawn */
+            sim_run_for(w->js.sim, 400 * 1000, STEPS_MAX);
+            sim_disk_unstick(w->js.disk);
+        }
         jrn_sim_close(&w->js);
+        w->orderly = orderly;
         if (orderly)
             keep_all(w);
     }
@@ -1448,7 +1482,8 @@ static void life(struct workload *w, bool last)
     bool cut = chance(w, 1, 3);
     unsigned fault_at = w->faulty && chance(w, 1, 2) ? (unsigned)below(w, n + 1) : n + 1;
 
-    open_life(w);
+    if (!open_life(w))
+        return;
     read_only_check(w);
     if (w->rot.catalogue) { /* which updates are left is anybody's guess; the journal has come up */
         end_life(w, 2);
