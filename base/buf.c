@@ -60,7 +60,7 @@ static struct buf *buf_init(struct buf *b, uint8_t *mem, size_t cap)
 /* Large memory is kept for the next one of its size: given back to the system and taken again, each
  * page of it would cost a fault and a clearing, which is more than all our own work on it. Sizes
  * are in classes, four to a doubling. Not under the sanitizers, which must see each end. */
-enum { LARGE_MIN = 16 * 1024, CLASSES = 40, KEPT_MAX_BYTES = 48 << 20 };
+enum { LARGE_MIN = 16 * 1024, CLASSES = 50, KEPT_MAX_BYTES = 96 << 20 };
 
 #ifndef WEIR_SLOW_ASSERTS
 static struct {
@@ -145,7 +145,30 @@ static void large_give(void *mem, size_t bytes)
     if (mem)
         large_unmap(mem, class_bytes);
 }
+void buf_trim(void)
+{
+    size_t step = LARGE_MIN / 4, at = LARGE_MIN;
+
+    pthread_mutex_lock(&kept.lock);
+    for (int i = 0; i < CLASSES; i++) {
+        while (kept.first[i]) {
+            void *mem = kept.first[i];
+
+            memcpy(&kept.first[i], mem, sizeof(void *));
+            large_unmap(mem, at);
+        }
+        at += step;
+        if (at == step * 8)
+            step *= 2;
+    }
+    kept.bytes = 0;
+    pthread_mutex_unlock(&kept.lock);
+}
 #else
+void buf_trim(void)
+{
+}
+
 static void *large_take(size_t bytes)
 {
     void *mem;

@@ -39,6 +39,9 @@ struct buf *buf_copy(const void *mem, size_t bytes);
 struct buf *buf_ref(struct buf *b);
 /* Gives one reference back; frees at the last. NULL is allowed. Any thread. */
 void buf_unref(struct buf *b);
+/* Gives the system back what is kept of freed large buffers for the next ones. Any thread; after a
+ * burst of work. */
+void buf_trim(void);
 /* Bytes held by all live buffers of the process; for limits and tests. Any thread. */
 uint64_t buf_total_bytes(void);
 

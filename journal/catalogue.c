@@ -553,12 +553,32 @@ static int reap_run_row(void *ctx, const void *key, size_t key_bytes, const void
     return 0;
 }
 
-static void range_delete(struct rows_batch *rows, enum row_table table, uint64_t shard)
-{
-    uint8_t from[ROW_KEY_MAX], to[ROW_KEY_MAX];
-    size_t from_bytes = row_key(from, table, shard), to_bytes = row_key(to, table, shard + 1);
+struct reap_table {
+    struct reap *r;
+    enum row_table table;
+};
 
-    rows_batch_delete_range(rows, from, from_bytes, to, to_bytes);
+static int reap_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                    size_t value_bytes)
+{
+    struct reap_table *t = ctx;
+    uint64_t shard;
+
+    if (((const uint8_t *)key)[0] != t->table || !row_key_parse(key, key_bytes, &shard, NULL) ||
+        shard != t->r->shard)
+        return 1;
+    rows_batch_delete(&t->r->rows, key, key_bytes);
+    return 0;
+}
+
+/* Deletes a shard's rows of one table, one by one: a range's tombstone would cost every later scan. */
+static int reap_all(struct reap *r, enum row_table table)
+{
+    struct reap_table t = { r, table };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(r->w.j->rows, key, row_key(key, table, r->shard), false, reap_row, &t);
+
+    return rc < 0 ? rc : 0;
 }
 
 /* Subtracts from the segments' live bytes; the keeper is the only writer of them, and waits for us.
@@ -610,9 +630,11 @@ static void reap_run(struct rows_work *w)
         return;
     live_rows(r);
     if (r->start == UINT64_MAX) {
-        range_delete(&r->rows, ROW_RUN, r->shard);
-        range_delete(&r->rows, ROW_PRODUCER, r->shard);
-        range_delete(&r->rows, ROW_END, r->shard);
+        w->rc = reap_all(r, ROW_PRODUCER);
+        if (w->rc >= 0)
+            w->rc = reap_all(r, ROW_END);
+        if (w->rc < 0)
+            return;
     }
     w->rc = rows_write(w->j->rows, &r->rows, 0);
 }

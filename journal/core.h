@@ -173,6 +173,7 @@ struct journal {
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;
     struct loop_timer space_timer;
+    struct loop_timer trim_timer;
     struct shard *catalogue_shard;
     struct journal_close *close;
     struct loop_timer close_timer;

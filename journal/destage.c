@@ -12,7 +12,11 @@
 #include "journal/segwrite.h"
 #include "journal/shard.h"
 
-enum { ROUND_EXTENTS = 2, READ_PIECE = 1 << 20 };
+enum {
+    ROUND_EXTENTS = 8,
+    ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    READ_PIECE = 1 << 20
+};
 
 /* One run in the WAL that is to go into a segment. */
 struct destage_entry {
@@ -536,7 +540,7 @@ void destage_consider(struct journal *j, bool anything)
 {
     struct destage *d = j->destage;
     uint64_t closed;
-    unsigned live, want;
+    unsigned live, want, max;
 
     if (d->running || atomic_load(&j->failed) || atomic_load(&j->closing))
         return;
@@ -548,7 +552,9 @@ void destage_consider(struct journal *j, bool anything)
         want = ROUND_EXTENTS;
     if (want == 0)
         return;
-    d->n_extents = wal_oldest(&j->wal, d->extents, want < ROUND_EXTENTS ? want : ROUND_EXTENTS);
+    max = ROUND_BYTES >> j->wal_log2;
+    max = max < 1 ? 1 : max > ROUND_EXTENTS ? ROUND_EXTENTS : max;
+    d->n_extents = wal_oldest(&j->wal, d->extents, want < max ? want : max);
     if (d->n_extents == 0)
         return;
     d->running = true;

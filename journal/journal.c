@@ -19,6 +19,7 @@ enum {
     RESERVE_EXTENTS =
         3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
     SPACE_RETRY_US = 200 * 1000,
+    TRIM_AFTER_US = 2 * 1000 * 1000, /* without destage: the large buffers are not needed soon */
     CLOSE_POLL_US = 1000
 };
 
@@ -271,7 +272,7 @@ void journal_space_check(struct journal *j)
 {
     uint64_t extent = (uint64_t)1 << j->wal_log2, total, free_bytes, closed, need;
     unsigned n_live;
-    bool tight;
+    bool tight, behind;
 
     ASSERT_HOME(j->keeper);
     committer_feed(j->committer);
@@ -286,15 +287,19 @@ void journal_space_check(struct journal *j)
     if (atomic_load(&j->space) == SPACE_FULL)
         need += 2 * extent;
     tight = free_bytes < need;
+    /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
+    behind = closed > 2 * j->conf.wal_budget + 4 * extent;
     /* Ahead of need: a new slab takes a while to be written. */
     if (free_bytes < need + need / 2 + 2 * extent && (!j->grow_refused || tight))
         grow_start(j);
     if (!tight)
-        space_set(j, SPACE_OK);
+        space_set(j, behind ? SPACE_WAIT : SPACE_OK);
     else
         space_set(j, j->grow_refused ? SPACE_FULL : SPACE_WAIT);
     catalogue_bury(j, tight);
     destage_consider(j, tight && j->grow_refused);
+    if (!destage_idle(j->destage) && !atomic_load(&j->closing))
+        loop_timer_set(j->keeper, &j->trim_timer, TRIM_AFTER_US);
     if (tight && j->grow_refused)
         rewrite_consider(j);
     if (tight && !atomic_load(&j->closing))
@@ -304,6 +309,11 @@ void journal_space_check(struct journal *j)
 static void space_fire(struct loop_timer *t)
 {
     journal_space_check((struct journal *)((char *)t - offsetof(struct journal, space_timer)));
+}
+
+static void trim_fire(struct loop_timer *t)
+{
+    buf_trim();
 }
 
 static void grave_fire(struct loop_timer *t)
@@ -661,6 +671,7 @@ static struct journal *journal_new(const struct journal_env *env, const struct j
     j->graves_end = &j->graves;
     j->grave_timer.fire = grave_fire;
     j->space_timer.fire = space_fire;
+    j->trim_timer.fire = trim_fire;
     return j;
 }
 
@@ -720,6 +731,7 @@ static void close_end(struct journal *j)
     loop_timer_stop(&j->close_timer);
     loop_timer_stop(&j->grave_timer);
     loop_timer_stop(&j->space_timer);
+    loop_timer_stop(&j->trim_timer);
     journal_free(j);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);

@@ -11,7 +11,8 @@ int segwrite_open(struct segwrite *w, struct journal *j, uint64_t group, uint64_
                   uint64_t max_bytes)
 {
     *w = (struct segwrite){ .j = j, .group = group, .segment = segment };
-    w->data = buf_new_aligned(max_bytes);
+    /* Room for the index behind it, as a rule; segwrite_finish copes when there is less. */
+    w->data = buf_new_aligned(max_bytes + max_bytes / 32 + UNIT_BYTES);
     return w->data ? 0 : E_NOMEM;
 }
 
@@ -171,11 +172,14 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
     struct seg_builder *b = &w->builder;
     uint64_t pages = (b->pos + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     size_t index_bytes = seg_index_bytes(b->index.n_runs, b->index.n_sparse, b->index.n_producers);
-    struct buf *all = buf_new_aligned(pages + index_bytes);
+    struct buf *all = w->data;
     int rc;
 
-    if (!all)
-        return E_NOMEM;
+    if (pages + index_bytes > w->data->cap) {
+        all = buf_new_aligned(pages + index_bytes);
+        if (!all)
+            return E_NOMEM;
+    }
     seg_builder_finish(b, w->segment, w->data->mem);
     w->row = (struct row_segment){ .group = w->group,
                                    .first_entry = first_entry,
@@ -188,11 +192,13 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
                                    .max_ts = b->max_ts,
                                    .created = loop_wall_ms(w->j->keeper),
                                    .identity = identity_of(b, w->data->mem) };
-    memcpy(all->mem, w->data->mem, b->pos);
+    if (all != w->data)
+        memcpy(all->mem, w->data->mem, b->pos);
     memset(all->mem + b->pos, 0, pages - b->pos);
     seg_index_write(&b->index, all->mem + pages);
     rc = segment_write(w, all->mem, pages + index_bytes);
-    buf_unref(all);
+    if (all != w->data)
+        buf_unref(all);
     return rc;
 }
 

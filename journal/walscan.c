@@ -176,7 +176,7 @@ static int find_on(struct scan *s)
     int rc;
 
 #ifdef WEIR_MUTANT_NO_ROT_RULE
-    if (pos < s->size)
+    if (pos < s->size && later_block(s, pos + PAGE_BYTES, s->lsn + 1, &at, &first_lsn, &next_place))
         return 0; /* whatever comes behind: a torn tail */
 #endif
 

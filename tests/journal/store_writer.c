@@ -99,7 +99,7 @@ enum {
     CHURN_SHARDS = 6,
     WINDOW = 48,
     CHURN_BYTES = 16000,
-    KEEP_BATCHES = 600,
+    KEEP_BATCHES = 300,
     WRAP_BYTES = 64 << 20
 };
 
@@ -151,11 +151,11 @@ static bool stdin_ended(void)
 
 static int churn_run(const char *path)
 {
-    const struct journal_conf conf = { .wal_budget = 8 << 20,
-                                       .wal_extent = 1 << 20,
-                                       .slab_first = 64 << 20,
-                                       .slab_max = 64 << 20,
-                                       .space_max = 512 << 20,
+    const struct journal_conf conf = { .wal_budget = 24 << 20,
+                                       .wal_extent = 4 << 20,
+                                       .slab_first = 256 << 20,
+                                       .slab_max = 256 << 20,
+                                       .space_max = 1 << 30,
                                        .space_floor = 4096,
                                        .delete_grace_ms = 300 };
     struct store *s = &churn.store;
@@ -177,7 +177,7 @@ static int churn_run(const char *path)
             ids[turn] = next++;
             store_create(s, ids[turn], SHARD_CLASS_DATA);
             store_trim(s, ids[turn], 0);
-        } else {
+        } else if (rounds % 5 == 0) {
             uint64_t end = shard_end(s->shard[ids[turn] - STORE_FIRST]);
 
             if (end > KEEP_BATCHES * 4)

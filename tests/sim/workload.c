@@ -1478,7 +1478,7 @@ static void end_life(struct workload *w, unsigned how)
 
 static void life(struct workload *w, bool last)
 {
-    unsigned n = (unsigned)below(w, chance(w, 1, 5) ? 12 : 200);
+    unsigned n = (unsigned)below(w, chance(w, 1, 5) ? 12 : w->tight ? 400 : 200);
     bool cut = chance(w, 1, 3);
     unsigned fault_at = w->faulty && chance(w, 1, 2) ? (unsigned)below(w, n + 1) : n + 1;
 
