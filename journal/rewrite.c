@@ -100,6 +100,18 @@ static int swap_prepare(struct catalogue_update *u)
     return 0;
 }
 
+/* The old ones stay; those that died meanwhile were not dropped while we had them. */
+static void rewrite_failed(struct rewrite *r)
+{
+    for (unsigned i = 0; i < r->n; i++) {
+        r->old[i]->dropping = false;
+        r->old[i]->kept = true;
+        if (r->old[i]->live == 0)
+            catalogue_drop_segment(r->j, r->old[i]->id);
+    }
+    rewrite_end(r);
+}
+
 static void swapped(struct catalogue_update *u)
 {
     struct rewrite *r = ((struct rewrite_update *)u)->r;
@@ -109,7 +121,7 @@ static void swapped(struct catalogue_update *u)
     free(u);
     if (rc < 0) {
         LOG_WARN("rewrite.failed", F_INT("segment", r->old[0]->id), F_ERR(rc));
-        rewrite_end(r);
+        rewrite_failed(r);
         return;
     }
     LOG_INFO("segment.rewritten", F_INT("first", r->old[0]->id), F_INT("segments", r->n),
@@ -222,7 +234,7 @@ static void copy_done(struct work *w)
         if (r->rc == E_IO)
             journal_fail(r->j, "rewrite.device", r->rc);
         segwrite_undo(&r->out);
-        rewrite_end(r); /* they stay marked as being dropped: not tried again in this life */
+        rewrite_failed(r);
         return;
     }
     u = mem_new(sizeof *u);

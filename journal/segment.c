@@ -150,7 +150,7 @@ static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64
     for (; k < n && k < max && list[k]->row.group == list[0]->row.group; k++) {
         uint64_t after;
 
-        if (list[k]->dropping || list[k]->live > max_bytes - live)
+        if (list[k]->dropping || list[k]->kept || list[k]->live > max_bytes - live)
             break;
         live += list[k]->live;
         space += segment_space(&list[k]->row);

@@ -122,7 +122,7 @@ void slabs_close(struct slabs *s)
 /* How large the next file should be: as large as all so far, within limits. */
 static int next_bytes(struct slabs *s, uint64_t at_least, uint64_t *bytes, struct err *e)
 {
-    uint64_t have = s->total_units * UNIT_BYTES;
+    uint64_t have = (s->total_units + s->n) * UNIT_BYTES; /* the headers' units, too */
     uint64_t need = at_least * 2; /* an aligned extent behind the header's unit */
     struct dev_space space;
     int rc = dev_space(s->dev, &space);
@@ -236,7 +236,7 @@ int slabs_take(struct slabs *s, uint32_t log2, uint64_t *place)
     for (unsigned i = 0; rc < 0 && i < s->n; i++) {
         struct slab *n = &s->list[i];
 
-        if (!slab_find(n, units, units <= 4, &unit))
+        if (!slab_find(n, units, units < 4, &unit))
             continue;
         memset(n->used + unit, 1, units);
         n->n_free -= units;

@@ -19,7 +19,7 @@ WRITER = os.path.join(OUT, "tests/journal/store_writer")
 FOLDER = tempfile.mkdtemp(prefix="journal-ctl.")
 DATA = os.path.join(FOLDER, "made")
 MADE = {}
-LOOKS = 6
+LOOKS = 30
 RECORDS = 40000
 
 

@@ -247,9 +247,26 @@ static void order_check(struct kafka_sim *w, const struct sim_part *p, unsigned 
     }
 }
 
+/* A producer's sequences are dense in each partition, from 0 on. next: by number of producer. */
+static void sequence_check(struct kafka_sim *w, const struct sim_batch *b, int32_t *next)
+{
+    unsigned i = 0;
+
+    if (b->producer < 0)
+        return;
+    while (w->m.producers[i] != b->producer)
+        i++;
+    if (b->sequence != next[i])
+        kafka_sim_fail(w, "%s-%d: batch %u at %" PRId64 " has sequence %d, but %d is missing",
+                       w->m.names[b->part->topic->name].text, (int)b->part->index, b->no, b->offset,
+                       (int)b->sequence, (int)next[i]);
+    next[i] = b->sequence + (int32_t)b->n_records;
+}
+
 void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t end)
 {
     const char *name = w->m.names[p->topic->name].text;
+    int32_t *next = mem_new((w->m.n_producers + 1) * sizeof *next);
     int64_t at = 0;
 
     if (end < p->end)
@@ -259,11 +276,13 @@ void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t end)
         if (p->log[i]->offset != at)
             kafka_sim_fail(w, "%s-%d: nothing is at %" PRId64, name, (int)p->index, at);
         order_check(w, p, i);
+        sequence_check(w, p->log[i], next);
         at += p->log[i]->n_records;
     }
     if (at != end)
         kafka_sim_fail(w, "%s-%d: ends at %" PRId64 ", but batches reach %" PRId64, name,
                        (int)p->index, end, at);
+    free(next);
 }
 
 static bool queued(const struct sim_batch *b)

@@ -30,7 +30,7 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
-/* --- waiting: the answer is embedded first, its gate behind it --- */
+/* --- waiting: the answer is embedded first, its gate behind it - */
 
 #define GATE(kind, name)                                                                           \
     struct name##_gate {                                                                           \
@@ -55,7 +55,7 @@ static void gate_wait(sem_t *gate)
     sem_destroy(gate);
 }
 
-/* --- life --- */
+/* --- life - */
 
 static void journal_start_up(struct store *s, const struct journal_conf *conf)
 {
@@ -112,7 +112,7 @@ void store_close(struct store *s)
     *s = (struct store){ 0 };
 }
 
-/* --- changes --- */
+/* --- changes - */
 
 static void update(struct store *s, const struct jrn_change *c, const char *what)
 {

@@ -1,5 +1,6 @@
-/* A real store in a folder, made through journal.h over dev_aio and RocksDB with threads of its own, for tests of what looks at it
- * from outside. Calls wait for their answer and end the process with a line when it is an error. */
+/* A real store in a folder, made through journal.h over dev_aio and RocksDB with threads of its
+ * own, for tests of what looks at it from outside. Calls wait for their answer and end the process
+ * with a line when it is an error. */
 #ifndef WEIR_TESTS_JOURNAL_STORE_MAKER_H
 #define WEIR_TESTS_JOURNAL_STORE_MAKER_H
 
@@ -33,8 +34,8 @@ void store_put_row(struct store *s, const void *key, uint32_t key_bytes, const v
 /* Writes the row that names shards first .. first + n - 1 as partitions of a topic. */
 void store_put_topic(struct store *s, const char *name, uint64_t first, uint32_t n);
 
-/* What a batch of the tests holds: record k of it has key "k<n>", a value of value_bytes or a few more that begins "<shard>.<n>.", and
- * timestamp time + k, with n the record's offset. */
+/* What a batch of the tests holds: record k of it has key "k<n>", a value of value_bytes or a few
+ * more that begins "<shard>.<n>.", and timestamp time + k, with n the record's offset. */
 struct store_batch {
     uint64_t base; /* the offset that it will have */
     unsigned n;

@@ -1,8 +1,8 @@
 /* Makes a store for tests of journal-ctl.
  *
- *   store_writer make DIR    a small one with a bit of everything; says on stdout what is in it, as JSON
- *   store_writer churn DIR   appends, destages, trims, creates and deletes as fast as it can; says "going" once
- *                            the WAL has wrapped, and ends when stdin does */
+ *   store_writer make DIR    a small one with a bit of everything; says what is in it, as JSON
+ *   store_writer churn DIR   appends, destages, trims, creates and deletes as fast as it can; says
+ *                            "going" once the WAL has wrapped, and ends when stdin does */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -16,7 +16,7 @@
 
 #define T0 INT64_C(1700000000000)
 
-/* --- make --- */
+/* --- make - */
 
 enum { ALPHA = 16, BETA = 20, GONE = 21, INTERNAL = 30, N_BATCHES = 220, PRODUCER = 77 };
 
@@ -93,7 +93,7 @@ static int make(const char *path)
     return 0;
 }
 
-/* --- churn --- */
+/* --- churn - */
 
 enum {
     CHURN_SHARDS = 6,

@@ -1,5 +1,5 @@
-/* Looking into a real store: a view is what was written, verify finds every flipped bit of what is stored and nothing else.
- * test-limit: 600 */
+/* Looking into a real store: a view is what was written, verify finds every flipped bit of what is
+ * stored and nothing else. test-limit: 600 */
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -105,7 +105,7 @@ static struct inspect *open_view(void)
     return in;
 }
 
-/* --- the view ----------------------------------------------------------------------------------- */
+/* --- the view --------------------------------------------------------------------------------- */
 
 struct walk {
     struct inspect *in;
@@ -265,14 +265,14 @@ static void test_missing_store_is_not_found(void)
     rmdir(empty);
 }
 
-/* --- verify ------------------------------------------------------------------------------------- */
+/* --- verify ----------------------------------------------------------------------------------- */
 
 /* Bytes of a file in which something is stored. */
 struct stored {
     char file[32];
     uint64_t from, end;
-    bool
-        closing; /* the last block: nothing tells its damage from a torn tail, and nothing is lost with it */
+    bool closing; /* the last block: nothing tells its damage from a torn tail, and nothing is lost
+                     with it */
 };
 static struct stored *stored;
 static unsigned n_stored;
@@ -292,7 +292,8 @@ static void stored_extent(uint64_t place, uint64_t from, uint64_t end)
     stored_add(file, place_pos(place) + from, place_pos(place) + end);
 }
 
-/* Header pages, the pages of data and index, and the footer; what lies between index and footer is not written. */
+/* Header pages, the pages of data and index, and the footer; what lies between index and footer is
+ * not written. */
 static int stored_segment(void *ctx, const struct inspect_segment *s)
 {
     uint64_t left = s->row->index_pos + s->row->index_bytes;

@@ -88,8 +88,8 @@ static void test_random_takes_never_overlap_and_space_adds_up(void)
         CHECK_EQ(free_bytes(&b), all - used);
     }
     CHECK(refused > 0 && all > 0);
-    while (n > 0)
-        slabs_give(&b.j->slabs, list[--n].place, list[n].log2);
+    for (unsigned i = 0; i < n; i++)
+        slabs_give(&b.j->slabs, list[i].place, list[i].log2);
     CHECK_EQ(free_bytes(&b), all);
     jrn_bare_fini(&b);
 }

@@ -28,12 +28,13 @@ static void bed_fini(struct bed *t)
     jrn_bare_fini(&t->b);
 }
 
+/* A slab's header takes the first half of what could be one more. */
 static uint64_t free_extents(struct bed *t)
 {
     uint64_t total, left;
 
     slabs_space(&t->b.j->slabs, &total, &left);
-    return left / EXTENT;
+    return (left - t->b.j->slabs.n * UNIT_BYTES) / EXTENT;
 }
 
 static uint64_t add(struct bed *t, uint64_t incarnation, uint64_t first_lsn)

@@ -20,4 +20,30 @@ void jrn_bare_fini(struct jrn_bare *b);
  * says. crash: power is cut between. */
 int jrn_bare_reopen(struct jrn_bare *b, bool crash, struct err *e) MUST_USE;
 
+/* Batches in (shard, offset) order, as they lie in a segment. */
+struct bare_batch {
+    uint64_t shard, base;
+    uint32_t n_offsets;
+    int64_t max_ts;
+    struct buf *buf; /* stamped with base */
+};
+struct bare_batches {
+    struct bare_batch *list;
+    unsigned n;
+    uint64_t bytes;
+};
+/* n_shards from shard 16 on, each with per_shard batches of up to max_value bytes, with a gap in
+ * their offsets now and then; timestamps rise and fall; some have a producer. */
+void bare_batches_draw(struct bare_batches *m, struct rng *r, unsigned n_shards, unsigned per_shard,
+                       uint32_t max_value);
+void bare_batches_free(struct bare_batches *m);
+
+struct segwrite;
+/* Writes them as a segment (entries 1 to 9 of group 2) and leaves w open, finished or not: gives
+ * what segwrite_finish said. */
+int jrn_bare_segment(struct jrn_bare *b, uint64_t segment, const struct bare_batches *m,
+                     struct segwrite *w) MUST_USE;
+/* Leaves free only every second unit of what is free now, so that extents are of one unit each. */
+void jrn_bare_scatter(struct jrn_bare *b);
+
 #endif

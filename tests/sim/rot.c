@@ -81,8 +81,9 @@ static int found_extent(void *ctx, const struct walscan_extent *x)
     struct found *f = ctx;
 
     f->slab = place_slab(x->place);
-    found_add(&f->extents, &f->n_extents,
-              (struct found_block){ f->slab, place_pos(x->place), x->first_lsn, PAGE_BYTES, false });
+    found_add(
+        &f->extents, &f->n_extents,
+        (struct found_block){ f->slab, place_pos(x->place), x->first_lsn, PAGE_BYTES, false });
     return 0;
 }
 

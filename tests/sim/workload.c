@@ -66,9 +66,9 @@ struct workload {
     bool tight, faulty, rotting;
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
 
-    bool orderly;       /* the last life ended so, with its closing block */
-    bool killed; /* the last life ended so: not all that is there is durable */
-    bool ending; /* no promise of success any more in this life */
+    bool orderly; /* the last life ended so, with its closing block */
+    bool killed;  /* the last life ended so: not all that is there is durable */
+    bool ending;  /* no promise of success any more in this life */
     uint64_t stamp;
     /* what is watched */
     uint64_t ckpt_lsn, wal_lsn;
@@ -1476,6 +1476,34 @@ static void end_life(struct workload *w, unsigned how)
     nothing_open(w);
 }
 
+static bool is_not_full(void *ctx)
+{
+    return journal_state(((struct workload *)ctx)->js.j) != JRN_FULL;
+}
+
+/* A full device must take deletions, and be well again after them. */
+static void heal(struct workload *w)
+{
+    uint64_t end_us = sim_now_us(w->js.sim) + WAIT_US;
+
+    if (w->rot.n_groups > 0)
+        return;
+    for (unsigned i = 0; i < w->m.n_shards; i++) {
+        struct model_shard *s = &w->m.shards[i];
+        struct model_change c = { MODEL_DELETE, i, 0 };
+
+        if (s->exists == SHARD_LIVE && !s->deleting) {
+            s->deleting = true;
+            update_send(w, &c, 1, 0);
+        }
+    }
+    while (!is_not_full(w) && sim_now_us(w->js.sim) < end_us)
+        sim_run_for(w->js.sim, 100 * 1000, STEPS_MAX);
+    if (!is_not_full(w))
+        model_fail(&w->m, "everything is deleted, and the device is still full");
+    w->n->healed++;
+}
+
 static void life(struct workload *w, bool last)
 {
     unsigned n = (unsigned)below(w, chance(w, 1, 5) ? 12 : w->tight ? 400 : 200);
@@ -1504,6 +1532,10 @@ static void life(struct workload *w, bool last)
     if (!w->ending && chance(w, 1, 2)) {
         faults_end(w);
         check_at_rest(w);
+    }
+    if (!w->ending && journal_state(w->js.j) == JRN_FULL && chance(w, 1, 2)) {
+        faults_end(w);
+        heal(w);
     }
     w->n->faults += journal_state(w->js.j) == JRN_FAILED && !w->js.disk->off;
     end_life(w, last ? 2 : (unsigned)below(w, 3));
@@ -1536,7 +1568,7 @@ static void swarm(struct workload *w, uint64_t seed)
         c->wal_extent = (uint32_t)extent;
         c->wal_budget = extent;
         c->slab_first = c->slab_max = 8 * extent;
-        c->space_max = extent * (20 + below(w, 8));
+        c->space_max = extent * (16 + below(w, 6));
         c->batch_max = 65536;
         c->block_max = 65536;
         w->m.scale = 4;
@@ -1547,6 +1579,10 @@ static void swarm(struct workload *w, uint64_t seed)
     w->weight[0] = 20 + (unsigned)below(w, 60);
     for (unsigned i = 1; i < 7; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
+    if (w->tight) { /* little else than filling it up */
+        w->weight[0] = 90;
+        w->weight[4] = w->weight[5] = 1;
+    }
     if (w->weight[0] > 60)
         w->weight[1] += 8;
 }

@@ -24,6 +24,7 @@
     X(duplicates, "answered as duplicates")                                                        \
     X(refused, "refused by sequence or epoch")                                                     \
     X(full, "answered no space")                                                                   \
+    X(healed, "full devices healed by deletions")                                                  \
     X(reads, "reads")                                                                              \
     X(cold, "reads of what is in segments")                                                        \
     X(finds, "times found")                                                                        \

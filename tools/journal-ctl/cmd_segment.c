@@ -37,7 +37,7 @@ int cmd_segment_ls(struct ctl *c, struct err *e)
     return inspect_segments(c->in, segment_row, c);
 }
 
-/* --- head --------------------------------------------------------------------------------------- */
+/* --- head ------------------------------------------------------------------------------------- */
 
 static const struct emit_column head_columns[] = {
     { "id", EMIT_NUMBER, false },
@@ -122,7 +122,7 @@ int cmd_segment_head(struct ctl *c, struct err *e)
     return 0;
 }
 
-/* --- dump --------------------------------------------------------------------------------------- */
+/* --- dump ------------------------------------------------------------------------------------- */
 
 static const struct emit_column batch_columns[] = {
     { "shard", EMIT_NUMBER, false },

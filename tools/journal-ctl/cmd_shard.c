@@ -54,7 +54,7 @@ int cmd_shard_ls(struct ctl *c, struct err *e)
     return inspect_shards(c->in, shard_row, c);
 }
 
-/* --- describe ----------------------------------------------------------------------------------- */
+/* --- describe --------------------------------------------------------------------------------- */
 
 static const struct emit_column one_columns[] = {
     { "id", EMIT_NUMBER, false },           { "name", EMIT_TEXT, false },
@@ -149,7 +149,7 @@ int cmd_shard_describe(struct ctl *c, struct err *e)
     return rc;
 }
 
-/* --- offsets ------------------------------------------------------------------------------------ */
+/* --- offsets ---------------------------------------------------------------------------------- */
 
 static const struct emit_column offset_columns[] = {
     { "what", EMIT_TEXT, false },

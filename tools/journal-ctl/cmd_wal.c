@@ -1,5 +1,4 @@
 /* journal-ctl wal dump | verify */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -202,7 +201,7 @@ int cmd_wal_dump(struct ctl *c, struct err *e)
     return rc;
 }
 
-/* --- verify ------------------------------------------------------------------------------------- */
+/* --- verify ----------------------------------------------------------------------------------- */
 
 static const struct emit_column loss_columns[] = {
     { "group", EMIT_NUMBER, false },

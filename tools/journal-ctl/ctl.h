@@ -30,8 +30,9 @@ struct ctl {
     struct names names;
 };
 
-/* A command: 0, or an error with a sentence in *e where the table's does not say enough. E_CORRUPT ends with EXIT_CORRUPT; before
- * anything is printed it makes main look again with a new view when the store has moved on. */
+/* A command: 0, or an error with a sentence in *e where the table's does not say enough. E_CORRUPT
+ * ends with EXIT_CORRUPT; before anything is printed it makes main look again with a new view when
+ * the store has moved on. */
 typedef int ctl_fn(struct ctl *c, struct err *e);
 
 ctl_fn cmd_shard_ls, cmd_shard_describe, cmd_shard_offsets;

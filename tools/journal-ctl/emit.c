@@ -48,7 +48,7 @@ bool emit_is_table(const struct emit *e)
     return e->format == EMIT_TABLE;
 }
 
-/* --- one cell, for people ----------------------------------------------------------------------- */
+/* --- one cell, for people --------------------------------------------------------------------- */
 
 static void human_bytes(char *out, size_t room, uint64_t bytes)
 {
@@ -104,7 +104,7 @@ static char *human(enum emit_type type, const struct emit_cell *c)
     return mem_str(text);
 }
 
-/* --- tables ------------------------------------------------------------------------------------- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 static bool to_the_right(enum emit_type type)
 {
@@ -208,7 +208,7 @@ static void table_row(struct emit *e, const struct emit_cell *cells)
         table_flush(e);
 }
 
-/* --- JSON --------------------------------------------------------------------------------------- */
+/* --- JSON ------------------------------------------------------------------------------------- */
 
 static json_t *json_cell(const struct emit_cell *c)
 {
@@ -250,7 +250,7 @@ static void json_row(struct emit *e, const struct emit_cell *cells)
     json_decref(row);
 }
 
-/* --- sections ----------------------------------------------------------------------------------- */
+/* --- sections --------------------------------------------------------------------------------- */
 
 static void section_end(struct emit *e)
 {

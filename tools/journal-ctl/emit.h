@@ -1,5 +1,6 @@
-/* What every command prints: sections of rows of typed cells, as aligned tables for people, one JSON document, or one JSON object a
- * line. Rows go out as they come; a table looks at the first few hundred for its widths. */
+/* What every command prints: sections of rows of typed cells, as aligned tables for people, one
+ * JSON document, or one JSON object a line. Rows go out as they come; a table looks at the first
+ * few hundred for its widths. */
 #ifndef WEIR_TOOLS_JOURNAL_CTL_EMIT_H
 #define WEIR_TOOLS_JOURNAL_CTL_EMIT_H
 
@@ -52,8 +53,8 @@ struct emit *emit_new(enum emit_format format, FILE *out, bool many);
 bool emit_begun(const struct emit *e);
 /* Whether it is for people, who want long texts cut. */
 bool emit_is_table(const struct emit *e);
-/* Begins a section of rows, or (one) of a single row, which a table shows as name and value. cols is
- * borrowed until the section ends: by the next one, or emit_free. */
+/* Begins a section of rows, or (one) of a single row, which a table shows as name and value. cols
+ * is borrowed until the section ends: by the next one, or emit_free. */
 void emit_section(struct emit *e, const char *name, const struct emit_column *cols, unsigned n,
                   bool one);
 /* One row: as many cells as the section has columns; they are copied. */

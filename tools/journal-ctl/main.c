@@ -75,7 +75,7 @@ static const struct command {
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
-/* --- what commands share ------------------------------------------------------------------------ */
+/* --- what commands share ---------------------------------------------------------------------- */
 
 int ctl_shard(const struct ctl *c, const char *text, uint64_t *id, struct err *e)
 {
@@ -115,7 +115,7 @@ const char *ctl_shard_name(const struct ctl *c, uint64_t id, bool catalogue, cha
     return buf;
 }
 
-/* --- arguments ---------------------------------------------------------------------------------- */
+/* --- arguments -------------------------------------------------------------------------------- */
 
 struct args {
     const char *value[OPT_COUNT]; /* NULL: not given; "" for those without an argument */
@@ -164,7 +164,8 @@ static int find_option(const char *arg, size_t bytes)
     return -1;
 }
 
-/* Takes one argument, and its value from the next one unless it stands behind "=". 0 or an exit status. */
+/* Takes one argument, and its value from the next one unless it stands behind "=". 0 or an exit
+ * status. */
 static int take_arg(struct args *a, char **argv, int *at)
 {
     const char *arg = argv[*at];
@@ -257,7 +258,7 @@ static int take_options(const struct args *a, const struct command *cmd, struct 
     return 0;
 }
 
-/* --- running ------------------------------------------------------------------------------------ */
+/* --- running ---------------------------------------------------------------------------------- */
 
 static int run_once(const struct command *cmd, struct ctl *c, struct err *e)
 {

@@ -88,7 +88,7 @@ int records_each(const uint8_t *mem, size_t bytes,
     return end ? end : rc;
 }
 
-/* --- by time ------------------------------------------------------------------------------------ */
+/* --- by time ---------------------------------------------------------------------------------- */
 
 struct finding {
     struct inspect *in;

@@ -8,13 +8,15 @@
 #include "journal/inspect.h"
 #include "tools/journal-ctl/emit.h"
 
-/* Printable text of any bytes, new: \\ \n \r \t and \xNN stand for what is not; NULL for null. max: bytes shown (0: all). */
+/* Printable text of any bytes, new: \\ \n \r \t and \xNN stand for what is not; NULL for null. max:
+ * bytes shown (0: all). */
 char *records_escape(const uint8_t *mem, int64_t bytes, size_t max);
 
 /* "none", "gzip", ... */
 const char *records_codec(uint16_t attributes);
 
-/* Calls fn for each record of one whole batch that passed its CRC. fn ends the walk with non-zero. E_CORRUPT: it does not decode. */
+/* Calls fn for each record of one whole batch that passed its CRC. fn ends the walk with non-zero.
+ * E_CORRUPT: it does not decode. */
 int records_each(const uint8_t *mem, size_t bytes,
                  int (*fn)(void *ctx, const struct batch_head *h, const struct batch_record *r),
                  void *ctx) MUST_USE;
