@@ -16,6 +16,7 @@ static const char *name_of(const struct kafka_sim *w, const struct sim_part *p)
 
 struct asked {
     struct sim_part *part;
+    bool deleted; /* for certain */
     int64_t end;
     struct sim_batch *batch; /* Produce */
     int64_t offset;          /* Fetch */
@@ -53,6 +54,7 @@ static struct asked *data_ask(struct kafka_sim *w, struct data_call *c, struct s
     struct asked *a = &c->asked[c->n++];
 
     a->part = p;
+    a->deleted = p->topic->deleted;
     a->end = p->end;
     w->m.names[p->topic->name].in_flight++;
     return a;
@@ -139,6 +141,8 @@ static void batch_acked(struct kafka_sim *w, const struct data_call *c, const st
 
     if (c->failed_before)
         wrong(w, a, "acked after the device had failed: batch", b->no);
+    if (a->deleted)
+        wrong(w, a, "acked by a deleted topic: batch", b->no);
     if (offset < 0)
         wrong(w, a, "acked without an offset:", offset);
     w->n->produced++;
@@ -405,6 +409,8 @@ static int32_t part_fetched(struct kafka_sim *w, struct data_call *c, const stru
             wrong(w, a, "fetched with error", p->error_code);
         return 0;
     }
+    if (a->deleted)
+        wrong(w, a, "fetched from a deleted topic up to", p->high_watermark);
     w->n->fetches++;
     if (p->high_watermark < a->end)
         wrong(w, a, "the high watermark went back to", p->high_watermark);

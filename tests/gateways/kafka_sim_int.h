@@ -68,7 +68,7 @@ struct kafka_sim {
     /* this life */
     bool ending;        /* no promise of success any more */
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
-    bool was_full;
+    bool fault_set;
     bool started, stopped;
     int start_rc;
     uint64_t ckpt_lsn;
