@@ -300,8 +300,7 @@ void journal_space_check(struct journal *j)
     destage_consider(j, tight && j->grow_refused);
     if (!destage_idle(j->destage) && !atomic_load(&j->closing))
         loop_timer_set(j->keeper, &j->trim_timer, TRIM_AFTER_US);
-    if (tight && j->grow_refused)
-        rewrite_consider(j);
+    rewrite_consider(j, tight && j->grow_refused);
     if (tight && !atomic_load(&j->closing))
         loop_timer_set(j->keeper, &j->space_timer, SPACE_RETRY_US);
 }

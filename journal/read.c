@@ -14,6 +14,7 @@ enum {
     SEGMENT_CHUNK_MIN = 128 * 1024,
     SEGMENT_CHUNK_MAX = 4 << 20,
     TIME_CANDIDATES = 8,
+    TIME_TRIES = 4,
     TIME_BODY_MAX = 256 << 20
 };
 
@@ -208,20 +209,28 @@ static int find_run_row(void *ctx, const void *key, size_t key_bytes, const void
     return 1;
 }
 
-/* The run of the shard's segments that holds offset, its segment pinned. E_LOST: none does. */
+/* The run of the shard's segments that holds offset, its segment pinned. E_LOST: none does. A
+ * segment may be rewritten and buried between its row and the pin: then the row has changed, too. */
 static int segment_of(struct shard *s, uint64_t offset, struct find_run *f, struct segment **seg)
 {
     uint8_t key[ROW_KEY_MAX];
-    int rc;
+    uint64_t gone = 0;
 
-    *f = (struct find_run){ .shard = s->id };
-    rc = rows_scan(s->j->rows, key, row_key2(key, ROW_RUN, s->id, offset), true, find_run_row, f);
-    if (rc < 0)
-        return rc;
-    if (!f->found || f->run.end <= offset)
-        return E_LOST;
-    *seg = segment_pin(&s->j->segments, f->run.segment);
-    return *seg ? 0 : E_LOST;
+    for (;;) {
+        int rc;
+
+        *f = (struct find_run){ .shard = s->id };
+        rc = rows_scan(s->j->rows, key, row_key2(key, ROW_RUN, s->id, offset), true, find_run_row,
+                       f);
+        if (rc < 0)
+            return rc;
+        if (!f->found || f->run.end <= offset || f->run.segment == gone)
+            return E_LOST;
+        *seg = segment_pin(&s->j->segments, f->run.segment);
+        if (*seg)
+            return 0;
+        gone = f->run.segment;
+    }
 }
 
 static const struct seg_run *index_run(const struct seg_index *x, uint64_t shard, uint64_t base)
@@ -626,8 +635,10 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
     if (row.max_ts < ts->wanted)
         return 0;
     seg = segment_pin(&tw->s->j->segments, row.segment);
-    if (!seg)
-        return 0;
+    if (!seg) {
+        ts->rc = E_BUSY; /* rewritten meanwhile: its row has changed */
+        return 1;
+    }
     if (ts->max_only) {
         struct buf *buf;
         uint32_t at;
@@ -651,10 +662,16 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
 static int time_scan(struct time_work *tw, struct time_scan *ts)
 {
     uint8_t key[ROW_KEY_MAX];
-    int rc =
-        rows_scan(tw->s->j->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row, ts);
+    int rc = 0;
 
-    return rc < 0 ? rc : ts->rc;
+    for (int tries = 0; rc >= 0 && tries < TIME_TRIES; tries++) {
+        ts->rc = 0;
+        rc = rows_scan(tw->s->j->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row,
+                       ts);
+        if (ts->rc != E_BUSY)
+            break;
+    }
+    return rc < 0 ? rc : ts->rc == E_BUSY ? 0 : ts->rc;
 }
 
 static int time_in_wal(struct time_work *tw, int64_t wanted)

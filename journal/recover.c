@@ -619,29 +619,55 @@ static int segments_fill(struct recovery *r)
     return rc;
 }
 
-static int segments_mark(struct recovery *r)
+static int newest_first(const void *a, const void *b)
 {
-    uint64_t pos = 0, id;
-    void *value;
+    const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
 
-    while (hash_next(&r->j->segments.by_id, &pos, &id, &value)) {
-        struct segment *seg = value;
+    return x->id > y->id ? -1 : x->id < y->id;
+}
 
-        for (unsigned i = 0; i < seg->row.n_extents; i++)
-            if (slabs_mark(&r->j->slabs, seg->row.extents[i].place, seg->row.extents[i].log2) < 0)
-                return err_set(r->e, E_CORRUPT,
-                               "segment %" PRIx64 ": extent at slab %" PRIu32 " byte %" PRIu64
-                               " is in use by another",
-                               id, place_slab(seg->row.extents[i].place),
-                               place_pos(seg->row.extents[i].place));
-        if (seg->live == 0) {
-            struct recover_todo *t = r->todo;
-
-            t->dead_segments = mem_grow(t->dead_segments, (t->n_dead + 1) * sizeof(uint64_t));
-            t->dead_segments[t->n_dead++] = id;
-        }
+/* Marks a segment's extents; on a conflict takes its own marks back. */
+static int segment_mark(struct recovery *r, const struct row_segment *row)
+{
+    for (unsigned i = 0; i < row->n_extents; i++) {
+        if (slabs_mark(&r->j->slabs, row->extents[i].place, row->extents[i].log2) >= 0)
+            continue;
+        while (i-- > 0)
+            slabs_give(&r->j->slabs, row->extents[i].place, row->extents[i].log2);
+        return E_CORRUPT;
     }
     return 0;
+}
+
+/* Marks what segments lie in. When rot has taken the record of a segment's deletion its extents may
+ * have gone to another since: the newer owner is right, and the older segment is as gone as its
+ * record said. */
+static void segments_mark(struct recovery *r)
+{
+    struct segments *t = &r->j->segments;
+    struct segment **list = mem_new((t->by_id.count + 1) * sizeof(*list));
+    struct recover_todo *todo = r->todo;
+    uint64_t pos = 0;
+    size_t n = 0;
+    void *value;
+
+    while (hash_next(&t->by_id, &pos, NULL, &value))
+        list[n++] = value;
+    qsort(list, n, sizeof(*list), newest_first);
+    for (size_t i = 0; i < n; i++) {
+        struct segment *seg = list[i];
+
+        if (segment_mark(r, &seg->row) < 0) {
+            LOG_ERROR("segment.overwritten", F_INT("segment", seg->id),
+                      F_INT("group", seg->row.group));
+            segments_remove(t, seg->id, false);
+        } else if (seg->live == 0) {
+            todo->dead_segments =
+                mem_grow(todo->dead_segments, (todo->n_dead + 1) * sizeof(uint64_t));
+            todo->dead_segments[todo->n_dead++] = seg->id;
+        }
+    }
+    free(list);
 }
 
 /* --- rows that are lost: the catalogue's own segments are found by looking at every unit --- */
@@ -1085,7 +1111,7 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
     if (rc >= 0)
         rc = segments_fill(r);
     if (rc >= 0)
-        rc = segments_mark(r);
+        segments_mark(r);
     if (rc >= 0)
         rc = shards_settle(r);
     if (rc >= 0)

@@ -244,13 +244,13 @@ static void copy_done(struct work *w)
     catalogue_submit(r->j->catalogue, &u->u);
 }
 
-void rewrite_consider(struct journal *j)
+void rewrite_consider(struct journal *j, bool urgent)
 {
     struct rewrite *r = j->rewrite;
 
     if (r->running || atomic_load(&j->failed) || atomic_load(&j->closing))
         return;
-    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << j->wal_log2);
+    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << j->wal_log2, urgent);
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)

@@ -1,7 +1,6 @@
-/* Rewriting: when the device is full, neighbouring segments that are mostly dead, or small, are
- * copied into one without what is dead, so
- * that deleting a topic gives space back although others lie in the same segments. One at a time;
- * readers never notice. Keeper. */
+/* Rewriting: neighbouring segments that are mostly dead, or small, are copied into one without what
+ * is dead, so that deleting a topic gives space back although others lie in the same segments. One
+ * at a time; readers never notice. Keeper. */
 #ifndef WEIR_JOURNAL_REWRITE_H
 #define WEIR_JOURNAL_REWRITE_H
 
@@ -11,8 +10,9 @@ struct rewrite;
 
 struct rewrite *rewrite_new(struct journal *j);
 void rewrite_free(struct rewrite *r);
-/* Begins with the segments that gain most, if any do. */
-void rewrite_consider(struct journal *j);
+/* Begins with the segments that gain most, if any do. urgent: the device is full, and every unit
+ * counts. */
+void rewrite_consider(struct journal *j, bool urgent);
 bool rewrite_idle(const struct rewrite *r);
 
 #endif

@@ -8,6 +8,7 @@
 #include "journal/producer.h"
 
 enum {
+    WORTHWHILE_BYTES = 15 * UNIT_BYTES, /* what a rewrite must gain while there is space enough */
     INDEXES_MAX = 64, /* parsed indexes kept */
     READ_PIECE = 1 << 20,
     RUN_MAX_BYTES = 1 << 30 /* sparse positions are 32 bits */
@@ -141,7 +142,7 @@ static uint64_t space_for(uint64_t live)
 
 /* How much of list[0..) of one group should be taken together, and what that gains. */
 static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64_t max_bytes,
-                           uint64_t *gain)
+                           bool urgent, uint64_t *gain)
 {
     uint64_t live = 0, space = 0;
     unsigned best = 0, k = 0;
@@ -155,7 +156,8 @@ static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64
         live += list[k]->live;
         space += segment_space(&list[k]->row);
         after = live ? space_for(live) : 0;
-        if (space > after && space - after > *gain) {
+        if (space > after && space - after > *gain &&
+            (urgent || (space - after >= WORTHWHILE_BYTES && after <= space / 2))) {
             *gain = space - after;
             best = k + 1;
         }
@@ -164,7 +166,7 @@ static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64
 }
 
 unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
-                           uint64_t max_bytes)
+                           uint64_t max_bytes, bool urgent)
 {
     struct segment **list;
     uint64_t pos = 0, best_gain = 0, gain;
@@ -178,7 +180,7 @@ unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned ma
         list[n++] = value;
     qsort(list, n, sizeof(*list), by_group_entry);
     for (size_t i = 0; i < n; i++) {
-        unsigned k = neighbours(list + i, n - i, max, max_bytes, &gain);
+        unsigned k = neighbours(list + i, n - i, max, max_bytes, urgent, &gain);
 
         if (gain > best_gain) {
             best_gain = gain;

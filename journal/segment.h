@@ -56,11 +56,11 @@ int segment_index(struct segments *t, struct segment *s, const struct seg_index 
 /* Makes the index anew from the data (when the stored one is damaged). Blocks; free with
  * seg_index_free. */
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out) MUST_USE;
-/* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less
- * space if they were written anew: what gains
- * most. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
+/* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less space
+ * if they were written anew: what gains most. Unless urgent, only what gains about a MiB, and half
+ * of the space. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
 unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
-                           uint64_t max_bytes);
+                           uint64_t max_bytes, bool urgent);
 /* Bytes of its extents. */
 uint64_t segment_space(const struct row_segment *row);
 

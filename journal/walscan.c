@@ -173,6 +173,7 @@ static int blocks_read(struct scan *s)
 static int find_on(struct scan *s)
 {
     uint64_t pos = PAGE_BYTES + (s->lsn - s->first_lsn), at, first_lsn, next_place;
+    bool torn;
     int rc;
 
 #ifdef WEIR_MUTANT_NO_ROT_RULE
@@ -187,9 +188,10 @@ static int find_on(struct scan *s)
         s->next_place = next_place;
         return rc < 0 ? rc : 1;
     }
-    if (pos < s->size && pos + PAGE_BYTES <= s->size)
-        s->end->torn = s->end->torn || !bytes_are_zero(s->mem->mem + pos, PAGE_BYTES);
-    return extent_try(s, s->next_place);
+    torn = pos < s->size && !bytes_are_zero(s->mem->mem + pos, PAGE_BYTES);
+    rc = extent_try(s, s->next_place);
+    s->end->torn = rc == 0 && torn; /* cut only where the log ends, not where it goes on */
+    return rc;
 }
 
 static int incarnation_scan(struct scan *s)

@@ -12,6 +12,7 @@
 enum {
     UNIT_64K = 65536,
     ANSWERED_WITHIN_US = 120 * 1000 * 1000, /* of virtual time, for every request */
+    STEP_US = 20000,
     HEAL_ROUNDS = 100
 };
 
@@ -87,18 +88,29 @@ static void watch(struct kafka_sim *w)
 static void poll_all(struct kafka_sim *w)
 {
     for (unsigned i = 0; i < SIM_CLIENTS; i++) {
-        struct sim_client *c = &w->clients[i];
+        struct door_client *c = &w->clients[i];
         bool had = c->conn != NULL, left = c->hung_up;
 
-        sim_client_poll(w, c);
+        door_client_poll(w, c);
         w->n->closed += had && !c->conn && !left && !w->ending;
     }
 }
 
+static void time_out(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+/* n turns, but not far into the future: an idle server's next turn may be minutes away. */
 static void step(struct kafka_sim *w, unsigned n)
 {
-    while (n-- > 0 && sim_step(w->js.sim))
+    bool out = false;
+    struct sim_event *e = sim_at(w->js.sim, STEP_US, time_out, &out);
+
+    while (n-- > 0 && !out && sim_step(w->js.sim))
         poll_all(w);
+    if (!out)
+        sim_cancel(w->js.sim, e);
     watch(w);
 }
 
@@ -125,7 +137,7 @@ static void run_until(struct kafka_sim *w, bool (*fn)(void *ctx), const char *wh
 
 /* --- clients --- */
 
-static bool usable(const struct sim_client *c)
+static bool usable(const struct door_client *c)
 {
     return c->conn && !c->hung_up && !c->conn->closing;
 }
@@ -135,12 +147,12 @@ static struct loop *some_loop(struct kafka_sim *w)
     return w->js.loops[below(w, w->js.n_loops)];
 }
 
-struct sim_client *kafka_sim_client(struct kafka_sim *w)
+struct door_client *kafka_sim_client(struct kafka_sim *w)
 {
-    struct sim_client *c = &w->clients[below(w, SIM_CONTROL)];
+    struct door_client *c = &w->clients[below(w, SIM_CONTROL)];
 
     if (!c->conn) {
-        sim_client_open(w, c, some_loop(w));
+        door_client_open(w, c, some_loop(w));
         c->conn->piecemeal = w->batch_bytes < 300 && chance(w, 1, 16);
     }
     return usable(c) && c->n_calls < SIM_CALLS_MAX ? c : NULL;
@@ -157,11 +169,11 @@ static bool control_answered(void *ctx)
 bool kafka_sim_ask(struct kafka_sim *w, struct sim_call *call, int16_t key, int16_t version,
                    const void *request)
 {
-    struct sim_client *c = &w->clients[SIM_CONTROL];
+    struct door_client *c = &w->clients[SIM_CONTROL];
 
     if (!c->conn)
-        sim_client_open(w, c, some_loop(w));
-    sim_client_send(w, c, call, key, version, request);
+        door_client_open(w, c, some_loop(w));
+    door_client_send(w, c, call, key, version, request);
     run_until(w, control_answered, "a request at rest");
     return c->conn && !w->js.disk->off;
 }
@@ -175,12 +187,12 @@ static void unstick(struct kafka_sim *w)
 
 static void do_conn(struct kafka_sim *w)
 {
-    struct sim_client *c = &w->clients[below(w, SIM_CONTROL)];
+    struct door_client *c = &w->clients[below(w, SIM_CONTROL)];
 
     if (!usable(c))
         return;
     if (chance(w, 1, 2))
-        sim_client_hang_up(w, c);
+        door_client_hang_up(w, c);
     else
         conn_fake_stick(c->conn, !c->conn->stuck);
 }
@@ -357,12 +369,12 @@ static bool is_serving(const struct kafka_sim *w)
 /* A full disk: deleting topics must work, and bring back a disk that takes batches. */
 static void heal(struct kafka_sim *w)
 {
-    struct sim_client *c = &w->clients[SIM_CONTROL];
+    struct door_client *c = &w->clients[SIM_CONTROL];
     unsigned name;
     int error = KAFKA_STORAGE_ERROR;
 
     if (!c->conn)
-        sim_client_open(w, c, some_loop(w));
+        door_client_open(w, c, some_loop(w));
     while ((name = first_name(w, true)) < SIM_NAMES && is_serving(w)) {
         kafka_sim_delete_one(w, c, name);
         settle_down(w);
@@ -502,11 +514,13 @@ static void end_life(struct kafka_sim *w, unsigned how)
             kafka_sim_fail(w, "requests are left over");
 }
 
-static void (*const acts[])(struct kafka_sim *) = {
-    kafka_sim_produce, kafka_sim_fetch,  kafka_sim_list,   kafka_sim_create,   kafka_sim_auto_create,
-    kafka_sim_delete,  kafka_sim_grow,   kafka_sim_member, kafka_sim_metadata, kafka_sim_producer,
-    kafka_sim_commit,  kafka_sim_offsets, kafka_sim_others, do_conn
-};
+static void (*const acts[])(struct kafka_sim *) = { kafka_sim_produce,     kafka_sim_fetch,
+                                                    kafka_sim_list,        kafka_sim_create,
+                                                    kafka_sim_auto_create, kafka_sim_delete,
+                                                    kafka_sim_grow,        kafka_sim_member,
+                                                    kafka_sim_metadata,    kafka_sim_producer,
+                                                    kafka_sim_commit,      kafka_sim_offsets,
+                                                    kafka_sim_others,      do_conn };
 enum { N_ACTS = sizeof acts / sizeof acts[0] };
 
 static void act(struct kafka_sim *w)

@@ -10,12 +10,12 @@
 
 enum { ANSWER_ARENA = 16 << 20 };
 
-void sim_client_open(struct kafka_sim *w, struct sim_client *c, struct loop *loop)
+void door_client_open(struct kafka_sim *w, struct door_client *c, struct loop *loop)
 {
     unsigned slot = c->slot;
 
     ASSERT(!c->conn && !c->head);
-    *c = (struct sim_client){ .slot = slot, .conn_no = ++w->last_conn_no, .next_id = 1 };
+    *c = (struct door_client){ .slot = slot, .conn_no = ++w->last_conn_no, .next_id = 1 };
     c->conn = conn_fake_new(&w->door, loop);
     if (c->conn->refused)
         kafka_sim_fail(w, "a connection was refused");
@@ -26,8 +26,8 @@ static struct kafka_form form_of(int16_t key, int16_t version)
     return (struct kafka_form){ .version = version, .flex = version >= kafka_api_find(key)->flex };
 }
 
-void sim_client_send(struct kafka_sim *w, struct sim_client *c, struct sim_call *call, int16_t key,
-                     int16_t version, const void *request)
+void door_client_send(struct kafka_sim *w, struct door_client *c, struct sim_call *call,
+                      int16_t key, int16_t version, const void *request)
 {
     struct kafka_form f = form_of(key, version);
     size_t bytes;
@@ -65,7 +65,7 @@ void sim_client_send(struct kafka_sim *w, struct sim_client *c, struct sim_call 
     c->next_id++;
 }
 
-static struct sim_call *call_pop(struct sim_client *c)
+static struct sim_call *call_pop(struct door_client *c)
 {
     struct sim_call *call = c->head;
 
@@ -76,7 +76,7 @@ static struct sim_call *call_pop(struct sim_client *c)
     return call;
 }
 
-static void answer(struct kafka_sim *w, struct sim_client *c, const uint8_t *mem, size_t bytes)
+static void answer(struct kafka_sim *w, struct door_client *c, const uint8_t *mem, size_t bytes)
 {
     struct kafka_arena a;
     struct rd r = rd_of(mem, bytes);
@@ -103,7 +103,7 @@ static void answer(struct kafka_sim *w, struct sim_client *c, const uint8_t *mem
     kafka_arena_fini(&a);
 }
 
-static void take_answers(struct kafka_sim *w, struct sim_client *c)
+static void take_answers(struct kafka_sim *w, struct door_client *c)
 {
     size_t bytes;
     uint8_t *mem;
@@ -114,7 +114,7 @@ static void take_answers(struct kafka_sim *w, struct sim_client *c)
     }
 }
 
-static void calls_lost(struct kafka_sim *w, struct sim_client *c)
+static void calls_lost(struct kafka_sim *w, struct door_client *c)
 {
     while (c->head) {
         struct sim_call *call = call_pop(c);
@@ -124,7 +124,7 @@ static void calls_lost(struct kafka_sim *w, struct sim_client *c)
     }
 }
 
-void sim_client_poll(struct kafka_sim *w, struct sim_client *c)
+void door_client_poll(struct kafka_sim *w, struct door_client *c)
 {
     struct conn_fake *f = c->conn;
 
@@ -142,7 +142,7 @@ void sim_client_poll(struct kafka_sim *w, struct sim_client *c)
     conn_fake_free(f);
 }
 
-void sim_client_hang_up(struct kafka_sim *w, struct sim_client *c)
+void door_client_hang_up(struct kafka_sim *w, struct door_client *c)
 {
     if (!c->conn || c->hung_up)
         return;

@@ -23,7 +23,7 @@ struct sim_call {
     uint64_t sent_us; /* virtual time */
 };
 
-struct sim_client {
+struct door_client {
     struct conn_fake *conn; /* NULL: not connected */
     struct sim_call *head, *tail;
     unsigned n_calls;
@@ -35,13 +35,13 @@ struct sim_client {
     bool hung_up;
 };
 
-void sim_client_open(struct kafka_sim *w, struct sim_client *c, struct loop *loop);
+void door_client_open(struct kafka_sim *w, struct door_client *c, struct loop *loop);
 /* Sends a struct kafka_NAME_request. call (heap memory, fn set) NULL: no answer is wanted. */
-void sim_client_send(struct kafka_sim *w, struct sim_client *c, struct sim_call *call, int16_t key,
-                     int16_t version, const void *request);
+void door_client_send(struct kafka_sim *w, struct door_client *c, struct sim_call *call,
+                      int16_t key, int16_t version, const void *request);
 /* Takes what has been answered. A connection that was closed is let go, with its calls. */
-void sim_client_poll(struct kafka_sim *w, struct sim_client *c);
+void door_client_poll(struct kafka_sim *w, struct door_client *c);
 /* Goes away without a word. Calls end at once: nothing sent reaches the door any more. */
-void sim_client_hang_up(struct kafka_sim *w, struct sim_client *c);
+void door_client_hang_up(struct kafka_sim *w, struct door_client *c);
 
 #endif

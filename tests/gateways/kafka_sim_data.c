@@ -79,8 +79,7 @@ static bool has_part(const struct data_call *c, const struct sim_part *p)
 static bool excused(struct kafka_sim *w, const struct data_call *c, const struct asked *a,
                     int16_t error)
 {
-    return kafka_sim_topic_excused(a->part->topic, error) || c->weak ||
-           kafka_sim_excused(w, error);
+    return kafka_sim_topic_excused(a->part->topic, error) || c->weak || kafka_sim_excused(w, error);
 }
 
 static void wrong(struct kafka_sim *w, const struct asked *a, const char *what, int64_t value)
@@ -218,7 +217,7 @@ static void fence_passed(struct kafka_sim *w, struct sim_call *call, const void 
     data_end(w, (struct data_call *)call);
 }
 
-static void produce_add(struct kafka_sim *w, struct data_call *c, struct sim_client *client,
+static void produce_add(struct kafka_sim *w, struct data_call *c, struct door_client *client,
                         struct sim_batch *b)
 {
     data_ask(w, c, b->part)->batch = b;
@@ -230,7 +229,7 @@ static void produce_add(struct kafka_sim *w, struct data_call *c, struct sim_cli
     }
 }
 
-static void produce_send(struct kafka_sim *w, struct sim_client *client, struct data_call *c,
+static void produce_send(struct kafka_sim *w, struct door_client *client, struct data_call *c,
                          int16_t acks)
 {
     struct kafka_arena mem;
@@ -260,14 +259,14 @@ static void produce_send(struct kafka_sim *w, struct sim_client *client, struct 
     q->acks = acks;
     q->timeout_ms = c->hurried ? SHORT_MS : LONG_MS;
     if (acks)
-        sim_client_send(w, client, &c->call, PRODUCE, version, q);
+        door_client_send(w, client, &c->call, PRODUCE, version, q);
     else
-        sim_client_send(w, client, NULL, PRODUCE, version, q);
+        door_client_send(w, client, NULL, PRODUCE, version, q);
     kafka_arena_fini(&mem);
 }
 
 /* Batches of no producer: whatever becomes of them, they are not sent again. */
-static void produce_plain(struct kafka_sim *w, struct sim_client *client, struct sim_part *p)
+static void produce_plain(struct kafka_sim *w, struct door_client *client, struct sim_part *p)
 {
     int16_t acks = chance(w, 1, 8) ? 0 : chance(w, 1, 3) ? 1 : -1;
     struct data_call *c = data_new(w, acks ? produced : fence_passed);
@@ -284,12 +283,12 @@ static void produce_plain(struct kafka_sim *w, struct sim_client *client, struct
     w->n->unasked += c->n;
     not_in_flight(c);
     kafka_arena_init(&mem, 1 << 20);
-    sim_client_send(w, client, &c->call, API_VERSIONS, 0,
-                    KAFKA_NEW(&mem, api_versions_request, 1));
+    door_client_send(w, client, &c->call, API_VERSIONS, 0,
+                     KAFKA_NEW(&mem, api_versions_request, 1));
     kafka_arena_fini(&mem);
 }
 
-static void send_one(struct kafka_sim *w, struct sim_client *client, struct sim_batch *b)
+static void send_one(struct kafka_sim *w, struct door_client *client, struct sim_batch *b)
 {
     struct data_call *c = data_new(w, produced);
 
@@ -298,7 +297,7 @@ static void send_one(struct kafka_sim *w, struct sim_client *client, struct sim_
     produce_send(w, client, c, chance(w, 1, 3) ? 1 : -1);
 }
 
-static void produce_idempotent(struct kafka_sim *w, struct sim_client *client, struct sim_part *p,
+static void produce_idempotent(struct kafka_sim *w, struct door_client *client, struct sim_part *p,
                                unsigned k)
 {
     struct sim_queue *q = &p->queues[k];
@@ -322,7 +321,7 @@ static void produce_idempotent(struct kafka_sim *w, struct sim_client *client, s
 
 void kafka_sim_produce(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct sim_part *p = kafka_sim_part(w, chance(w, 15, 16));
     unsigned k = (unsigned)below(w, SIM_PRODUCERS + 2);
 
@@ -336,7 +335,7 @@ void kafka_sim_produce(struct kafka_sim *w)
 
 int kafka_sim_produce_one(struct kafka_sim *w, struct sim_part *p, uint32_t bytes)
 {
-    struct sim_client *client = &w->clients[SIM_CONTROL];
+    struct door_client *client = &w->clients[SIM_CONTROL];
     struct sim_batch *b = sim_model_batch(&w->m, &w->rng, p, -1, -1, bytes);
     struct data_call *c = data_new(w, produced);
     struct kafka_arena mem;
@@ -460,7 +459,7 @@ static void fetched(struct kafka_sim *w, struct sim_call *call, const void *answ
     patience_check(w, c, bytes, error);
 }
 
-static void fetch_send(struct kafka_sim *w, struct sim_client *client, struct data_call *c,
+static void fetch_send(struct kafka_sim *w, struct door_client *client, struct data_call *c,
                        int32_t part_bytes)
 {
     struct kafka_arena mem;
@@ -492,7 +491,7 @@ static void fetch_send(struct kafka_sim *w, struct sim_client *client, struct da
     if (c->control)
         kafka_sim_ask(w, &c->call, FETCH, version, q);
     else
-        sim_client_send(w, client, &c->call, FETCH, version, q);
+        door_client_send(w, client, &c->call, FETCH, version, q);
     kafka_arena_fini(&mem);
 }
 
@@ -505,7 +504,7 @@ static int64_t some_offset(struct kafka_sim *w, const struct sim_part *p)
 
 void kafka_sim_fetch(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct sim_part *p = kafka_sim_part(w, chance(w, 7, 8));
     struct data_call *c;
 
@@ -643,7 +642,7 @@ static int16_t time_since(int64_t time)
     return time < 0 ? since[-time] : 1;
 }
 
-static void list_send(struct kafka_sim *w, struct sim_client *client, struct data_call *c)
+static void list_send(struct kafka_sim *w, struct door_client *client, struct data_call *c)
 {
     struct kafka_arena mem;
     struct kafka_list_offsets_request *q;
@@ -665,13 +664,13 @@ static void list_send(struct kafka_sim *w, struct sim_client *client, struct dat
     if (c->control)
         kafka_sim_ask(w, &c->call, LIST_OFFSETS, version, q);
     else
-        sim_client_send(w, client, &c->call, LIST_OFFSETS, version, q);
+        door_client_send(w, client, &c->call, LIST_OFFSETS, version, q);
     kafka_arena_fini(&mem);
 }
 
 void kafka_sim_list(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct sim_part *p = kafka_sim_part(w, chance(w, 7, 8));
     struct data_call *c;
 

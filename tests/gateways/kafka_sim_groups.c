@@ -52,7 +52,7 @@ static void producer_forget(struct kafka_sim *w, unsigned k)
 void kafka_sim_producer(struct kafka_sim *w)
 {
     unsigned k = (unsigned)below(w, SIM_PRODUCERS);
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct producer_call *c;
     struct kafka_arena mem;
     struct kafka_init_producer_id_request *q;
@@ -67,7 +67,7 @@ void kafka_sim_producer(struct kafka_sim *w)
     kafka_arena_init(&mem, 1 << 16);
     q = KAFKA_NEW(&mem, init_producer_id_request, 1);
     q->transactional_id = KAFKA_NULL;
-    sim_client_send(w, client, &c->call, INIT_PRODUCER_ID, some_version(w, 0, 5), q);
+    door_client_send(w, client, &c->call, INIT_PRODUCER_ID, some_version(w, 0, 5), q);
     kafka_arena_fini(&mem);
 }
 
@@ -137,13 +137,13 @@ static struct sim_member *some_member(struct kafka_sim *w)
     struct sim_member *m = &w->members[below(w, SIM_MEMBERS)];
 
     return m->state == MEMBER_IN && w->clients[m->slot].conn && !w->clients[m->slot].hung_up ? m
-                                                                                            : NULL;
+                                                                                             : NULL;
 }
 
 void kafka_sim_commit(struct kafka_sim *w)
 {
     struct sim_part *p = kafka_sim_part(w, chance(w, 7, 8));
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct sim_member *m = chance(w, 1, 2) ? some_member(w) : NULL;
     unsigned group = m ? MEMBERS_GROUP : 0;
     struct sim_commit *s = p ? &p->commits[group] : NULL;
@@ -183,8 +183,8 @@ void kafka_sim_commit(struct kafka_sim *w)
     qp->committed_offset = c->value;
     metadata_of(text, sizeof text, c->value);
     qp->committed_metadata = kafka_str_of(text);
-    sim_client_send(w, client, &c->call, OFFSET_COMMIT,
-                    some_version(w, 2, p->topic->id_known ? IDS_FROM : IDS_FROM - 1), q);
+    door_client_send(w, client, &c->call, OFFSET_COMMIT,
+                     some_version(w, 2, p->topic->id_known ? IDS_FROM : IDS_FROM - 1), q);
     kafka_arena_fini(&mem);
 }
 
@@ -241,7 +241,7 @@ static void offsets_told(struct kafka_sim *w, struct sim_call *call, const void 
 }
 
 /* client NULL: the control client, and waits. */
-static bool offsets_ask(struct kafka_sim *w, struct sim_client *client, struct sim_part *p,
+static bool offsets_ask(struct kafka_sim *w, struct door_client *client, struct sim_part *p,
                         unsigned group)
 {
     struct commit_call *c = mem_new(sizeof *c);
@@ -270,7 +270,7 @@ static bool offsets_ask(struct kafka_sim *w, struct sim_client *client, struct s
     q->groups.at->topics.at = t;
     q->groups.at->topics.n = 1;
     if (client)
-        sim_client_send(w, client, &c->call, OFFSET_FETCH, version, q);
+        door_client_send(w, client, &c->call, OFFSET_FETCH, version, q);
     else
         good = kafka_sim_ask(w, &c->call, OFFSET_FETCH, version, q);
     kafka_arena_fini(&mem);
@@ -279,7 +279,7 @@ static bool offsets_ask(struct kafka_sim *w, struct sim_client *client, struct s
 
 void kafka_sim_offsets(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct sim_part *p = kafka_sim_part(w, chance(w, 7, 8));
 
     if (client && p)
@@ -386,8 +386,8 @@ static void sync_send(struct kafka_sim *w, struct sim_member *m,
             (struct kafka_bytes){ .mem = (const uint8_t *)text, .len = (int32_t)strlen(text) };
     }
     m->state = MEMBER_SYNCING;
-    sim_client_send(w, &w->clients[m->slot], &member_new(m, synced)->call, SYNC_GROUP,
-                    some_version(w, 0, 4), q);
+    door_client_send(w, &w->clients[m->slot], &member_new(m, synced)->call, SYNC_GROUP,
+                     some_version(w, 0, 4), q);
     kafka_arena_fini(&mem);
 }
 
@@ -437,7 +437,7 @@ static void joined(struct kafka_sim *w, struct sim_call *call, const void *answe
     sync_send(w, m, a);
 }
 
-static void join_send(struct kafka_sim *w, struct sim_client *client, struct sim_member *m)
+static void join_send(struct kafka_sim *w, struct door_client *client, struct sim_member *m)
 {
     struct kafka_arena mem;
     struct kafka_join_group_request *q;
@@ -454,7 +454,7 @@ static void join_send(struct kafka_sim *w, struct sim_client *client, struct sim
     q->protocols.at->name = KAFKA_STR("range");
     m->slot = client->slot;
     m->state = MEMBER_JOINING;
-    sim_client_send(w, client, &member_new(m, joined)->call, JOIN_GROUP, some_version(w, 0, 9), q);
+    door_client_send(w, client, &member_new(m, joined)->call, JOIN_GROUP, some_version(w, 0, 9), q);
     kafka_arena_fini(&mem);
 }
 
@@ -477,7 +477,7 @@ static void left(struct kafka_sim *w, struct sim_call *call, const void *answer)
         kafka_sim_fail(w, "leaving got error %d", a->error_code);
 }
 
-static void heartbeat_send(struct kafka_sim *w, struct sim_client *client, struct sim_member *m)
+static void heartbeat_send(struct kafka_sim *w, struct door_client *client, struct sim_member *m)
 {
     struct kafka_arena mem;
     struct kafka_heartbeat_request *q;
@@ -487,12 +487,12 @@ static void heartbeat_send(struct kafka_sim *w, struct sim_client *client, struc
     q->group_id = kafka_str_of(group_names[MEMBERS_GROUP]);
     q->generation_id = m->generation;
     q->member_id = kafka_str_of(m->id);
-    sim_client_send(w, client, &member_new(m, heartbeat_told)->call, HEARTBEAT,
-                    some_version(w, 0, 4), q);
+    door_client_send(w, client, &member_new(m, heartbeat_told)->call, HEARTBEAT,
+                     some_version(w, 0, 4), q);
     kafka_arena_fini(&mem);
 }
 
-static void leave_send(struct kafka_sim *w, struct sim_client *client, struct sim_member *m)
+static void leave_send(struct kafka_sim *w, struct door_client *client, struct sim_member *m)
 {
     struct kafka_arena mem;
     struct kafka_leave_group_request *q;
@@ -506,14 +506,14 @@ static void leave_send(struct kafka_sim *w, struct sim_client *client, struct si
     q->members.at->member_id = q->member_id;
     q->members.n = 1;
     *m = (struct sim_member){ .state = MEMBER_OUT };
-    sim_client_send(w, client, &c->call, LEAVE_GROUP, some_version(w, 0, 5), q);
+    door_client_send(w, client, &c->call, LEAVE_GROUP, some_version(w, 0, 5), q);
     kafka_arena_fini(&mem);
 }
 
 void kafka_sim_member(struct kafka_sim *w)
 {
     struct sim_member *m = &w->members[below(w, SIM_MEMBERS)];
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
 
     if (m->state == MEMBER_OUT && client) {
         join_send(w, client, m);
@@ -552,7 +552,7 @@ static void coordinator_told(struct kafka_sim *w, struct sim_call *call, const v
 
 void kafka_sim_others(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct sim_call *call;
     struct kafka_arena mem;
     struct kafka_find_coordinator_request *q;
@@ -565,6 +565,6 @@ void kafka_sim_others(struct kafka_sim *w)
     q = KAFKA_NEW(&mem, find_coordinator_request, 1);
     q->key = kafka_str_of(group_names[0]);
     q->coordinator_keys = (struct kafka_strs){ .at = &q->key, .n = 1 };
-    sim_client_send(w, client, call, FIND_COORDINATOR, some_version(w, 0, 6), q);
+    door_client_send(w, client, call, FIND_COORDINATOR, some_version(w, 0, 6), q);
     kafka_arena_fini(&mem);
 }

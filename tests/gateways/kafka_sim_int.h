@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "gateways/kafka/consumer_group.h"
 #include "gateways/kafka/errors.h"
 #include "gateways/kafka/kafka.h"
 #include "gateways/kafka/schema_data.h"
@@ -55,7 +56,7 @@ struct kafka_sim {
     struct kafka *kafka; /* NULL: not running */
     struct kafka_conf conf;
     struct conn_door door;
-    struct sim_client clients[SIM_CLIENTS];
+    struct door_client clients[SIM_CLIENTS];
     uint32_t last_conn_no;
     struct sim_producer producers[SIM_PRODUCERS];
     struct sim_member members[SIM_MEMBERS];
@@ -106,7 +107,7 @@ bool kafka_sim_excused(struct kafka_sim *w, int16_t error);
 /* Errors that name a topic which may be gone. */
 bool kafka_sim_topic_excused(const struct sim_topic *t, int16_t error);
 /* A client that takes one more request; NULL: none. */
-struct sim_client *kafka_sim_client(struct kafka_sim *w);
+struct door_client *kafka_sim_client(struct kafka_sim *w);
 /* Sends on the control client and runs until its answer has been handled. False: power went. */
 bool kafka_sim_ask(struct kafka_sim *w, struct sim_call *call, int16_t key, int16_t version,
                    const void *request);
@@ -118,7 +119,7 @@ struct sim_part *kafka_sim_part(struct kafka_sim *w, bool live);
 void kafka_sim_create(struct kafka_sim *w);
 void kafka_sim_auto_create(struct kafka_sim *w);
 void kafka_sim_delete(struct kafka_sim *w);
-void kafka_sim_delete_one(struct kafka_sim *w, struct sim_client *c, unsigned name);
+void kafka_sim_delete_one(struct kafka_sim *w, struct door_client *c, unsigned name);
 void kafka_sim_grow(struct kafka_sim *w);
 void kafka_sim_metadata(struct kafka_sim *w);
 /* At rest, on the control client: every name is as it must be; unsure ones become sure. */

@@ -114,7 +114,7 @@ static void created(struct kafka_sim *w, struct sim_call *call, const void *answ
 
 void kafka_sim_create(struct kafka_sim *w)
 {
-    struct sim_client *c = kafka_sim_client(w);
+    struct door_client *c = kafka_sim_client(w);
     unsigned name = some_name(w, may_create);
     struct kafka_arena a;
     struct kafka_create_topics_request *q;
@@ -130,8 +130,8 @@ void kafka_sim_create(struct kafka_sim *w)
     t->replication_factor = 1;
     q->topics.at = t;
     q->topics.n = 1;
-    sim_client_send(w, c, &change_new(w, name, SIM_CREATE, t->num_partitions, created)->call,
-                    CREATE_TOPICS, some_version(w, 2, 7), q);
+    door_client_send(w, c, &change_new(w, name, SIM_CREATE, t->num_partitions, created)->call,
+                     CREATE_TOPICS, some_version(w, 2, 7), q);
     kafka_arena_fini(&a);
 }
 
@@ -202,8 +202,8 @@ static void unsure_told(struct kafka_sim *w, unsigned name,
     name_told(w, name, 12, a);
 }
 
-static const struct kafka_metadata_topic_answer *
-named(const struct kafka_metadata_response *a, const char *name)
+static const struct kafka_metadata_topic_answer *named(const struct kafka_metadata_response *a,
+                                                       const char *name)
 {
     for (int32_t i = 0; i < a->topics.n; i++)
         if (kafka_str_is(a->topics.at[i].name, name))
@@ -282,7 +282,7 @@ static const struct kafka_metadata_request *meta_ask(struct kafka_sim *w, struct
 
 void kafka_sim_metadata(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     struct meta_call *c;
     struct kafka_arena a;
     unsigned name = (unsigned)below(w, SIM_NAMES + 1);
@@ -292,14 +292,14 @@ void kafka_sim_metadata(struct kafka_sim *w)
         return;
     kafka_arena_init(&a, 1 << 20);
     c = mem_new(sizeof *c);
-    sim_client_send(w, client, &c->change.call, METADATA, version,
-                    meta_ask(w, &a, c, name, version));
+    door_client_send(w, client, &c->change.call, METADATA, version,
+                     meta_ask(w, &a, c, name, version));
     kafka_arena_fini(&a);
 }
 
 void kafka_sim_auto_create(struct kafka_sim *w)
 {
-    struct sim_client *client = kafka_sim_client(w);
+    struct door_client *client = kafka_sim_client(w);
     unsigned name = some_name(w, may_create);
     int16_t version = some_version(w, 0, 13);
     struct change_call *change;
@@ -314,8 +314,8 @@ void kafka_sim_auto_create(struct kafka_sim *w)
     c->change = *change;
     free(change);
     c->creates = true;
-    sim_client_send(w, client, &c->change.call, METADATA, version,
-                    meta_ask(w, &a, c, name, version));
+    door_client_send(w, client, &c->change.call, METADATA, version,
+                     meta_ask(w, &a, c, name, version));
     kafka_arena_fini(&a);
 }
 
@@ -362,7 +362,7 @@ static void deleted(struct kafka_sim *w, struct sim_call *call, const void *answ
     SAY(w, "deleted %s", n->text);
 }
 
-void kafka_sim_delete_one(struct kafka_sim *w, struct sim_client *c, unsigned name)
+void kafka_sim_delete_one(struct kafka_sim *w, struct door_client *c, unsigned name)
 {
     int16_t version = some_version(w, 1, 6);
     struct sim_topic *t = w->m.names[name].now;
@@ -381,14 +381,14 @@ void kafka_sim_delete_one(struct kafka_sim *w, struct sim_client *c, unsigned na
     else
         q->topics.at->name = q->topic_names.at[0];
     t->deleting = true;
-    sim_client_send(w, c, &change_new(w, name, SIM_DELETE, 0, deleted)->call, DELETE_TOPICS,
-                    version, q);
+    door_client_send(w, c, &change_new(w, name, SIM_DELETE, 0, deleted)->call, DELETE_TOPICS,
+                     version, q);
     kafka_arena_fini(&a);
 }
 
 void kafka_sim_delete(struct kafka_sim *w)
 {
-    struct sim_client *c = kafka_sim_client(w);
+    struct door_client *c = kafka_sim_client(w);
     unsigned name = some_name(w, may_change);
 
     if (c && name < SIM_NAMES && w->deletes)
@@ -425,7 +425,7 @@ static void grown(struct kafka_sim *w, struct sim_call *call, const void *answer
 
 void kafka_sim_grow(struct kafka_sim *w)
 {
-    struct sim_client *c = kafka_sim_client(w);
+    struct door_client *c = kafka_sim_client(w);
     unsigned name = some_name(w, may_grow);
     struct kafka_arena a;
     struct kafka_create_partitions_request *q;
@@ -441,7 +441,7 @@ void kafka_sim_grow(struct kafka_sim *w)
     t->assignments.n = -1;
     q->topics.at = t;
     q->topics.n = 1;
-    sim_client_send(w, c, &change_new(w, name, SIM_GROW, t->count, grown)->call, CREATE_PARTITIONS,
-                    some_version(w, 0, 3), q);
+    door_client_send(w, c, &change_new(w, name, SIM_GROW, t->count, grown)->call, CREATE_PARTITIONS,
+                     some_version(w, 0, 3), q);
     kafka_arena_fini(&a);
 }

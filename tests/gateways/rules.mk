@@ -14,3 +14,8 @@ $(OUT)/tests/gateways/kafka_recode: $(OUT)/tests/gateways/kafka_recode.o \
     $(OUT)/tests/gateways/kafka_messages.o $(LIB_gateways)
 	@mkdir -p $(@D); echo "  LD   $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS_gateways)
+
+# The door over the real journal: only the connections are in memory.
+$(OUT)/tests/gateways/test_sim_kafka: $(addprefix $(OUT)/tests/gateways/, \
+    kafka_sim.o kafka_sim_client.o kafka_sim_data.o kafka_sim_groups.o kafka_sim_model.o \
+    kafka_sim_topics.o conn_fake.o kafka_messages.o)

