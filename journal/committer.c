@@ -458,8 +458,8 @@ static void request_make(struct committer *c)
                                   c->block->mem, c->block->len, true };
     c->sync[0] = file;
     c->req = (struct dev_req){
-        .loop = c->loop, .done = written, .io = c->io, .n_io = n, .sync = c->sync,
-                               .n_sync = 1 };
+        .loop = c->loop, .done = written, .io = c->io, .n_io = n, .sync = c->sync, .n_sync = 1
+    };
 #ifdef WEIR_MUTANT_NO_SYNC
     c->req.n_sync = 0;
 #endif

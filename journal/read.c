@@ -29,7 +29,8 @@ struct read_work {
     struct task task;
     struct read_done *d;
     struct shard *s;
-    uint64_t wal_first; /* where the live WAL's part of the shard begins; its end when it has none */
+    uint64_t
+        wal_first; /* where the live WAL's part of the shard begins; its end when it has none */
     struct cold_entry cold[COLD_ENTRIES];
     unsigned n_cold;
 };

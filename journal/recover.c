@@ -351,10 +351,10 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
 
     for (unsigned i = 0; i < j->n_groups; i++)
         /* Behind rot the chain is not known: hash 0. The log is then taken up at the next frame, whatever it follows. */
-        marks[i] = (struct wal_mark){ i, j->groups[i]->last_entry,
-                                      r->suspects[i] || j->groups[i]->restart
-                                          ? 0
-                                          : j->groups[i]->last_hash };
+        marks[i] =
+            (struct wal_mark){ i, j->groups[i]->last_entry,
+                               r->suspects[i] || j->groups[i]->restart ? 0
+                                                                       : j->groups[i]->last_hash };
     wal_end(&j->wal, end_lsn, marks, j->n_groups);
     return 0;
 }

@@ -250,7 +250,8 @@ void rewrite_consider(struct journal *j, bool urgent)
 
     if (r->running || atomic_load(&j->failed) || atomic_load(&j->closing))
         return;
-    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << j->wal_log2, urgent);
+    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << j->wal_log2,
+                             urgent);
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)

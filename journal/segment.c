@@ -9,7 +9,7 @@
 
 enum {
     WORTHWHILE_BYTES = 15 * UNIT_BYTES, /* what a rewrite must gain while there is space enough */
-    INDEXES_MAX = 64, /* parsed indexes kept */
+    INDEXES_MAX = 64,                   /* parsed indexes kept */
     READ_PIECE = 1 << 20,
     RUN_MAX_BYTES = 1 << 30 /* sparse positions are 32 bits */
 };

@@ -266,7 +266,8 @@ static void dev_sim_cut(struct sim_client *c, enum sim_cut how)
         for (unsigned i = 0; i < q->n_pieces; i++)
             if (q->pieces[i].io->write)
                 piece_write(q, &q->pieces[i],
-                            how == SIM_CUT_POWER || how == SIM_CUT_CRASH ? FATE_PERHAPS : FATE_HALF);
+                            how == SIM_CUT_POWER || how == SIM_CUT_CRASH ? FATE_PERHAPS
+                                                                         : FATE_HALF);
         req_free(q);
         if (how == SIM_CUT_POWER || how == SIM_CUT_KILL_ANSWERING)
             answer(r, E_IO);
