@@ -1,4 +1,4 @@
-#include "journal/recover.h"
+#include "journal/recover_int.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,18 +12,6 @@
 #include "journal/group.h"
 #include "journal/io/rows_int.h"
 #include "journal/shard.h"
-
-struct recovery {
-    struct journal *j;
-    struct recover_todo *todo;
-    struct err *e;
-    /* rot just passed: what the next block says of it */
-    bool after_rot;
-    uint64_t rot_lsn, rot_end;
-    uint64_t *suspects; /* per group: LSN from which its entries may be missing; 0: none */
-    uint64_t *suspect_end;
-    uint64_t extent_lsn;
-};
 
 /* --- the superblock --- */
 
@@ -174,7 +162,7 @@ static void note_shard_change(struct recovery *r, const struct rows_change *c)
     }
 }
 
-static int catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes)
+int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes)
 {
     struct rows_batch rows = { 0 };
     struct rows_change c;
@@ -270,7 +258,7 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
             if (next.kind != ITEM_INLINE)
                 return E_VERSION;
             if (item.shard == SHARD_CATALOGUE) {
-                rc = catalogue_item(r, frame + at + bytes, next.bytes);
+                rc = recover_catalogue_item(r, frame + at + bytes, next.bytes);
                 if (rc < 0)
                     return rc;
             }
@@ -357,512 +345,6 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
                                                                        : j->groups[i]->last_hash };
     wal_end(&j->wal, end_lsn, marks, j->n_groups);
     return 0;
-}
-
-/* --- rows --- */
-
-static int row_table_scan(struct journal *j, enum row_table table,
-                          int (*fn)(void *, const void *, size_t, const void *, size_t), void *ctx)
-{
-    uint8_t key = (uint8_t)table;
-    int rc = rows_scan(j->rows, &key, 1, false, fn, ctx);
-
-    return rc < 0 ? rc : 0;
-}
-
-static int load_group_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                          size_t value_bytes)
-{
-    struct recovery *r = ctx;
-    struct row_group row;
-    struct jrn_group *g;
-    uint64_t id;
-
-    if (((const uint8_t *)key)[0] != ROW_GROUP || !row_key_parse(key, key_bytes, &id, NULL))
-        return 1;
-    g = journal_group(r->j, id);
-    if (!g || row_group_read(&row, value, value_bytes) < 0)
-        return E_CORRUPT;
-    g->destaged_lsn = row.destaged_lsn;
-    g->destaged_entry = row.last_entry;
-    g->destaged_hash = row.last_hash;
-    return 0;
-}
-
-static int load_loss_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                         size_t value_bytes)
-{
-    struct recovery *r = ctx;
-    struct row_loss row;
-    struct jrn_group *g;
-    uint64_t id, lsn;
-    unsigned n = 0;
-
-    if (((const uint8_t *)key)[0] != ROW_LOSS || !row_key_parse(key, key_bytes, &id, &lsn))
-        return 1;
-    g = journal_group(r->j, id);
-    if (!g || row_loss_read(&row, value, value_bytes) < 0)
-        return E_CORRUPT;
-    while (n < g->n_losses && g->losses[n].lsn != lsn)
-        n++;
-    if (n == g->n_losses) {
-        g->losses = mem_grow(g->losses, (n + 1) * sizeof *g->losses);
-        g->losses[g->n_losses++] = (struct group_loss){ .lsn = lsn };
-    }
-    g->losses[n].end_lsn = row.end_lsn;
-    g->losses[n].max_offsets = row.max_offsets;
-    g->losses[n].accepted = row.accepted;
-    g->losses[n].recorded = true;
-    return 0;
-}
-
-static int load_segment_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                            size_t value_bytes)
-{
-    struct recovery *r = ctx;
-    struct row_segment *row;
-    struct segment *seg;
-    uint8_t live_key[ROW_KEY_MAX], *mem;
-    uint64_t id;
-    size_t bytes;
-    int rc;
-
-    if (((const uint8_t *)key)[0] != ROW_SEGMENT || !row_key_parse(key, key_bytes, &id, NULL))
-        return 1;
-    row = mem_new(sizeof *row);
-    rc = row_segment_read(row, value, value_bytes);
-    if (rc >= 0) {
-        seg = segments_add(&r->j->segments, id, row);
-        seg->live = UINT64_MAX; /* not known yet */
-        rc = rows_get(r->j->rows, live_key, row_key(live_key, ROW_LIVE, id), &mem, &bytes);
-        if (rc >= 0) {
-            rc = row_u64_read(&seg->live, mem, bytes);
-            free(mem);
-        }
-    }
-    free(row);
-    return rc < 0 && rc != E_NOTFOUND ? rc : 0;
-}
-
-struct run_filter {
-    struct recovery *r;
-    uint64_t last, start;
-    bool exists;
-};
-
-/* Whether a run's shard still exists and has not been trimmed past it. */
-static bool run_alive(struct run_filter *f, const struct seg_run *run)
-{
-    if (run->shard == SHARD_CATALOGUE)
-        return true;
-    if (run->shard != f->last) {
-        uint8_t key[ROW_KEY_MAX], *mem;
-        struct row_shard row;
-        size_t bytes;
-
-        f->last = run->shard;
-        f->exists =
-            rows_get(f->r->j->rows, key, row_key(key, ROW_SHARD, run->shard), &mem, &bytes) >= 0;
-        if (f->exists) {
-            f->exists = row_shard_read(&row, mem, bytes) >= 0;
-            f->start = row.start;
-            free(mem);
-        }
-    }
-    return f->exists && run->end > f->start;
-}
-
-static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_t shard,
-                          struct rows_batch *rows)
-{
-    struct producers p = { 0 };
-
-    for (uint32_t i = 0; i < x->n_producers; i++) {
-        const struct seg_producer *n = &x->producers[i];
-        struct row_producer_batch b = { n->base, n->max_ts, n->base_sequence, n->last_sequence };
-        uint8_t key[ROW_KEY_MAX], *mem;
-        struct row_producer before;
-        size_t bytes;
-
-        if (n->shard != shard)
-            continue;
-        if (!hash_get(&p.by_id, (uint64_t)n->producer) &&
-            rows_get(r->j->rows, key, row_key2(key, ROW_PRODUCER, shard, (uint64_t)n->producer),
-                     &mem, &bytes) >= 0) {
-            if (row_producer_read(&before, mem, bytes) >= 0)
-                for (unsigned k = 0; k < before.n; k++)
-                    producer_note_raw(&p, n->producer, before.epoch, &before.batch[k]);
-            free(mem);
-        }
-        /* Expiry counts from when we saw it; after a rebuild that is now. */
-        b.time = loop_wall_ms(r->j->keeper);
-        producer_note_raw(&p, n->producer, n->epoch, &b);
-    }
-    producers_save(&p, shard, UINT64_MAX, rows);
-    producers_free(&p);
-}
-
-static void end_row(struct recovery *r, const struct seg_run *run, struct rows_batch *rows)
-{
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX], *mem;
-    uint64_t end = 0;
-    size_t bytes;
-
-    if (rows_get(r->j->rows, key, row_key(key, ROW_END, run->shard), &mem, &bytes) >= 0) {
-        if (row_u64_read(&end, mem, bytes) < 0)
-            end = 0;
-        free(mem);
-    }
-    if (run->end > end)
-        rows_batch_put(rows, key, row_key(key, ROW_END, run->shard), value,
-                       row_u64_write(run->end, value));
-}
-
-struct overlap {
-    const struct seg_run *run;
-    struct rows_batch *rows;
-};
-
-static int overlap_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                       size_t value_bytes)
-{
-    struct overlap *o = ctx;
-    uint64_t shard, base;
-
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != o->run->shard || base >= o->run->end)
-        return 1;
-    rows_batch_delete(o->rows, key, key_bytes);
-    return 0;
-}
-
-/* A segment that was made of older ones holds their runs as longer ones: where the swap's record is replayed over rows from before it,
- * the rows of the short ones are still there. */
-static int overlaps_delete(struct recovery *r, const struct seg_run *run, struct rows_batch *rows)
-{
-    struct overlap o = { run, rows };
-    uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(r->j->rows, key, row_key2(key, ROW_RUN, run->shard, run->base + 1), false,
-                       overlap_row, &o);
-
-    return rc < 0 ? rc : 0;
-}
-
-/* Makes the derived rows of one segment from its index. */
-static int segment_rows(struct recovery *r, struct segment *seg, const struct seg_index *x)
-{
-    struct run_filter f = { .r = r };
-    struct seg_index alive = { .segment = seg->id };
-    struct rows_batch rows = { 0 };
-    uint64_t shard = 0;
-    int rc = 0;
-
-    alive.runs = mem_new((x->n_runs + 1) * sizeof *alive.runs);
-    seg->live = 0;
-    for (uint32_t i = 0; rc >= 0 && i < x->n_runs; i++) {
-        if (!run_alive(&f, &x->runs[i]))
-            continue;
-        rc = overlaps_delete(r, &x->runs[i], &rows);
-        alive.runs[alive.n_runs++] = x->runs[i];
-        seg->live += x->runs[i].bytes;
-        end_row(r, &x->runs[i], &rows);
-        if (x->runs[i].shard != shard)
-            producer_rows(r, x, x->runs[i].shard, &rows);
-        shard = x->runs[i].shard;
-    }
-    segment_run_rows(seg->id, &alive, &rows);
-    if (rc >= 0)
-        rc = rows_write(r->j->rows, &rows, 0);
-    free(alive.runs);
-    rows_batch_free(&rows);
-    return rc;
-}
-
-static int by_entry(const void *a, const void *b)
-{
-    const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
-
-    return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
-}
-
-static int segment_fill(struct recovery *r, struct segment *seg)
-{
-    const struct seg_index *x;
-    int rc = segment_index(&r->j->segments, seg, &x);
-
-    if (rc >= 0)
-        return segment_rows(r, seg, x);
-    if (rc != E_CORRUPT)
-        return rc;
-    LOG_ERROR("segment.index_lost", F_INT("segment", seg->id), F_ERR(rc));
-    return 0;
-}
-
-/* Loads the index of every segment that the rows know nothing of (its record was replayed, or the
- * rows were lost), oldest first, so
- * that producers end with their latest batches. */
-static int segments_fill(struct recovery *r)
-{
-    size_t n = 0, count = r->j->segments.by_id.count;
-    struct segment **list = mem_new((count + 1) * sizeof(*list));
-    uint64_t pos = 0;
-    void *value;
-    int rc = 0;
-
-    while (hash_next(&r->j->segments.by_id, &pos, NULL, &value))
-        if (((struct segment *)value)->live == UINT64_MAX)
-            list[n++] = value;
-    qsort(list, n, sizeof(*list), by_entry);
-    for (size_t i = 0; rc >= 0 && i < n; i++)
-        rc = segment_fill(r, list[i]);
-    free(list);
-    return rc;
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
-
-    return x->id > y->id ? -1 : x->id < y->id;
-}
-
-/* Marks a segment's extents; on a conflict takes its own marks back. */
-static int segment_mark(struct recovery *r, const struct row_segment *row)
-{
-    for (unsigned i = 0; i < row->n_extents; i++) {
-        if (slabs_mark(&r->j->slabs, row->extents[i].place, row->extents[i].log2) >= 0)
-            continue;
-        while (i-- > 0)
-            slabs_give(&r->j->slabs, row->extents[i].place, row->extents[i].log2);
-        return E_CORRUPT;
-    }
-    return 0;
-}
-
-/* Marks what segments lie in. When rot has taken the record of a segment's deletion its extents may
- * have gone to another since: the newer owner is right, and the older segment is as gone as its
- * record said. */
-static void segments_mark(struct recovery *r)
-{
-    struct segments *t = &r->j->segments;
-    struct segment **list = mem_new((t->by_id.count + 1) * sizeof(*list));
-    struct recover_todo *todo = r->todo;
-    uint64_t pos = 0;
-    size_t n = 0;
-    void *value;
-
-    while (hash_next(&t->by_id, &pos, NULL, &value))
-        list[n++] = value;
-    qsort(list, n, sizeof(*list), newest_first);
-    for (size_t i = 0; i < n; i++) {
-        struct segment *seg = list[i];
-
-        if (segment_mark(r, &seg->row) < 0) {
-            LOG_ERROR("segment.overwritten", F_INT("segment", seg->id),
-                      F_INT("group", seg->row.group));
-            segments_remove(t, seg->id, false);
-        } else if (seg->live == 0) {
-            todo->dead_segments =
-                mem_grow(todo->dead_segments, (todo->n_dead + 1) * sizeof(uint64_t));
-            todo->dead_segments[todo->n_dead++] = seg->id;
-        }
-    }
-    free(list);
-}
-
-/* --- rows that are lost: the catalogue's own segments are found by looking at every unit --- */
-
-struct found_run {
-    uint64_t base, end;
-    struct buf *buf;
-    uint32_t at;
-    uint64_t bytes;
-};
-
-struct rebuild {
-    struct recovery *r;
-    struct found_run *list;
-    unsigned n;
-    uint64_t next; /* catalogue offset that is applied next */
-};
-
-static int found_by_base(const void *a, const void *b)
-{
-    const struct found_run *x = a, *y = b;
-
-    if (x->base != y->base)
-        return x->base < y->base ? -1 : 1;
-    return x->end > y->end ? -1 : x->end < y->end;
-}
-
-/* Takes the catalogue's runs of a segment whose footer was found. Stale ones hold the same bytes
- * for the same offsets. */
-static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
-{
-    struct journal *j = b->r->j;
-    struct segment seg = { .id = f->segment };
-    struct seg_index copy;
-    struct buf *buf;
-    uint32_t at;
-
-    seg.row.group = f->group;
-    seg.row.data_bytes = f->data_bytes;
-    seg.row.index_pos = f->index_pos;
-    seg.row.index_bytes = f->index_bytes;
-    seg.row.n_extents = (uint16_t)f->n_extents;
-    memcpy(seg.row.extents, f->extents, f->n_extents * sizeof f->extents[0]);
-    if (segment_read(&j->segments, &seg, f->index_pos, f->index_bytes, &buf, &at) < 0)
-        return;
-    if (seg_index_read(&copy, buf->mem + at, f->index_bytes) < 0) {
-        buf_unref(buf);
-        if (segment_index_rebuild(&j->segments, &seg, &copy) < 0)
-            return;
-    } else {
-        buf_unref(buf);
-    }
-    for (uint32_t i = 0; i < copy.n_runs; i++) {
-        const struct seg_run *run = &copy.runs[i];
-        struct found_run n = { run->base, run->end, NULL, 0, run->bytes };
-
-        if (run->shard != SHARD_CATALOGUE ||
-            segment_read(&j->segments, &seg, run->pos, n.bytes, &n.buf, &n.at) < 0)
-            continue;
-        b->list = mem_grow(b->list, (b->n + 1) * sizeof *b->list);
-        b->list[b->n++] = n;
-    }
-    seg_index_free(&copy);
-}
-
-static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
-{
-    struct journal *j = b->r->j;
-
-    for (uint32_t unit = 1; unit < slab->n_units; unit++) {
-        uint64_t place = place_of(slab->number, unit), last;
-        struct extent_head h;
-        struct seg_footer *f;
-
-        if (dev_read(j->dev, slab->file, place_pos(place), page, PAGE_BYTES) < 0 ||
-            extent_head_read(&h, page) < 0 || h.kind != EXTENT_SEGMENT ||
-            h.group != GROUP_CATALOGUE || h.place != place ||
-            memcmp(&h.store, &j->super.store, sizeof h.store) != 0 || h.index + 1 != h.n_extents ||
-            !slabs_file(&j->slabs, place, h.log2))
-            continue;
-        last = place_pos(place) + ((uint64_t)1 << h.log2) - PAGE_BYTES;
-        f = mem_new(sizeof *f);
-        if (dev_read(j->dev, slab->file, last, page, PAGE_BYTES) >= 0 &&
-            seg_footer_read(f, page) >= 0 && f->segment == h.segment && f->group == GROUP_CATALOGUE)
-            rebuild_segment(b, f);
-        free(f);
-    }
-}
-
-/* One catalogue batch, if it is the one that comes next. */
-static int rebuild_batch(struct rebuild *b, const uint8_t *mem, uint64_t left, uint32_t *bytes)
-{
-    struct batch_head h;
-
-    if (batch_check(&h, mem, left) < 0)
-        return E_CORRUPT; /* a stale place may hold anything by now */
-    *bytes = h.bytes;
-    if ((uint64_t)h.base_offset != b->next)
-        return 0;
-    b->next += (uint64_t)h.last_offset_delta + 1;
-    return catalogue_item(b->r, mem, h.bytes);
-}
-
-/* Applies found runs in offset order; each offset once. */
-static int rebuild_apply(struct rebuild *b)
-{
-    int rc = 0;
-
-    if (b->n > 0)
-        qsort(b->list, b->n, sizeof *b->list, found_by_base);
-    for (unsigned i = 0; rc >= 0 && i < b->n; i++) {
-        struct found_run *n = &b->list[i];
-        uint32_t bytes;
-
-        for (uint64_t at = 0; rc >= 0 && at < n->bytes; at += bytes) {
-            rc = rebuild_batch(b, n->buf->mem + n->at + at, n->bytes - at, &bytes);
-            if (rc == E_CORRUPT) {
-                rc = 0; /* another copy may have it; what is missing in the end is told below */
-                break;
-            }
-        }
-    }
-    return rc;
-}
-
-/* The catalogue's part of the live WAL, ahead of the real scan. */
-static int rebuild_block(void *ctx, const struct block_head *h, const uint8_t *mem, uint64_t pos)
-{
-    struct rebuild *b = ctx;
-    int rc = 0;
-
-    for (uint32_t i = 0; rc >= 0 && i < h->n_frames; i++) {
-        struct block_dir d;
-        struct frame_head f;
-        uint32_t at, bytes;
-
-        block_dir_read(&d, mem, i);
-        if (d.group != GROUP_CATALOGUE)
-            continue;
-        rc = frame_head_read(&f, mem + d.pos, d.bytes);
-        at = FRAME_HEAD_BYTES + f.n_items * FRAME_ITEM_BYTES;
-        for (uint32_t k = 0; rc >= 0 && k < f.n_items; k++, at += bytes)
-            rc = rebuild_batch(b, mem + d.pos + at, d.bytes - at, &bytes);
-    }
-    return rc;
-}
-
-static int rebuild_end_row(struct rebuild *b)
-{
-    struct rows_batch rows = { 0 };
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-    int rc;
-
-    rows_batch_put(&rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), value,
-                   row_u64_write(b->next, value));
-    rc = rows_write(b->r->j->rows, &rows, 0);
-    rows_batch_free(&rows);
-    return rc;
-}
-
-/* First the whole catalogue (from its segments, found by looking, and from the live WAL), then the
- * rows of every segment that it
- * names; the scan of the WAL then goes over them as after any start. */
-static int rows_rebuild(struct recovery *r)
-{
-    static const struct walscan_calls only_catalogue = { .block = rebuild_block };
-    struct journal *j = r->j;
-    struct rebuild b = { .r = r, .next = j->super.catalogue_start };
-    struct buf *page = buf_new_aligned(PAGE_BYTES);
-    struct walscan_end end;
-    int rc = page ? rows_clear(j->rows) : E_NOMEM;
-
-    LOG_WARN("rows.rebuild", F_LSN(j->super.ckpt_lsn));
-    for (unsigned i = 0; rc >= 0 && i < j->slabs.n; i++)
-        rebuild_slab(&b, &j->slabs.list[i], page->mem);
-    if (rc >= 0)
-        rc = rebuild_apply(&b);
-    if (rc >= 0)
-        rc = rebuild_end_row(&b);
-    if (rc >= 0)
-        rc = walscan_run(j->dev, &j->slabs, &j->super, &only_catalogue, &b, &end, r->e);
-    for (unsigned i = 0; i < b.n; i++)
-        buf_unref(b.list[i].buf);
-    free(b.list);
-    buf_unref(page);
-    if (rc >= 0 && b.next < j->super.catalogue_end)
-        rc = err_set(r->e, E_CORRUPT, "the catalogue ends at %" PRIu64 ", not at %" PRIu64, b.next,
-                     j->super.catalogue_end);
-    if (rc >= 0)
-        rc = row_table_scan(j, ROW_SEGMENT, load_segment_row, r);
-    if (rc >= 0)
-        rc = segments_fill(r);
-    segments_fini(&j->segments);
-    segments_init(&j->segments, j->dev, &j->slabs);
-    return rc;
 }
 
 /* --- after the scan --- */
@@ -995,7 +477,7 @@ static int losses_settle(struct recovery *r, struct jrn_group *g)
         if (!l->accepted && accept) {
             struct accept_scan a = { r, g, l };
 
-            rc = row_table_scan(r->j, ROW_SHARD, accept_shard, &a);
+            rc = recover_table_scan(r->j, ROW_SHARD, accept_shard, &a);
             l->accepted = true;
             l->recorded = false;
             LOG_WARN("wal.loss_accepted", F_INT("group", g->id), F_LSN(l->lsn));
@@ -1060,7 +542,7 @@ static int scan(struct recovery *r, struct walscan_end *end)
 static int groups_at_checkpoint(struct recovery *r)
 {
     struct journal *j = r->j;
-    int rc = row_table_scan(j, ROW_GROUP, load_group_row, r);
+    int rc = recover_table_scan(j, ROW_GROUP, recover_group_row, r);
 
     for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++) {
         struct jrn_group *g = j->groups[i];
@@ -1093,7 +575,7 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
     int rc = 0;
 
     if (rows_replay_lsn(j->rows) < j->super.ckpt_lsn)
-        rc = rows_rebuild(r);
+        rc = recover_rows_rebuild(r);
     if (rc >= 0)
         rc = catalogue_shard_open(j);
     if (rc >= 0)
@@ -1101,17 +583,17 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
     if (rc >= 0)
         rc = scan(r, end);
     if (rc >= 0)
-        rc = row_table_scan(j, ROW_GROUP, load_group_row, r);
+        rc = recover_table_scan(j, ROW_GROUP, recover_group_row, r);
     if (rc >= 0)
         groups_after_scan(j);
     if (rc >= 0)
-        rc = row_table_scan(j, ROW_LOSS, load_loss_row, r);
+        rc = recover_table_scan(j, ROW_LOSS, recover_loss_row, r);
     if (rc >= 0)
-        rc = row_table_scan(j, ROW_SEGMENT, load_segment_row, r);
+        rc = recover_table_scan(j, ROW_SEGMENT, recover_segment_row, r);
     if (rc >= 0)
-        rc = segments_fill(r);
+        rc = recover_segments_fill(r);
     if (rc >= 0)
-        segments_mark(r);
+        recover_segments_mark(r);
     if (rc >= 0)
         rc = shards_settle(r);
     if (rc >= 0)

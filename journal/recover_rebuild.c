@@ -1,0 +1,206 @@
+#include "journal/recover_int.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "format/batch.h"
+#include "format/frame.h"
+#include "journal/catalogue.h"
+#include "journal/destage.h"
+
+/* --- rows that are lost: the catalogue's own segments are found by looking at every unit --- */
+
+struct found_run {
+    uint64_t base, end;
+    struct buf *buf;
+    uint32_t at;
+    uint64_t bytes;
+};
+
+struct rebuild {
+    struct recovery *r;
+    struct found_run *list;
+    unsigned n;
+    uint64_t next; /* catalogue offset that is applied next */
+};
+
+static int found_by_base(const void *a, const void *b)
+{
+    const struct found_run *x = a, *y = b;
+
+    if (x->base != y->base)
+        return x->base < y->base ? -1 : 1;
+    return x->end > y->end ? -1 : x->end < y->end;
+}
+
+/* Takes the catalogue's runs of a segment whose footer was found. Stale ones hold the same bytes
+ * for the same offsets. */
+static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
+{
+    struct journal *j = b->r->j;
+    struct segment seg = { .id = f->segment };
+    struct seg_index copy;
+    struct buf *buf;
+    uint32_t at;
+
+    seg.row.group = f->group;
+    seg.row.data_bytes = f->data_bytes;
+    seg.row.index_pos = f->index_pos;
+    seg.row.index_bytes = f->index_bytes;
+    seg.row.n_extents = (uint16_t)f->n_extents;
+    memcpy(seg.row.extents, f->extents, f->n_extents * sizeof f->extents[0]);
+    if (segment_read(&j->segments, &seg, f->index_pos, f->index_bytes, &buf, &at) < 0)
+        return;
+    if (seg_index_read(&copy, buf->mem + at, f->index_bytes) < 0) {
+        buf_unref(buf);
+        if (segment_index_rebuild(&j->segments, &seg, &copy) < 0)
+            return;
+    } else {
+        buf_unref(buf);
+    }
+    for (uint32_t i = 0; i < copy.n_runs; i++) {
+        const struct seg_run *run = &copy.runs[i];
+        struct found_run n = { run->base, run->end, NULL, 0, run->bytes };
+
+        if (run->shard != SHARD_CATALOGUE ||
+            segment_read(&j->segments, &seg, run->pos, n.bytes, &n.buf, &n.at) < 0)
+            continue;
+        b->list = mem_grow(b->list, (b->n + 1) * sizeof *b->list);
+        b->list[b->n++] = n;
+    }
+    seg_index_free(&copy);
+}
+
+static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
+{
+    struct journal *j = b->r->j;
+
+    for (uint32_t unit = 1; unit < slab->n_units; unit++) {
+        uint64_t place = place_of(slab->number, unit), last;
+        struct extent_head h;
+        struct seg_footer *f;
+
+        if (dev_read(j->dev, slab->file, place_pos(place), page, PAGE_BYTES) < 0 ||
+            extent_head_read(&h, page) < 0 || h.kind != EXTENT_SEGMENT ||
+            h.group != GROUP_CATALOGUE || h.place != place ||
+            memcmp(&h.store, &j->super.store, sizeof h.store) != 0 || h.index + 1 != h.n_extents ||
+            !slabs_file(&j->slabs, place, h.log2))
+            continue;
+        last = place_pos(place) + ((uint64_t)1 << h.log2) - PAGE_BYTES;
+        f = mem_new(sizeof *f);
+        if (dev_read(j->dev, slab->file, last, page, PAGE_BYTES) >= 0 &&
+            seg_footer_read(f, page) >= 0 && f->segment == h.segment && f->group == GROUP_CATALOGUE)
+            rebuild_segment(b, f);
+        free(f);
+    }
+}
+
+/* One catalogue batch, if it is the one that comes next. */
+static int rebuild_batch(struct rebuild *b, const uint8_t *mem, uint64_t left, uint32_t *bytes)
+{
+    struct batch_head h;
+
+    if (batch_check(&h, mem, left) < 0)
+        return E_CORRUPT; /* a stale place may hold anything by now */
+    *bytes = h.bytes;
+    if ((uint64_t)h.base_offset != b->next)
+        return 0;
+    b->next += (uint64_t)h.last_offset_delta + 1;
+    return recover_catalogue_item(b->r, mem, h.bytes);
+}
+
+/* Applies found runs in offset order; each offset once. */
+static int rebuild_apply(struct rebuild *b)
+{
+    int rc = 0;
+
+    if (b->n > 0)
+        qsort(b->list, b->n, sizeof *b->list, found_by_base);
+    for (unsigned i = 0; rc >= 0 && i < b->n; i++) {
+        struct found_run *n = &b->list[i];
+        uint32_t bytes;
+
+        for (uint64_t at = 0; rc >= 0 && at < n->bytes; at += bytes) {
+            rc = rebuild_batch(b, n->buf->mem + n->at + at, n->bytes - at, &bytes);
+            if (rc == E_CORRUPT) {
+                rc = 0; /* another copy may have it; what is missing in the end is told below */
+                break;
+            }
+        }
+    }
+    return rc;
+}
+
+/* The catalogue's part of the live WAL, ahead of the real scan. */
+static int rebuild_block(void *ctx, const struct block_head *h, const uint8_t *mem, uint64_t pos)
+{
+    struct rebuild *b = ctx;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc >= 0 && i < h->n_frames; i++) {
+        struct block_dir d;
+        struct frame_head f;
+        uint32_t at, bytes;
+
+        block_dir_read(&d, mem, i);
+        if (d.group != GROUP_CATALOGUE)
+            continue;
+        rc = frame_head_read(&f, mem + d.pos, d.bytes);
+        at = FRAME_HEAD_BYTES + f.n_items * FRAME_ITEM_BYTES;
+        for (uint32_t k = 0; rc >= 0 && k < f.n_items; k++, at += bytes)
+            rc = rebuild_batch(b, mem + d.pos + at, d.bytes - at, &bytes);
+    }
+    return rc;
+}
+
+static int rebuild_end_row(struct rebuild *b)
+{
+    struct rows_batch rows = { 0 };
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+    int rc;
+
+    rows_batch_put(&rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), value,
+                   row_u64_write(b->next, value));
+    rc = rows_write(b->r->j->rows, &rows, 0);
+    rows_batch_free(&rows);
+    return rc;
+}
+
+/* First the whole catalogue (from its segments, found by looking, and from the live WAL), then the
+ * rows of every segment that it
+ * names; the scan of the WAL then goes over them as after any start. */
+int recover_rows_rebuild(struct recovery *r)
+{
+    static const struct walscan_calls only_catalogue = { .block = rebuild_block };
+    struct journal *j = r->j;
+    struct rebuild b = { .r = r, .next = j->super.catalogue_start };
+    struct buf *page = buf_new_aligned(PAGE_BYTES);
+    struct walscan_end end;
+    int rc = page ? rows_clear(j->rows) : E_NOMEM;
+
+    LOG_WARN("rows.rebuild", F_LSN(j->super.ckpt_lsn));
+    for (unsigned i = 0; rc >= 0 && i < j->slabs.n; i++)
+        rebuild_slab(&b, &j->slabs.list[i], page->mem);
+    if (rc >= 0)
+        rc = rebuild_apply(&b);
+    if (rc >= 0)
+        rc = rebuild_end_row(&b);
+    if (rc >= 0)
+        rc = walscan_run(j->dev, &j->slabs, &j->super, &only_catalogue, &b, &end, r->e);
+    for (unsigned i = 0; i < b.n; i++)
+        buf_unref(b.list[i].buf);
+    free(b.list);
+    buf_unref(page);
+    if (rc >= 0 && b.next < j->super.catalogue_end)
+        rc = err_set(r->e, E_CORRUPT, "the catalogue ends at %" PRIu64 ", not at %" PRIu64, b.next,
+                     j->super.catalogue_end);
+    if (rc >= 0)
+        rc = recover_table_scan(j, ROW_SEGMENT, recover_segment_row, r);
+    if (rc >= 0)
+        rc = recover_segments_fill(r);
+    segments_fini(&j->segments);
+    segments_init(&j->segments, j->dev, &j->slabs);
+    return rc;
+}
