@@ -182,20 +182,29 @@ static void checkpoint_done(struct rows_work *w)
 
 /* --- 5: rows are flushed with the new replay LSN, the superblock names it --- */
 
-int super_store(struct dev *dev, struct dev_file *file, struct super *s)
+/* The next generation, in the two copies that are its. */
+static int super_store_next(struct dev *dev, struct dev_file *file, struct super *s, struct buf *b)
 {
-    struct buf *b = buf_new_aligned(SUPER_BYTES);
     unsigned first;
-    int rc = b ? 0 : E_NOMEM;
+    int rc = 0;
 
     s->generation++;
     first = (unsigned)(s->generation % 2) * 2;
-    if (b)
-        super_write(s, b->mem);
+    super_write(s, b->mem);
     for (unsigned i = 0; rc >= 0 && i < 2; i++)
         rc = dev_write(dev, file, (uint64_t)(first + i) * SUPER_BYTES, b->mem, SUPER_BYTES);
+    return rc < 0 ? rc : dev_sync(dev, file);
+}
+
+/* Two generations that say the same: rot in the newest copies must not bring back an older state,
+ * which knows nothing of the present incarnation and would cut it off in silence. */
+int super_store(struct dev *dev, struct dev_file *file, struct super *s)
+{
+    struct buf *b = buf_new_aligned(SUPER_BYTES);
+    int rc = b ? super_store_next(dev, file, s, b) : E_NOMEM;
+
     if (rc >= 0)
-        rc = dev_sync(dev, file);
+        rc = super_store_next(dev, file, s, b);
     buf_unref(b);
     return rc;
 }

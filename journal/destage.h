@@ -21,8 +21,8 @@ void destage_free(struct destage *d);
 void destage_consider(struct journal *j, bool anything);
 bool destage_idle(const struct destage *d);
 
-/* Writes the superblock of *s with its next generation; blocks. Pool threads, one caller at a time,
- * or at open. */
+/* Writes the superblock of *s with its next two generations, so into all four copies; blocks. Pool
+ * threads, one caller at a time, or at open. */
 int super_store(struct dev *dev, struct dev_file *file, struct super *s) MUST_USE;
 
 /* The rows of a sealed segment's runs, and of its live bytes. */

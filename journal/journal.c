@@ -415,7 +415,7 @@ static int store_create(struct journal *j, struct err *e)
     j->super.n_groups = GROUP_DATA + j->env.n_loops;
     if (rc >= 0)
         rc = dev_create(j->dev, tmp, SUPER_COPIES * SUPER_BYTES, &j->super_file, e);
-    for (unsigned i = 0; rc >= 0 && i < 2; i++)
+    if (rc >= 0)
         rc = super_store(j->dev, j->super_file, &j->super);
     if (rc >= 0)
         rc = rows_clear(j->rows);
@@ -685,8 +685,11 @@ int journal_open(struct journal **out, const struct journal_env *env,
     rc = conf_check(&j->conf, e);
     if (rc >= 0)
         rc = recover_super(j->dev, &j->super_file, &j->super, e);
-    if (rc == E_NOTFOUND)
+    if (rc == E_NOTFOUND) {
+        if (e)
+            *e = (struct err){ 0 }; /* nothing is wrong yet */
         rc = store_create(j, e);
+    }
     if (rc >= 0) {
         j->wal_log2 = j->super.wal_extent_log2;
         if (j->conf.batch_max > 1u << (j->wal_log2 - 1))
@@ -700,6 +703,8 @@ int journal_open(struct journal **out, const struct journal_env *env,
         rc = modules_open(j, &t->todo, e);
     }
     if (rc < 0) {
+        if (e && e->code >= 0)
+            err_set(e, rc, "opening the store: %s", err_text(rc));
         recover_todo_free(&t->todo);
         free(t);
         journal_free(j);

@@ -163,6 +163,8 @@ static bool control_answered(void *ctx)
     struct kafka_sim *w = ctx;
 
     poll_all(w);
+    if (w->fault_set)
+        sim_disk_unstick(w->js.disk);
     return w->clients[SIM_CONTROL].n_calls == 0;
 }
 
@@ -252,11 +254,14 @@ static void stopped(struct kafka_stop *s)
     ((struct stopping *)s)->w->stopped = true;
 }
 
+/* A request that is drawn as stuck may get there after others were let go. */
 static bool is_stopped(void *ctx)
 {
     struct kafka_sim *w = ctx;
 
     poll_all(w);
+    if (w->fault_set)
+        sim_disk_unstick(w->js.disk);
     for (unsigned i = 0; i < SIM_CLIENTS; i++)
         if (w->clients[i].conn)
             return false;
@@ -507,6 +512,10 @@ static void end_life(struct kafka_sim *w, unsigned how)
     } else {
         w->n->stops++;
         door_stop(w);
+        for (unsigned i = 0; w->fault_set && i < 8; i++) {
+            run_for(w, 20000);
+            sim_disk_unstick(w->js.disk);
+        }
         jrn_sim_close(&w->js);
     }
     for (unsigned i = 0; i < SIM_NAMES; i++)
