@@ -9,7 +9,7 @@
 
 enum {
     BATCH_BYTES = 256 << 10, /* a batch takes no more when it holds this */
-    EXPIRE_ROWS = 20000 /* looked at in one turn */
+    EXPIRE_ROWS = 20000      /* looked at in one turn */
 };
 
 static void pump(struct offsets *o);
