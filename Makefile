@@ -50,13 +50,13 @@ LIBS_gateways := $(GATEWAYS_LIBS) $(LIBS_journal)
 LIBS_all      := $(TOOLS_LIBS) $(LIBS_gateways)
 
 .PHONY: all deps test interop soak demo run bench check fuzz clean help format tests tools
-all: build/weir-server build/journal-ctl
+BINS    := $(OUT)/bin/weir-server $(OUT)/bin/journal-ctl
+all: $(BINS)
+	@ln -sfn ../$(OUT)/bin/weir-server build/weir-server
+	@ln -sfn ../$(OUT)/bin/journal-ctl build/journal-ctl
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
-
-build/weir-server build/journal-ctl: build/%: $(OUT)/bin/%
-	@ln -sfn ../$< $@
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D); echo "  CC   $<"

@@ -272,10 +272,13 @@ void journal_space_check(struct journal *j)
 {
     uint64_t extent = (uint64_t)1 << j->wal_log2, total, free_bytes, closed, need;
     unsigned n_live;
-    bool tight, behind;
+    bool tight, behind, hungry;
 
     ASSERT_HOME(j->keeper);
     committer_feed(j->committer);
+    /* Enough may be free, and none of it a whole extent: somebody must look again, or the appends
+     * that wait for one wait for ever. */
+    hungry = committer_spare(j->committer) < 2;
     slabs_space(&j->slabs, &total, &free_bytes);
     wal_live(&j->wal, &closed, &n_live);
     /* Destage must be able to write all that is live once more, and then some. */
@@ -290,7 +293,7 @@ void journal_space_check(struct journal *j)
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = closed > 2 * j->conf.wal_budget + 4 * extent;
     /* Ahead of need: a new slab takes a while to be written. */
-    if (free_bytes < need + need / 2 + 2 * extent && (!j->grow_refused || tight))
+    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!j->grow_refused || tight)))
         grow_start(j);
     if (!tight)
         space_set(j, behind ? SPACE_WAIT : SPACE_OK);
@@ -301,7 +304,7 @@ void journal_space_check(struct journal *j)
     if (!destage_idle(j->destage) && !atomic_load(&j->closing))
         loop_timer_set(j->keeper, &j->trim_timer, TRIM_AFTER_US);
     rewrite_consider(j, tight && j->grow_refused);
-    if (tight && !atomic_load(&j->closing))
+    if ((tight || hungry) && !atomic_load(&j->closing))
         loop_timer_set(j->keeper, &j->space_timer, SPACE_RETRY_US);
 }
 

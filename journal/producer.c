@@ -18,6 +18,12 @@ static int32_t next_sequence(int32_t last)
     return last == INT32_MAX ? 0 : last + 1;
 }
 
+/* Ahead or behind is told by the shorter way round the ring of sequences. */
+static bool is_later(int32_t sequence, int32_t than)
+{
+    return ((uint32_t)(than - sequence) & INT32_MAX) >= (1u << 30);
+}
+
 int producer_check(struct producers *p, const struct batch_head *h, uint64_t *offset)
 {
     const struct row_producer *s;
@@ -33,6 +39,8 @@ int producer_check(struct producers *p, const struct batch_head *h, uint64_t *of
         return E_PRODUCER_EPOCH;
     if (h->producer_epoch > s->epoch)
         return h->base_sequence == 0 ? 0 : E_SEQUENCE;
+    if (s->n == 0) /* refused before it had anything here */
+        return is_later(h->base_sequence, s->batch[0].base_sequence) ? E_SEQUENCE : 0;
     last_sequence = producer_last_sequence(h->base_sequence, h->record_count);
     for (unsigned i = 0; i < s->n; i++) {
         if (s->batch[i].base_sequence == h->base_sequence &&
@@ -44,11 +52,19 @@ int producer_check(struct producers *p, const struct batch_head *h, uint64_t *of
     last = &s->batch[s->n - 1];
     if (h->base_sequence == next_sequence(last->last_sequence))
         return 0;
-    /* Older than what is remembered, or ahead: told apart by the shorter way round the ring of
-     * sequences. */
-    return ((uint32_t)(last->last_sequence - h->base_sequence) & INT32_MAX) < (1u << 30)
-               ? E_DUPLICATE
-               : E_SEQUENCE;
+    return is_later(h->base_sequence, last->last_sequence) ? E_SEQUENCE : E_DUPLICATE;
+}
+
+void producer_refused(struct producers *p, const struct batch_head *h)
+{
+    struct row_producer *s;
+
+    if (h->producer_id < 0 || hash_get(&p->by_id, (uint64_t)h->producer_id))
+        return;
+    s = mem_new(sizeof *s);
+    s->epoch = h->producer_epoch;
+    s->batch[0].base_sequence = h->base_sequence;
+    hash_put(&p->by_id, (uint64_t)h->producer_id, s);
 }
 
 void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,

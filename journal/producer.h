@@ -24,6 +24,10 @@ struct producers {
 /* 0: new, go on; 1: a repeat, *offset is the first one's; E_SEQUENCE, E_DUPLICATE,
  * E_PRODUCER_EPOCH. Batches without producer: 0. */
 int producer_check(struct producers *p, const struct batch_head *h, uint64_t *offset) MUST_USE;
+/* A batch was refused, and may be taken when it is sent again: until then nothing later of its
+ * producer may, not even of one that is new here. Else the repeat would come too late, be told that
+ * it is old, and its client would take it for written. */
+void producer_refused(struct producers *p, const struct batch_head *h);
 /* Remembers a batch that was given offset; harmless when it is remembered already. */
 void producer_note(struct producers *p, const struct batch_head *h, uint64_t offset, int64_t now);
 /* The same from a segment's or a row's data. */

@@ -532,14 +532,17 @@ static bool time_in_batch(struct time_work *tw, int64_t wanted, const uint8_t *m
     return f->found;
 }
 
-/* Looks through a run's bytes; damaged ones end it. */
-static int time_in_bytes(struct time_work *tw, int64_t wanted, const uint8_t *mem, uint64_t bytes)
+/* Looks through a run's bytes, whose first batch has offset base; damaged ones end it. A batch's
+ * own offset is not under its CRC: it must be the one that follows. */
+static int time_in_bytes(struct time_work *tw, int64_t wanted, const uint8_t *mem, uint64_t bytes,
+                         uint64_t base)
 {
     while (bytes > 0) {
         struct batch_head h;
 
-        if (batch_check(&h, mem, bytes) < 0)
+        if (batch_check(&h, mem, bytes) < 0 || (uint64_t)h.base_offset != base)
             return E_LOST;
+        base += (uint64_t)h.last_offset_delta + 1;
         if (h.max_timestamp >= wanted && time_in_batch(tw, wanted, mem, &h))
             return 1;
         mem += h.bytes;
@@ -566,7 +569,7 @@ static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg
         rc = segment_read(t, seg, run->pos + n->pos, end - n->pos, &buf, &at);
         if (rc < 0)
             break;
-        rc = time_in_bytes(tw, wanted, buf->mem + at, end - n->pos);
+        rc = time_in_bytes(tw, wanted, buf->mem + at, end - n->pos, n->offset);
         buf_unref(buf);
     }
     return rc;
@@ -575,15 +578,17 @@ static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg
 /* The largest timestamp of the records from the start on, in a run in which the start lies: what a
  * run says of itself counts the
  * trimmed ones, too. */
-static int time_max_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t bytes)
+static int time_max_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t bytes,
+                             uint64_t base)
 {
     while (bytes > 0) {
         struct batch_head h;
         struct batch_iter it;
         struct batch_record r;
 
-        if (batch_check(&h, mem, bytes) < 0)
+        if (batch_check(&h, mem, bytes) < 0 || (uint64_t)h.base_offset != base)
             return E_LOST;
+        base += (uint64_t)h.last_offset_delta + 1;
         if ((uint64_t)h.base_offset + (uint64_t)h.last_offset_delta >= tw->start &&
             h.max_timestamp > tw->best) {
             if ((uint64_t)h.base_offset >= tw->start ||
@@ -646,7 +651,7 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
 
         ts->rc = segment_read(&tw->s->j->segments, seg, row.pos, row.bytes, &buf, &at);
         if (ts->rc >= 0) {
-            ts->rc = time_max_in_bytes(tw, buf->mem + at, row.bytes);
+            ts->rc = time_max_in_bytes(tw, buf->mem + at, row.bytes, base);
             buf_unref(buf);
         }
         segment_unpin(&tw->s->j->segments, seg);
@@ -688,7 +693,7 @@ static int time_in_wal(struct time_work *tw, int64_t wanted)
             continue;
         rc = c->slice.buf ? 0 : wal_run_read(tw->s->j, c, &buf, &mem);
         if (rc >= 0)
-            rc = time_in_bytes(tw, wanted, mem, c->entry.bytes);
+            rc = time_in_bytes(tw, wanted, mem, c->entry.bytes, c->entry.base);
         buf_unref(buf);
     }
     return rc;
@@ -711,7 +716,7 @@ static int time_max_in_wal(struct time_work *tw)
         }
         rc = c->slice.buf ? 0 : wal_run_read(tw->s->j, c, &buf, &mem);
         if (rc >= 0)
-            rc = time_max_in_bytes(tw, mem, c->entry.bytes);
+            rc = time_max_in_bytes(tw, mem, c->entry.bytes, c->entry.base);
         buf_unref(buf);
     }
     return rc;

@@ -336,6 +336,8 @@ void shard_append_home(struct append *a)
     if (rc >= 0)
         rc = producer_check(&s->producers, &h, &offset);
     if (rc < 0) {
+        if (rc == E_NOSPACE && batch_head_read(&h, a->batch->mem + a->at, a->bytes) >= 0)
+            producer_refused(&s->producers, &h);
         append_end(a, rc, 0);
         return;
     }

@@ -55,8 +55,8 @@ bool kafka_sim_excused(struct kafka_sim *w, int16_t error)
 {
     switch (error) {
     case KAFKA_STORAGE_ERROR:
-    case KAFKA_COORDINATOR_NOT_AVAILABLE:
         return kafka_sim_weak(w) || w->tight;
+    case KAFKA_COORDINATOR_NOT_AVAILABLE: /* commits and producer ids have a reserve */
     case KAFKA_NOT_LEADER:
     case KAFKA_LEADER_NOT_AVAILABLE:
     case KAFKA_REQUEST_TIMED_OUT:
@@ -338,7 +338,7 @@ static void settle_down(struct kafka_sim *w)
 /* Everything that is promised must be there. False: power went meanwhile. */
 static bool check_all(struct kafka_sim *w, bool started_anew)
 {
-    if (!kafka_sim_topics_settle(w))
+    if (!kafka_sim_topics_settle(w, started_anew))
         return false;
     for (unsigned i = 0; i < SIM_NAMES; i++) {
         struct sim_topic *t = w->m.names[i].now;
@@ -378,6 +378,9 @@ static void heal(struct kafka_sim *w)
     unsigned name;
     int error = KAFKA_STORAGE_ERROR;
 
+    for (unsigned i = 0; i < SIM_NAMES; i++)
+        if (w->m.names[i].unsure)
+            return; /* it may keep what nobody may delete now */
     if (!c->conn)
         door_client_open(w, c, some_loop(w));
     while ((name = first_name(w, true)) < SIM_NAMES && is_serving(w)) {
@@ -530,7 +533,7 @@ static void (*const acts[])(struct kafka_sim *) = { kafka_sim_produce,     kafka
                                                     kafka_sim_metadata,    kafka_sim_producer,
                                                     kafka_sim_commit,      kafka_sim_offsets,
                                                     kafka_sim_others,      do_conn };
-enum { N_ACTS = sizeof acts / sizeof acts[0] };
+enum { ACT_PRODUCE = 0, ACT_DELETE = 5, N_ACTS = sizeof acts / sizeof acts[0] };
 
 static void act(struct kafka_sim *w)
 {
@@ -570,7 +573,7 @@ static void pause_between(struct kafka_sim *w)
 
 static void life(struct kafka_sim *w, bool last)
 {
-    unsigned n = (unsigned)below(w, chance(w, 1, 5) ? 20 : 250);
+    unsigned n = (unsigned)below(w, chance(w, 1, 5) ? 20 : w->tight ? 600 : 250);
     bool cut = chance(w, 1, 3);
     unsigned fault_at = w->faulty && chance(w, 1, 2) ? (unsigned)below(w, n + 1) : n + 1;
 
@@ -591,7 +594,7 @@ static void life(struct kafka_sim *w, bool last)
     if (!w->js.disk->off && !w->js.disk->off_armed && chance(w, 1, 2)) {
         faults_end(w);
         settle_down(w);
-        if (is_serving(w) && w->tight && journal_state(w->js.j) == JRN_FULL && chance(w, 1, 2))
+        if (is_serving(w) && w->tight && journal_state(w->js.j) == JRN_FULL)
             heal(w);
         if (is_serving(w))
             check_all(w, false);
@@ -630,16 +633,20 @@ static void swarm(struct kafka_sim *w)
 {
     static const unsigned least[N_ACTS] = { 20, 8, 2, 1, 1, 1, 1, 3, 1, 3, 3, 2, 1, 2 };
 
-    w->tight = chance(w, 1, 10);
+    w->tight = chance(w, 1, 8);
     w->faulty = !w->tight && chance(w, 1, 4);
     w->deletes = w->tight || chance(w, 3, 4);
     w->batch_bytes = 100u << below(w, 5);
     if (w->tight)
-        w->batch_bytes = 20000;
+        w->batch_bytes = 30000;
     jrn_sim_init(&w->js, w->seed, 64 << 20, 1 + (unsigned)below(w, 3));
     swarm_journal(w);
     for (unsigned i = 0; i < N_ACTS; i++)
         w->weight[i] = least[i] + (unsigned)below(w, least[i] + 3);
+    if (w->tight) { /* what fills is more than what is given back */
+        w->weight[ACT_PRODUCE] *= 6;
+        w->weight[ACT_DELETE] = 1;
+    }
     w->conf = (struct kafka_conf){ .default_partitions = 1 + (int32_t)below(w, 3),
                                    .request_max = 1 << 20,
                                    .batch_max = 32768,

@@ -102,7 +102,7 @@ static inline int16_t some_version(struct kafka_sim *w, int first, int last)
 
 /* The device gives no promises now: what is asked may fail. */
 bool kafka_sim_weak(const struct kafka_sim *w);
-/* Errors that any request may get when the life comes to its end, or the device fails or is full. */
+/* Errors that any request may get when the life ends, or the device fails or is full. */
 bool kafka_sim_excused(struct kafka_sim *w, int16_t error);
 /* Errors that name a topic which may be gone. */
 bool kafka_sim_topic_excused(const struct sim_topic *t, int16_t error);
@@ -122,8 +122,9 @@ void kafka_sim_delete(struct kafka_sim *w);
 void kafka_sim_delete_one(struct kafka_sim *w, struct door_client *c, unsigned name);
 void kafka_sim_grow(struct kafka_sim *w);
 void kafka_sim_metadata(struct kafka_sim *w);
-/* At rest, on the control client: every name is as it must be; unsure ones become sure. */
-bool kafka_sim_topics_settle(struct kafka_sim *w);
+/* At rest, on the control client: every name is as it must be; after a start unsure ones become
+ * sure. Before, a change of a client that is gone may still be on its way. */
+bool kafka_sim_topics_settle(struct kafka_sim *w, bool started_anew);
 
 /* kafka_sim_data.c */
 void kafka_sim_produce(struct kafka_sim *w);

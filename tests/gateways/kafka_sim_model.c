@@ -279,6 +279,10 @@ void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t end)
         sequence_check(w, p->log[i], next);
         at += p->log[i]->n_records;
     }
+    for (uint32_t i = 0; i < w->m.n_batches; i++)
+        if (w->m.batches[i]->part == p && w->m.batches[i]->acked && w->m.batches[i]->offset < 0)
+            kafka_sim_fail(w, "%s-%d: batch %u was said to be there, and is not", name,
+                           (int)p->index, i);
     if (at != end)
         kafka_sim_fail(w, "%s-%d: ends at %" PRId64 ", but batches reach %" PRId64, name,
                        (int)p->index, end, at);

@@ -319,14 +319,14 @@ void kafka_sim_auto_create(struct kafka_sim *w)
     kafka_arena_fini(&a);
 }
 
-bool kafka_sim_topics_settle(struct kafka_sim *w)
+bool kafka_sim_topics_settle(struct kafka_sim *w, bool started_anew)
 {
     struct meta_call *c = mem_new(sizeof *c);
     struct kafka_arena a;
     bool good;
 
     kafka_arena_init(&a, 1 << 20);
-    c->settles = true;
+    c->settles = started_anew;
     good = kafka_sim_ask(w, &c->change.call, METADATA, 12, meta_ask(w, &a, c, SIM_NAMES, 12));
     kafka_arena_fini(&a);
     return good;

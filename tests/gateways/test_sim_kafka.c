@@ -72,7 +72,7 @@ static pid_t job_start(const struct options *o, struct board *b, unsigned job, u
     pid = fork();
     if (pid == 0) {
         job_run(o, b, job, from);
-        _exit(0);
+        exit(0); /* so that a leak is told */
     }
     return pid;
 }
@@ -87,7 +87,8 @@ static void tell_failure(const struct options *o, uint64_t i, int status)
     printf("replay with: %s --seed %" PRIu64 "\n", program, seed);
 }
 
-/* Runs all seeds; gives how many failed. A job that dies is started again behind the seed that killed it. */
+/* Runs all seeds; gives how many failed. A job that dies is started again behind the seed that
+ * killed it. */
 static unsigned run_all(const struct options *o, struct board *b)
 {
     pid_t pids[JOBS_MAX];

@@ -21,9 +21,8 @@ static struct jrn_change put(const char *key, const char *value)
 
 static struct jrn_change row_delete(const char *key)
 {
-    return (struct jrn_change){ .op = JRN_ROW_DELETE,
-                                .key = key,
-                                .key_bytes = (uint32_t)strlen(key) };
+    return (
+        struct jrn_change){ .op = JRN_ROW_DELETE, .key = key, .key_bytes = (uint32_t)strlen(key) };
 }
 
 static struct jrn_change shard_change(enum jrn_change_op op, uint64_t shard)
@@ -121,8 +120,8 @@ static void test_rows_come_in_key_order_under_their_prefix_and_survive_lost_rows
 
 static void test_of_two_changes_of_one_key_the_later_holds(void)
 {
-    struct jrn_change c[] = { put("a", "1"), row_delete("a"), put("a", "2"), put("b", "1"),
-                              row_delete("b"), row_delete("never") };
+    struct jrn_change c[] = { put("a", "1"), row_delete("a"), put("a", "2"),
+                              put("b", "1"), row_delete("b"), row_delete("never") };
     struct jrn_sim js;
 
     up(&js, 2);
@@ -273,6 +272,7 @@ static void test_a_record_without_key_is_corrupt(void)
     REQUIRE(batch_builder_finish(&b, CODEC_NONE, &buf) >= 0);
     CHECK_EQ(catalogue_batch_rows(buf->mem, buf->len, &rows), E_CORRUPT);
     buf_unref(buf);
+    batch_builder_free(&b);
     rows_batch_free(&rows);
 }
 
@@ -297,9 +297,12 @@ static bool cut_after(uint64_t n, bool rows_lost, unsigned *sides)
 {
     struct jrn_change before[] = { shard_change(JRN_SHARD_CREATE, 17), put("Told", "1"),
                                    put("Tsame", "1") };
-    struct jrn_change c[] = { shard_change(JRN_SHARD_CREATE, 30), put("Tnew", "2"),
-                              shard_change(JRN_SHARD_DELETE, 17), row_delete("Told"),
-                              put("Tsame", "2"), shard_change(JRN_SHARD_CREATE, 31) };
+    struct jrn_change c[] = { shard_change(JRN_SHARD_CREATE, 30),
+                              put("Tnew", "2"),
+                              shard_change(JRN_SHARD_DELETE, 17),
+                              row_delete("Told"),
+                              put("Tsame", "2"),
+                              shard_change(JRN_SHARD_CREATE, 31) };
     struct jrn_sim js;
     struct err e = { 0 };
     bool off;
@@ -339,10 +342,8 @@ static void test_an_update_is_all_or_nothing_wherever_power_is_cut(void)
 
 TEST_MAIN(T(rows_come_in_key_order_under_their_prefix_and_survive_lost_rows)
               T(of_two_changes_of_one_key_the_later_holds)
-                  T(one_bad_change_refuses_all_of_the_update)
-                      T(a_shards_number_is_never_used_twice)
-                          T(a_deleted_shard_answers_deleted_to_those_who_hold_it)
-                              T(updates_of_one_loop_happen_in_order)
-                                  T(classes_have_groups_of_their_own)
-                                      T(a_record_without_key_is_corrupt)
-                                          T(an_update_is_all_or_nothing_wherever_power_is_cut))
+                  T(one_bad_change_refuses_all_of_the_update) T(a_shards_number_is_never_used_twice)
+                      T(a_deleted_shard_answers_deleted_to_those_who_hold_it)
+                          T(updates_of_one_loop_happen_in_order) T(classes_have_groups_of_their_own)
+                              T(a_record_without_key_is_corrupt)
+                                  T(an_update_is_all_or_nothing_wherever_power_is_cut))

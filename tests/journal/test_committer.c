@@ -35,9 +35,9 @@ static void append_many(struct jrn_sim *js, struct shard **s, struct rng *r, str
 {
     for (unsigned i = 0; i < n; i++) {
         shard[i] = (unsigned)rng_below(r, SHARDS);
-        call_append_begin(
-            js, s[shard[i]],
-            call_batch(i, 1 + (unsigned)rng_below(r, 3), (unsigned)rng_below(r, 900)), &a[i]);
+        call_append_begin(js, s[shard[i]],
+                          call_batch(i, 1 + (unsigned)rng_below(r, 3), (unsigned)rng_below(r, 900)),
+                          &a[i]);
     }
 }
 

@@ -141,5 +141,4 @@ static void test_an_emptied_index_keeps_no_memory(void)
 }
 
 TEST_MAIN(T(random_adds_drops_and_finds_match_a_plain_list) T(find_gives_the_entry_after_a_gap)
-              T(drops_keep_an_entry_that_is_only_partly_below)
-                  T(an_emptied_index_keeps_no_memory))
+              T(drops_keep_an_entry_that_is_only_partly_below) T(an_emptied_index_keeps_no_memory))

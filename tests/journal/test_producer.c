@@ -54,6 +54,26 @@ static void test_an_unknown_producer_may_begin_anywhere(void)
     producers_free(&p);
 }
 
+static void test_after_a_refusal_nothing_later_is_taken_before_the_repeat(void)
+{
+    struct producers p = { 0 };
+    struct batch_head h = head(ID, 0, 5, 3);
+
+    producer_refused(&p, &h);
+    h = head(ID, 0, 8, 1);
+    producer_refused(&p, &h); /* the first refusal holds */
+    CHECK_EQ(check(&p, 0, 8, 1), E_SEQUENCE);
+    CHECK_EQ(check(&p, 1, 0, 1), 0);
+    CHECK_EQ(check(&p, 0, 5, 3), 0);
+    note(&p, 0, 5, 3, 0);
+    CHECK_EQ(check(&p, 0, 8, 1), 0);
+    CHECK_EQ(check(&p, 0, 5, 3), 1);
+    producer_refused(&p, &h); /* of one that is known: its batches tell the order */
+    CHECK_EQ(check(&p, 0, 8, 1), 0);
+    CHECK_EQ(check(&p, 0, 9, 1), E_SEQUENCE);
+    producers_free(&p);
+}
+
 static void test_last_sequence_wraps_after_the_largest(void)
 {
     CHECK_EQ(producer_last_sequence(0, 1), 0);
@@ -161,7 +181,7 @@ static void reload(struct producers *to, const struct producers *from, uint64_t 
     producers_save(from, SHARD, end, &rows);
     while (rows_batch_next(&rows, &at, &c)) {
         struct row_producer s;
-        uint64_t shard, id;
+        uint64_t shard = 0, id = 0;
 
         CHECK_EQ(c.op, ROWS_PUT);
         REQUIRE(c.key[0] == ROW_PRODUCER && row_key_parse(c.key, c.key_bytes, &shard, &id));
@@ -280,9 +300,11 @@ static void test_random_sequences_match_a_list_of_all_that_was_taken(void)
             models[i].n = 1;
             models[i].list[0] = (struct taken){ 5, (int64_t)INT32_MAX - 200, 0, next };
             models[i].list[0].end = models[i].list[0].first + 10;
-            producer_note(&p, &(struct batch_head){ .producer_id = i, .producer_epoch = 5,
-                                                    .base_sequence = INT32_MAX - 200,
-                                                    .record_count = 10 },
+            producer_note(&p,
+                          &(struct batch_head){ .producer_id = i,
+                                                .producer_epoch = 5,
+                                                .base_sequence = INT32_MAX - 200,
+                                                .record_count = 10 },
                           next, 1);
             next += 10;
         }
@@ -323,7 +345,8 @@ static void test_random_sequences_match_a_list_of_all_that_was_taken(void)
 }
 
 TEST_MAIN(T(batches_without_producer_are_always_new) T(an_unknown_producer_may_begin_anywhere)
-              T(last_sequence_wraps_after_the_largest) T(sequences_wrap_from_the_largest_to_zero)
+              T(after_a_refusal_nothing_later_is_taken_before_the_repeat) T(
+                  last_sequence_wraps_after_the_largest) T(sequences_wrap_from_the_largest_to_zero)
                   T(a_batch_over_the_wrap_is_followed_and_repeated)
                       T(each_of_the_last_five_is_known_and_no_older)
                           T(a_gap_and_another_cut_of_what_was_sent_are_refused)

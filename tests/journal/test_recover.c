@@ -175,6 +175,38 @@ static void test_rot_in_any_block_stops_exactly_the_groups_that_it_held(void)
     CHECK(n > 36);
 }
 
+static void test_rot_in_the_catalogue_stops_updates_and_nothing_else(void)
+{
+    struct err e = { 0 };
+    struct jrn_sim js;
+    struct wal_look l;
+    struct hit hit = { 0 };
+    unsigned k;
+
+    store_init(&js, 6);
+    js.conf.wal_budget = 1 << 30;
+    life(&js, 3);
+    jrn_sim_close(&js);
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    CHECK_EQ(call_create(&js, 90, SHARD_CLASS_DATA), 0);
+    call_wait_ms(&js, 100);
+    jrn_sim_crash(&js, false);
+    wal_look_open(&l, &js);
+    REQUIRE(wal_look_scan(&l) >= 0);
+    for (k = l.n_blocks - 1; k > 0 && !hit.group[GROUP_CATALOGUE]; k--)
+        block_hits(&l.blocks[k - 1], &hit);
+    REQUIRE(k > 0 && l.blocks[k].head.incarnation == 2);
+    wal_look_flip(&l, l.blocks[k].file, l.blocks[k].pos + 500);
+    wal_look_close(&l);
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    for (unsigned i = 0; i < js.j->n_groups; i++)
+        CHECK_EQ(atomic_load(&js.j->groups[i]->read_only), i == GROUP_CATALOGUE);
+    CHECK_EQ(call_create(&js, 91, SHARD_CLASS_DATA), E_READONLY);
+    check_all(&js, 3);
+    jrn_sim_close(&js);
+    jrn_sim_fini(&js);
+}
+
 /* --- the superblock --- */
 
 static void test_any_three_damaged_copies_of_the_superblock_cost_nothing(void)
@@ -326,10 +358,10 @@ static void test_power_lost_at_any_operation_of_opening_loses_nothing(void)
     }
 }
 
-TEST_MAIN(
-    T(rot_in_any_block_stops_exactly_the_groups_that_it_held)
-        T(any_three_damaged_copies_of_the_superblock_cost_nothing)
-            T(a_superblock_without_a_valid_copy_is_refused)
-                T(each_failed_operation_of_creating_a_store_is_told_and_mended_by_the_next)
-                    T(each_failed_operation_of_opening_a_store_is_told_and_loses_nothing)
-                        T(power_lost_at_any_operation_of_opening_loses_nothing))
+TEST_MAIN(T(rot_in_any_block_stops_exactly_the_groups_that_it_held)
+              T(rot_in_the_catalogue_stops_updates_and_nothing_else)
+                  T(any_three_damaged_copies_of_the_superblock_cost_nothing)
+                      T(a_superblock_without_a_valid_copy_is_refused) T(
+                          each_failed_operation_of_creating_a_store_is_told_and_mended_by_the_next)
+                          T(each_failed_operation_of_opening_a_store_is_told_and_loses_nothing)
+                              T(power_lost_at_any_operation_of_opening_loses_nothing))

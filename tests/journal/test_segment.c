@@ -105,8 +105,7 @@ static void test_a_read_behind_the_extents_is_corrupt_and_a_failed_one_is_io(voi
 static const struct seg_run *run_of(const struct seg_index *x, const struct bare_batch *b)
 {
     for (uint32_t i = 0; i < x->n_runs; i++)
-        if (x->runs[i].shard == b->shard && b->base >= x->runs[i].base &&
-            b->base < x->runs[i].end)
+        if (x->runs[i].shard == b->shard && b->base >= x->runs[i].base && b->base < x->runs[i].end)
             return &x->runs[i];
     return NULL;
 }
@@ -399,12 +398,12 @@ static void test_a_segment_that_nobody_pins_is_freed_at_once(void)
 TEST_MAIN(
     T(any_range_reads_as_it_was_written_across_extents)
         T(a_read_behind_the_extents_is_corrupt_and_a_failed_one_is_io)
-            T(every_offset_is_found_from_its_sparse_entry)
-                T(sparse_entries_are_32_kib_apart_and_know_their_largest_time)
-                    T(the_index_keeps_the_last_five_batches_of_each_producer)
-                        T(an_index_rebuilt_from_the_data_equals_the_stored_one)
-                            T(a_damaged_batch_costs_a_rebuilt_index_the_rest_of_its_run_only)
-                                T(another_segments_index_is_not_taken_for_ours)
-                                    T(only_so_many_parsed_indexes_are_kept_and_pinned_ones_stay)
-                                        T(a_removed_segment_is_readable_and_keeps_its_space_until_the_last_unpin)
-                                            T(a_segment_that_nobody_pins_is_freed_at_once))
+            T(every_offset_is_found_from_its_sparse_entry) T(
+                sparse_entries_are_32_kib_apart_and_know_their_largest_time)
+                T(the_index_keeps_the_last_five_batches_of_each_producer) T(
+                    an_index_rebuilt_from_the_data_equals_the_stored_one)
+                    T(a_damaged_batch_costs_a_rebuilt_index_the_rest_of_its_run_only) T(
+                        another_segments_index_is_not_taken_for_ours)
+                        T(only_so_many_parsed_indexes_are_kept_and_pinned_ones_stay) T(
+                            a_removed_segment_is_readable_and_keeps_its_space_until_the_last_unpin)
+                            T(a_segment_that_nobody_pins_is_freed_at_once))

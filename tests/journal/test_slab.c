@@ -137,8 +137,8 @@ static void test_a_mark_is_refused_where_no_free_extent_can_be(void)
     CHECK_EQ(slabs_mark(s, place_of(0, 0), UNIT_LOG2 + 3), E_CORRUPT); /* over it, and unit 0 */
     CHECK_EQ(slabs_mark(s, place_of(0, 0), UNIT_LOG2), E_CORRUPT);
     CHECK_EQ(slabs_mark(s, place_of(0, 9), UNIT_LOG2 + 1), E_CORRUPT); /* not aligned */
-    CHECK_EQ(slabs_mark(s, place_of(0, 16), UNIT_LOG2), E_CORRUPT); /* behind the end */
-    CHECK_EQ(slabs_mark(s, place_of(1, 1), UNIT_LOG2), E_CORRUPT); /* no such slab */
+    CHECK_EQ(slabs_mark(s, place_of(0, 16), UNIT_LOG2), E_CORRUPT);    /* behind the end */
+    CHECK_EQ(slabs_mark(s, place_of(1, 1), UNIT_LOG2), E_CORRUPT);     /* no such slab */
     CHECK_EQ(slabs_mark(s, PLACE_NONE, UNIT_LOG2), E_CORRUPT);
     CHECK_EQ(slabs_mark(s, place_of(0, 2), UNIT_LOG2 - 1), E_CORRUPT);
     CHECK_EQ(slabs_mark(s, place_of(0, 2), EXTENT_MAX_LOG2 + 1), E_CORRUPT);
@@ -371,13 +371,11 @@ static void test_a_slab_of_another_store_or_with_a_damaged_header_is_refused_by_
 
 TEST_MAIN(
     T(random_takes_never_overlap_and_space_adds_up) T(an_extent_is_found_wherever_one_is_free)
-        T(a_mark_is_refused_where_no_free_extent_can_be)
-            T(growth_doubles_up_to_the_largest_file)
-                T(a_new_slab_always_holds_what_was_asked_for_as_one_extent)
-                    T(growth_never_passes_the_limit_of_all_slabs)
-                        T(growth_leaves_the_floor_free)
-                            T(no_space_on_the_file_system_is_no_space_and_grows_later)
-                                T(a_failed_operation_of_growth_is_an_error_and_adds_nothing)
-                                    T(power_lost_anywhere_in_growth_leaves_a_whole_slab_or_a_tmp_file)
-                                        T(reopened_slabs_are_the_same_and_wholly_free)
-                                            T(a_slab_of_another_store_or_with_a_damaged_header_is_refused_by_name))
+        T(a_mark_is_refused_where_no_free_extent_can_be) T(growth_doubles_up_to_the_largest_file)
+            T(a_new_slab_always_holds_what_was_asked_for_as_one_extent)
+                T(growth_never_passes_the_limit_of_all_slabs) T(growth_leaves_the_floor_free)
+                    T(no_space_on_the_file_system_is_no_space_and_grows_later) T(
+                        a_failed_operation_of_growth_is_an_error_and_adds_nothing)
+                        T(power_lost_anywhere_in_growth_leaves_a_whole_slab_or_a_tmp_file) T(
+                            reopened_slabs_are_the_same_and_wholly_free)
+                            T(a_slab_of_another_store_or_with_a_damaged_header_is_refused_by_name))

@@ -308,10 +308,9 @@ static void test_random_pins_and_checkpoints_match_a_plain_list(void)
     }
 }
 
-TEST_MAIN(
-    T(an_lsn_is_found_in_the_extent_that_holds_it_whole) T(a_gap_that_rot_left_is_not_found)
-        T(of_two_extents_at_one_lsn_the_later_one_holds_it)
-            T(a_pinned_extent_is_freed_at_its_last_unpin)
-                T(the_checkpoint_frees_what_ends_at_or_before_it_and_never_the_open_extent)
-                    T(an_incarnation_begins_at_its_first_extent_that_ends_past_the_checkpoint)
-                        T(random_pins_and_checkpoints_match_a_plain_list))
+TEST_MAIN(T(an_lsn_is_found_in_the_extent_that_holds_it_whole) T(a_gap_that_rot_left_is_not_found)
+              T(of_two_extents_at_one_lsn_the_later_one_holds_it)
+                  T(a_pinned_extent_is_freed_at_its_last_unpin)
+                      T(the_checkpoint_frees_what_ends_at_or_before_it_and_never_the_open_extent)
+                          T(an_incarnation_begins_at_its_first_extent_that_ends_past_the_checkpoint)
+                              T(random_pins_and_checkpoints_match_a_plain_list))

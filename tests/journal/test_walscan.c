@@ -178,7 +178,7 @@ static void test_rot_over_several_blocks_is_one_range_or_several(void)
         for (unsigned k = i; k < i + 2; k++)
             wal_look_flip(&l, s.file[k], s.pos[k] + 200);
         CHECK_EQ(wal_look_scan(&l), 0);
-        CHECK(l.n_rots >= 1);
+        REQUIRE(l.n_rots >= 1);
         CHECK_EQ(l.rots[0].lsn, s.lsn[i]);
         CHECK_EQ(l.rots[l.n_rots - 1].end_lsn, s.lsn[i + 2]);
         for (unsigned k = 0; k < l.n_rots; k++)
@@ -315,13 +315,12 @@ static void test_a_callback_or_a_failed_read_ends_the_scan_with_its_code(void)
     wal_drop(&js, &l);
 }
 
-TEST_MAIN(
-    T(blocks_follow_one_another_over_extents_and_incarnations)
-        T(the_last_block_is_cut_as_torn_whichever_page_is_bad)
-            T(any_earlier_block_is_rot_of_exactly_its_bytes_whichever_page_is_bad)
-                T(rot_over_several_blocks_is_one_range_or_several)
-                    T(a_closing_block_makes_damage_of_the_last_acked_one_rot)
-                        T(the_end_of_an_incarnation_before_is_never_torn)
-                            T(a_damaged_extent_header_costs_nothing)
-                                T(the_scan_begins_at_the_checkpoint)
-                                    T(a_callback_or_a_failed_read_ends_the_scan_with_its_code))
+TEST_MAIN(T(blocks_follow_one_another_over_extents_and_incarnations)
+              T(the_last_block_is_cut_as_torn_whichever_page_is_bad)
+                  T(any_earlier_block_is_rot_of_exactly_its_bytes_whichever_page_is_bad)
+                      T(rot_over_several_blocks_is_one_range_or_several)
+                          T(a_closing_block_makes_damage_of_the_last_acked_one_rot)
+                              T(the_end_of_an_incarnation_before_is_never_torn)
+                                  T(a_damaged_extent_header_costs_nothing)
+                                      T(the_scan_begins_at_the_checkpoint) T(
+                                          a_callback_or_a_failed_read_ends_the_scan_with_its_code))
