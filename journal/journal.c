@@ -279,6 +279,8 @@ void journal_space_check(struct journal *j)
     /* Enough may be free, and none of it a whole extent: somebody must look again, or the appends
      * that wait for one wait for ever. */
     hungry = committer_spare(j->committer) < 2;
+    if (hungry && atomic_load(&j->failed))
+        committer_starve(j->committer); /* nothing will grow any more: it answers what it holds */
     slabs_space(&j->slabs, &total, &free_bytes);
     wal_live(&j->wal, &closed, &n_live);
     /* Destage must be able to write all that is live once more, and then some. */
