@@ -169,13 +169,19 @@ class Store:
         path = os.path.join(self.folder, "superblock")
         with open(path, "rb") as f:
             data = f.read()
-        best = None
+        best, newer = None, 0
         for i in range(4):
             copy = data[i * 16384:(i + 1) * 16384]
             try:
                 if len(copy) < 16384:
                     raise Damage("short")
                 sealed(copy, b"WSUP", f"superblock copy {i}")
+            except Refused as e:
+                newer += 1
+                if newer == 2:
+                    raise
+                self.problem(str(e))
+                continue
             except Damage as e:
                 self.problem(str(e))
                 continue

@@ -264,8 +264,16 @@ def refused(folder):
 
 def test_newer_superblock_is_refused_even_beside_older_copies():
     folder = unpack("newer-super")
-    change(folder, "superblock", 0, lambda b: resealed(b, 2), 16384)
+    for copy in (0, 1):
+        change(folder, "superblock", copy * 16384, lambda b: resealed(b, 2), 16384)
     refused(folder)
+
+
+def test_one_superblock_copy_alone_of_another_version_is_damage():
+    folder = unpack("one-newer-super")
+    change(folder, "superblock", 0, lambda b: resealed(b, 2), 16384)
+    lines, problems = read(folder)
+    assert lines == expected(GOLDEN_MANIFEST) and len(problems) == 1
 
 
 def test_newer_slab_is_refused():
