@@ -291,7 +291,7 @@ void journal_space_check(struct journal *j)
      * back. */
     if (atomic_load(&j->space) == SPACE_FULL)
         need += 2 * extent;
-    tight = free_bytes < need;
+    tight = free_bytes < need || !slabs_has_whole(&j->slabs, RESERVE_EXTENTS);
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = closed > 2 * j->conf.wal_budget + 4 * extent;
     /* Ahead of need: a new slab takes a while to be written. */
@@ -705,6 +705,7 @@ int journal_open(struct journal **out, const struct journal_env *env,
         j->slabs.max_bytes = j->conf.slab_max;
         j->slabs.space_max = j->conf.space_max;
         j->slabs.space_floor = j->conf.space_floor;
+        j->slabs.whole_units = 1u << (j->wal_log2 - UNIT_LOG2);
         rc = modules_open(j, &t->todo, e);
     }
     if (rc < 0) {

@@ -212,31 +212,55 @@ static bool run_is_free(const struct slab *n, uint32_t unit, uint32_t units)
     return memchr(n->used + unit, 1, units) == NULL;
 }
 
-/* Large extents from the front, small ones from the back, so that neither scatters the other. */
-static bool slab_find(const struct slab *n, uint32_t units, bool from_back, uint32_t *unit)
+/* True when the WAL-sized place around unit is free as a whole: a smaller extent should not break
+ * it. */
+static bool is_whole(const struct slab *n, uint32_t unit, uint32_t whole)
+{
+    uint32_t start = unit / whole * whole;
+
+    return start + whole <= n->n_units && run_is_free(n, start, whole);
+}
+
+/* Large extents from the front, small ones from the back, so that neither scatters the other; and small
+ * ones, while they can (keep_whole), only where a WAL extent would not fit any more. */
+static bool slab_find(const struct slab *n, uint32_t units, uint32_t whole, bool keep_whole,
+                      uint32_t *unit)
 {
     uint32_t slots = n->n_units / units;
 
     if (n->n_free < units)
         return false;
     for (uint32_t i = 0; i < slots; i++) {
-        *unit = (from_back ? slots - 1 - i : i) * units;
-        if (run_is_free(n, *unit, units))
+        *unit = (units < whole ? slots - 1 - i : i) * units;
+        if (run_is_free(n, *unit, units) && !(keep_whole && is_whole(n, *unit, whole)))
             return true;
     }
     return false;
 }
 
+bool slabs_has_whole(struct slabs *s, unsigned count)
+{
+    uint32_t whole = s->whole_units ? s->whole_units : 1;
+
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = s->n; count > 0 && i-- > 0;)
+        for (uint32_t unit = 0; count > 0 && unit + whole <= s->list[i].n_units; unit += whole)
+            count -= run_is_free(&s->list[i], unit, whole);
+    pthread_mutex_unlock(&s->lock);
+    return count == 0;
+}
+
 int slabs_take(struct slabs *s, uint32_t log2, uint64_t *place)
 {
     uint32_t units = 1u << (log2 - UNIT_LOG2), unit;
+    bool small = units < s->whole_units;
     int rc = E_NOSPACE;
 
     pthread_mutex_lock(&s->lock);
-    for (unsigned i = 0; rc < 0 && i < s->n; i++) {
-        struct slab *n = &s->list[i];
+    for (unsigned k = small ? 0 : s->n; rc < 0 && k < 2 * s->n; k++) {
+        struct slab *n = &s->list[k % s->n];
 
-        if (!slab_find(n, units, units < 4, &unit))
+        if (!slab_find(n, units, s->whole_units, k < s->n, &unit))
             continue;
         memset(n->used + unit, 1, units);
         n->n_free -= units;

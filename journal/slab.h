@@ -32,6 +32,7 @@ struct slabs {
     struct uuid store;
     uint64_t first_bytes, max_bytes; /* sizes of new files */
     uint64_t space_max, space_floor;
+    uint32_t whole_units; /* of a WAL extent: such places are kept whole; 0 or 1: no matter */
     pthread_mutex_t lock; /* the list and the maps */
     struct slab *list;
     unsigned n;
@@ -58,6 +59,8 @@ int slabs_mark(struct slabs *s, uint64_t place, uint32_t log2) MUST_USE;
 /* The file of a place; NULL when there is no such slab or the extent would lie outside. Any thread.
  * */
 struct dev_file *slabs_file(struct slabs *s, uint64_t place, uint32_t log2);
+/* True when at least `count` WAL extents could be taken now. Any thread. */
+bool slabs_has_whole(struct slabs *s, unsigned count);
 /* Bytes, now. Any thread. */
 void slabs_space(struct slabs *s, uint64_t *total, uint64_t *free_bytes);
 
