@@ -167,14 +167,14 @@ int inspect_producers(struct inspect *in, uint64_t shard,
                       int (*fn)(void *ctx, int64_t id, const struct row_producer *p), void *ctx)
 {
     struct shard *s;
+    struct row_producer p;
     uint64_t pos = 0, id;
-    void *value;
     int rc = shard_get(in, shard, &s);
 
     if (rc < 0)
         return rc;
-    while (rc == 0 && hash_next(&s->producers.by_id, &pos, &id, &value))
-        rc = fn(ctx, (int64_t)id, value);
+    while (rc == 0 && producers_next(&s->producers, UINT64_MAX, &pos, &id, &p))
+        rc = fn(ctx, (int64_t)id, &p);
     shard_unref(s);
     return rc;
 }

@@ -18,6 +18,16 @@ static int32_t next_sequence(int32_t last)
     return last == INT32_MAX ? 0 : last + 1;
 }
 
+/* More is kept than is compared: what is saved leaves out batches in flight, of which a client may
+ * have five, and the five before them must still be there. */
+enum { KEPT_BATCHES = 2 * ROW_PRODUCER_BATCHES };
+
+struct producer {
+    int16_t epoch;
+    uint8_t n;
+    struct row_producer_batch batch[KEPT_BATCHES]; /* oldest first */
+};
+
 /* Ahead or behind is told by the shorter way round the ring of sequences. */
 static bool is_later(int32_t sequence, int32_t than)
 {
@@ -26,7 +36,7 @@ static bool is_later(int32_t sequence, int32_t than)
 
 int producer_check(struct producers *p, const struct batch_head *h, uint64_t *offset)
 {
-    const struct row_producer *s;
+    const struct producer *s;
     const struct row_producer_batch *last;
     int32_t last_sequence;
 
@@ -42,7 +52,8 @@ int producer_check(struct producers *p, const struct batch_head *h, uint64_t *of
     if (s->n == 0) /* refused before it had anything here */
         return is_later(h->base_sequence, s->batch[0].base_sequence) ? E_SEQUENCE : 0;
     last_sequence = producer_last_sequence(h->base_sequence, h->record_count);
-    for (unsigned i = 0; i < s->n; i++) {
+    for (unsigned i = s->n > ROW_PRODUCER_BATCHES ? s->n - ROW_PRODUCER_BATCHES : 0; i < s->n;
+         i++) {
         if (s->batch[i].base_sequence == h->base_sequence &&
             s->batch[i].last_sequence == last_sequence) {
             *offset = s->batch[i].base;
@@ -57,7 +68,7 @@ int producer_check(struct producers *p, const struct batch_head *h, uint64_t *of
 
 void producer_refused(struct producers *p, const struct batch_head *h)
 {
-    struct row_producer *s;
+    struct producer *s;
 
     if (h->producer_id < 0 || hash_get(&p->by_id, (uint64_t)h->producer_id))
         return;
@@ -70,7 +81,7 @@ void producer_refused(struct producers *p, const struct batch_head *h)
 void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
                        const struct row_producer_batch *b)
 {
-    struct row_producer *s = hash_get(&p->by_id, (uint64_t)id);
+    struct producer *s = hash_get(&p->by_id, (uint64_t)id);
 
     if (!s) {
         s = mem_new(sizeof *s);
@@ -83,8 +94,8 @@ void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
         s->epoch = epoch;
         s->n = 0;
     }
-    if (s->n == ROW_PRODUCER_BATCHES) {
-        memmove(s->batch, s->batch + 1, (ROW_PRODUCER_BATCHES - 1) * sizeof s->batch[0]);
+    if (s->n == KEPT_BATCHES) {
+        memmove(s->batch, s->batch + 1, (KEPT_BATCHES - 1) * sizeof s->batch[0]);
         s->n--;
     }
     s->batch[s->n++] = *b;
@@ -103,21 +114,38 @@ void producer_note(struct producers *p, const struct batch_head *h, uint64_t off
         producer_note_raw(p, h->producer_id, h->producer_epoch, &b);
 }
 
+bool producers_next(const struct producers *p, uint64_t end, uint64_t *pos, uint64_t *id,
+                    struct row_producer *r)
+{
+    void *value;
+
+    while (hash_next(&p->by_id, pos, id, &value)) {
+        const struct producer *s = value;
+        unsigned n = s->n;
+
+        while (n > 0 && s->batch[n - 1].base >= end)
+            n--;
+        if (n == 0)
+            continue;
+        *r = (struct row_producer){ .epoch = s->epoch };
+        r->n = (uint8_t)(n < ROW_PRODUCER_BATCHES ? n : ROW_PRODUCER_BATCHES);
+        memcpy(r->batch, s->batch + n - r->n, r->n * sizeof r->batch[0]);
+        return true;
+    }
+    return false;
+}
+
 void producers_save(const struct producers *p, uint64_t shard, uint64_t end,
                     struct rows_batch *rows)
 {
+    struct row_producer r;
     uint64_t pos = 0, id;
-    void *value;
 
-    while (hash_next(&p->by_id, &pos, &id, &value)) {
-        struct row_producer s = *(struct row_producer *)value;
+    while (producers_next(p, end, &pos, &id, &r)) {
         uint8_t key[ROW_KEY_MAX], row[ROW_VALUE_MAX];
 
-        while (s.n > 0 && s.batch[s.n - 1].base >= end)
-            s.n--;
-        if (s.n > 0)
-            rows_batch_put(rows, key, row_key2(key, ROW_PRODUCER, shard, id), row,
-                           row_producer_write(&s, row));
+        rows_batch_put(rows, key, row_key2(key, ROW_PRODUCER, shard, id), row,
+                       row_producer_write(&r, row));
     }
 }
 

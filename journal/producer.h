@@ -8,6 +8,7 @@
 #ifndef WEIR_JOURNAL_PRODUCER_H
 #define WEIR_JOURNAL_PRODUCER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -18,7 +19,7 @@
 enum { PRODUCER_EXPIRE_MS = 24 * 3600 * 1000 };
 
 struct producers {
-    struct hash by_id; /* producer id -> struct row_producer */
+    struct hash by_id; /* producer id -> struct producer, producer.c */
 };
 
 /* 0: new, go on; 1: a repeat, *offset is the first one's; E_SEQUENCE, E_DUPLICATE,
@@ -35,6 +36,10 @@ void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
                        const struct row_producer_batch *b);
 /* The last sequence of a batch. */
 int32_t producer_last_sequence(int32_t base, int32_t n_records);
+/* Walks the producers that have something below end: the last five batches there of each. *pos begins
+ * at 0; false at the end. */
+bool producers_next(const struct producers *p, uint64_t end, uint64_t *pos, uint64_t *id,
+                    struct row_producer *r);
 /* Adds rows 'p' of shard for what lies below end (durable): what is above must not be remembered,
  * it may never have happened. */
 struct rows_batch;

@@ -193,6 +193,23 @@ static void reload(struct producers *to, const struct producers *from, uint64_t 
     rows_batch_free(&rows);
 }
 
+/* A client may have five batches in flight: what is saved meanwhile must still know the five before. */
+static void test_five_in_flight_do_not_push_out_the_durable_five(void)
+{
+    struct producers p = { 0 }, q = { 0 };
+
+    for (int32_t i = 0; i < 10; i++)
+        note(&p, 0, i, 1, (uint64_t)i);
+    reload(&q, &p, 5);
+    for (int32_t i = 0; i < 5; i++)
+        CHECK_EQ(check(&q, 0, i, 1), 1);
+    CHECK_EQ(check(&q, 0, 5, 1), 0);
+    CHECK_EQ(check(&p, 0, 4, 1), E_DUPLICATE); /* in memory five are remembered, as ever */
+    CHECK_EQ(check(&p, 0, 5, 1), 1);
+    producers_free(&p);
+    producers_free(&q);
+}
+
 static void test_what_is_not_durable_is_not_saved(void)
 {
     struct producers p = { 0 }, q = { 0 };
@@ -344,13 +361,15 @@ static void test_random_sequences_match_a_list_of_all_that_was_taken(void)
     }
 }
 
-TEST_MAIN(T(batches_without_producer_are_always_new) T(an_unknown_producer_may_begin_anywhere)
-              T(after_a_refusal_nothing_later_is_taken_before_the_repeat) T(
-                  last_sequence_wraps_after_the_largest) T(sequences_wrap_from_the_largest_to_zero)
-                  T(a_batch_over_the_wrap_is_followed_and_repeated)
-                      T(each_of_the_last_five_is_known_and_no_older)
-                          T(a_gap_and_another_cut_of_what_was_sent_are_refused)
-                              T(a_new_epoch_begins_at_zero_and_ends_the_old)
-                                  T(noting_again_what_is_remembered_changes_nothing)
-                                      T(what_is_not_durable_is_not_saved)
-                                          T(random_sequences_match_a_list_of_all_that_was_taken))
+TEST_MAIN(
+    T(batches_without_producer_are_always_new) T(an_unknown_producer_may_begin_anywhere)
+        T(after_a_refusal_nothing_later_is_taken_before_the_repeat)
+            T(last_sequence_wraps_after_the_largest) T(sequences_wrap_from_the_largest_to_zero)
+                T(a_batch_over_the_wrap_is_followed_and_repeated)
+                    T(each_of_the_last_five_is_known_and_no_older)
+                        T(a_gap_and_another_cut_of_what_was_sent_are_refused)
+                            T(a_new_epoch_begins_at_zero_and_ends_the_old)
+                                T(noting_again_what_is_remembered_changes_nothing)
+                                    T(five_in_flight_do_not_push_out_the_durable_five)
+                                        T(what_is_not_durable_is_not_saved)
+                                            T(random_sequences_match_a_list_of_all_that_was_taken))
