@@ -18,7 +18,7 @@ struct committer {
     /* any thread, under lock */
     pthread_mutex_t lock;
     struct append *queue, **queue_end;
-    bool wake_posted;
+    bool wake_posted, gone;
     bool starved;      /* no extent will come any more */
     uint64_t given[4]; /* extents the keeper has given */
     unsigned n_given;
@@ -119,8 +119,8 @@ static void wake(struct committer *c)
     bool post;
 
     pthread_mutex_lock(&c->lock);
-    post = !c->wake_posted;
-    c->wake_posted = true;
+    post = !c->wake_posted && !c->gone;
+    c->wake_posted = c->wake_posted || post;
     pthread_mutex_unlock(&c->lock);
     if (post)
         loop_post(c->loop, &c->wake);
@@ -551,6 +551,10 @@ static void closed(struct committer *c)
     if (t && !c->in_flight) {
         loop_timer_stop(&c->idle);
         c->close_task = NULL;
+        /* The keeper may still look at free space: that wakes nobody any more. */
+        pthread_mutex_lock(&c->lock);
+        c->gone = true;
+        pthread_mutex_unlock(&c->lock);
         loop_post(c->close_loop, t); /* c may be freed from here on */
     }
 }
@@ -672,7 +676,7 @@ static void pump(struct committer *c)
 {
     uint64_t need;
 
-    if (c->in_flight)
+    if (c->in_flight || c->gone)
         return;
     if (atomic_load(&c->j->failed)) {
         fail_all(c, E_DEVICE);

@@ -747,7 +747,8 @@ static void close_end(struct journal *j)
     loop_post(c->loop, &c->task);
 }
 
-/* Goes to every loop and back: what was posted there before it has then run. */
+/* Goes to the committer's loop and every other, and back: what was posted there before it has then
+ * run. */
 struct close_round {
     struct task task;
     struct journal *j;
@@ -763,7 +764,7 @@ static void round_back(struct task *t)
     unsigned next = r->loop + 1;
 
     free(r);
-    if (next < j->env.n_loops)
+    if (next <= j->env.n_loops)
         round_go(j, next);
     else
         close_end(j);
@@ -784,7 +785,7 @@ static void round_go(struct journal *j, unsigned loop)
     r->task.run = round_there;
     r->j = j;
     r->loop = loop;
-    loop_post(j->env.loops[loop], &r->task);
+    loop_post(loop ? j->env.loops[loop - 1] : j->env.commit_loop, &r->task);
 }
 
 static void close_finish(struct task *t)

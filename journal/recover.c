@@ -380,6 +380,30 @@ static int shard_settle(struct recovery *r, struct shard *s)
     return 0;
 }
 
+static int hole_seen(void *ctx, const void *key, size_t key_bytes, const void *value,
+                     size_t value_bytes)
+{
+    *(bool *)ctx = ((const uint8_t *)key)[0] == ROW_HOLE;
+    return 1;
+}
+
+/* Holes whose rows were replayed after their shard was loaded: the offsets in them are used up. */
+static int holes_settle(struct recovery *r)
+{
+    uint64_t pos = 0;
+    bool any = false;
+    void *value;
+    int rc = recover_table_scan(r->j, ROW_HOLE, hole_seen, &any);
+
+    while (rc >= 0 && any && hash_next(&r->j->shards, &pos, NULL, &value)) {
+        struct shard *s = value;
+
+        rc = shard_load_holes(s);
+        atomic_store(&s->end, s->next);
+    }
+    return rc < 0 ? rc : 0;
+}
+
 static int shards_settle(struct recovery *r)
 {
     struct journal *j = r->j;
@@ -596,6 +620,8 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
         recover_segments_mark(r);
     if (rc >= 0)
         rc = shards_settle(r);
+    if (rc >= 0)
+        rc = holes_settle(r);
     if (rc >= 0)
         rc = max_shard_load(j);
     for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++)

@@ -144,6 +144,17 @@ static int load_producer(void *ctx, const void *key, size_t key_bytes, const voi
     return 0;
 }
 
+int shard_load_holes(struct shard *s)
+{
+    struct load l = { .s = s, .next = s->next };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(s->j->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
+
+    if (l.next > s->next)
+        s->next = l.next;
+    return rc < 0 ? rc : 0;
+}
+
 static int load_rest(struct shard *s, uint64_t start)
 {
     struct journal *j = s->j;
