@@ -98,6 +98,10 @@ test: deps
 	$(Q)$(MAKE) --no-print-directory all tests $(TEST_PROGRAMS)
 	$(Q)tests/run-tests
 
+soak: deps
+	$(Q)$(MAKE) --no-print-directory all tests $(TEST_PROGRAMS)
+	$(Q)tests/soak.sh
+
 demo: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)tests/e2e/demo.sh
