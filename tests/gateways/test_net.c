@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -1069,11 +1070,18 @@ static void test_net_listens_on_names_and_ipv6(void)
     struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
     int probe = socket(AF_INET6, SOCK_STREAM, 0);
     bool has6 = probe >= 0 && bind(probe, (struct sockaddr *)&sa, sizeof sa) == 0;
+    struct addrinfo *names;
     uint16_t port;
     int fd;
 
     if (probe >= 0)
         close(probe);
+    /* A bare machine may have no /etc/hosts; then there is no name to listen on. */
+    if (getaddrinfo("localhost", NULL, NULL, &names) != 0) {
+        puts("SKIP: the name localhost");
+        return;
+    }
+    freeaddrinfo(names);
     conf.host = "localhost";
     port = begin_with(conf);
     fd = client(port);
