@@ -41,8 +41,7 @@ enum {
     BLOCK_PREV_BYTES = 24,
     BLOCK_PLACEMENT_BYTES = 40,
     BLOCK_CLOSING = 1,
-    BLOCK_OPENING = 2,
-    BLOCK_MAX_FRAMES = 8192
+    BLOCK_OPENING = 2
 };
 
 struct block_head {

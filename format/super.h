@@ -1,7 +1,8 @@
 /* Superblock: who the store is and where recovery begins. File "superblock", four copies of 16 KiB,
  * copy i at byte i * 16384. Written two at a time: generation g goes to copies 2 * (g % 2) and
  * 2 * (g % 2) + 1, so that the other two are whole whatever happens. The valid copy with the highest
- * generation holds. Integers little-endian. Its version is the store's, too: it is raised before
+ * generation holds. Whoever writes one writes the next right after it, so that all four copies then
+ * say the same. Integers little-endian. Its version is the store's, too: it is raised before
  * anything is written that a reader of version 1 would take for damage (docs/format.md).
  *
  *    0 u32 magic "WSUP"    4 u16 version 1    6 u16 0         8 u64 xxh3 of bytes 16..16383

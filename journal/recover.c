@@ -659,6 +659,5 @@ void recover_todo_free(struct recover_todo *t)
     free(t->deleted);
     free(t->trimmed);
     free(t->dead_segments);
-    free(t->accepted);
     *t = (struct recover_todo){ 0 };
 }

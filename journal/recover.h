@@ -17,8 +17,6 @@ struct recover_todo {
     unsigned n_trimmed;
     uint64_t *dead_segments;
     unsigned n_dead;
-    uint64_t *accepted; /* groups whose losses the operator has accepted in this start */
-    unsigned n_accepted;
 };
 
 /* Finds the newest valid superblock: E_NOTFOUND when there is no such file, E_CORRUPT, E_VERSION.
