@@ -62,7 +62,7 @@ static void open_store(struct store *s)
     struct journal_conf conf = settings();
 
     logger_setup(LOG_LEVEL_WARN, false);
-    store_open(s, opt.dir, &conf, (unsigned)opt.loops);
+    bench_store_open(s, opt.dir, &conf, (unsigned)opt.loops);
     store_run(s);
 }
 
@@ -272,7 +272,7 @@ static void latency(void)
             measure_report(&figures[other].rounds[q]);
     }
     store_delete_shards(&s, &shard, 1);
-    store_close(&s);
+    bench_store_close(&s);
     raw_remove(&raw);
     buf_unref(l.batch);
 }
@@ -358,7 +358,7 @@ static void throughput(void)
         throughput_round(&s, &l, &raw, r % 2, &rate, &cpu);
     measure_report(&rate);
     measure_report(&cpu);
-    store_close(&s);
+    bench_store_close(&s);
     raw_remove(&raw);
     free(l.shards);
     buf_unref(l.batch);
@@ -389,7 +389,7 @@ static void recovery_open(void)
 
     logger_setup(LOG_LEVEL_INFO, true);
     logger_to(STDOUT_FILENO);
-    store_open(&s, opt.dir, &conf, (unsigned)opt.loops);
+    bench_store_open(&s, opt.dir, &conf, (unsigned)opt.loops);
     dprintf(STDOUT_FILENO, "opened\n");
     for (;;)
         pause();

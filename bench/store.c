@@ -31,8 +31,8 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
-void store_open(struct store *s, const char *path, const struct journal_conf *conf,
-                unsigned n_loops)
+void bench_store_open(struct store *s, const char *path, const struct journal_conf *conf,
+                      unsigned n_loops)
 {
     struct err e = { 0 };
     char rows_path[4096];
@@ -87,7 +87,7 @@ static void closed(struct journal_close *c)
     sem_post(&((struct close_gate *)c)->gate);
 }
 
-void store_close(struct store *s)
+void bench_store_close(struct store *s)
 {
     struct close_gate g = { .close = { .fn = closed, .loop = s->loops[0] } };
 

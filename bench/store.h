@@ -28,11 +28,11 @@ struct store {
 
 /* Opens or creates the store in folder path, and ends the program when that fails. The loops do
  * not run yet. */
-void store_open(struct store *s, const char *path, const struct journal_conf *conf,
-                unsigned n_loops);
+void bench_store_open(struct store *s, const char *path, const struct journal_conf *conf,
+                      unsigned n_loops);
 void store_run(struct store *s);
 /* Closes the journal and all below it. Shards must have been given back. */
-void store_close(struct store *s);
+void bench_store_close(struct store *s);
 
 /* n new shards, each with one reference. */
 void store_create_shards(struct store *s, struct shard **shards, unsigned n);

@@ -2,7 +2,7 @@
 
 #include "base/rd.h"
 
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 1, ROW_SHARD_POLICY_VERSION = 2 };
 
 size_t row_key(uint8_t *key, enum row_table table, uint64_t a)
 {
@@ -87,30 +87,50 @@ int row_group_read(struct row_group *v, const void *mem, size_t bytes)
 
 size_t row_shard_write(const struct row_shard *v, uint8_t *mem)
 {
-    struct wr w = begin(mem);
+    struct wr w = wr_of(mem, ROW_VALUE_MAX);
 
+    wr_u8(&w, v->policy.flags ? ROW_SHARD_POLICY_VERSION : ROW_VERSION);
     wr_u8(&w, v->kind);
     wr_u8(&w, v->class);
     wr_u8(&w, 0);
     wr_u64le(&w, v->group);
     wr_u64le(&w, v->start);
     wr_u64le(&w, (uint64_t)v->created);
+    if (v->policy.flags) {
+        wr_u32le(&w, v->policy.flags);
+        wr_u32le(&w, 0);
+        wr_u64le(&w, (uint64_t)v->policy.retention_ms);
+        wr_u64le(&w, (uint64_t)v->policy.retention_bytes);
+        wr_u64le(&w, (uint64_t)v->policy.min_compaction_lag_ms);
+        wr_u64le(&w, (uint64_t)v->policy.delete_retention_ms);
+    }
     return end(&w);
 }
 
 int row_shard_read(struct row_shard *v, const void *mem, size_t bytes)
 {
-    struct rd r;
-    int rc = open_value(&r, mem, bytes);
+    struct rd r = rd_of(mem, bytes);
+    uint8_t version = rd_u8(&r);
 
-    if (rc < 0)
-        return rc;
+    if (!rd_ok(&r) || version == 0)
+        return E_CORRUPT;
+    if (version > ROW_SHARD_POLICY_VERSION)
+        return E_VERSION;
+    v->policy = (struct row_policy){ 0 };
     v->kind = rd_u8(&r);
     v->class = rd_u8(&r);
     rd_u8(&r);
     v->group = rd_u64le(&r);
     v->start = rd_u64le(&r);
     v->created = (int64_t)rd_u64le(&r);
+    if (version == ROW_SHARD_POLICY_VERSION) {
+        v->policy.flags = rd_u32le(&r);
+        rd_u32le(&r);
+        v->policy.retention_ms = (int64_t)rd_u64le(&r);
+        v->policy.retention_bytes = (int64_t)rd_u64le(&r);
+        v->policy.min_compaction_lag_ms = (int64_t)rd_u64le(&r);
+        v->policy.delete_retention_ms = (int64_t)rd_u64le(&r);
+    }
     return close_value(&r);
 }
 

@@ -8,7 +8,9 @@
  *   'G' group u64      group: u8 1, u8 class, u16 0, u64 destaged_lsn (its batches below are in
  *                      segments), u64 last entry below it, u64 hash of that entry's frame
  *   'S' shard u64      shard: u8 1, u8 kind, u8 class, u8 0, u64 group, u64 start offset,
- *                      i64 created, ms
+ *                      i64 created, ms; or, when it has a policy: u8 2, and behind these
+ *                      u32 flags (1 expires, 2 limited, 4 compacted), u32 0, i64 retention ms,
+ *                      i64 retention bytes, i64 least compaction lag ms, i64 delete retention ms
  *   'M' segment u64    segment: u8 1, u8 0, u16 n_extents, u64 group, u64 first entry, u64 last
  *                      entry, u64 data_bytes, u64 index_pos, u64 index_bytes, u64 n_batches,
  *                      i64 min_ts, i64 max_ts, u8[16] identity, i64 created, ms, then the extents,
@@ -63,10 +65,15 @@ struct row_group {
     uint8_t class;
     uint64_t destaged_lsn, last_entry, last_hash;
 };
+struct row_policy {
+    uint32_t flags; /* enum shard_flag, journal.h; 0: no policy, all is kept */
+    int64_t retention_ms, retention_bytes, min_compaction_lag_ms, delete_retention_ms;
+};
 struct row_shard {
     uint8_t kind, class;
     uint64_t group, start;
     int64_t created;
+    struct row_policy policy;
 };
 struct row_segment {
     uint64_t group, first_entry, last_entry, data_bytes, index_pos, index_bytes, n_batches;

@@ -7,11 +7,17 @@
 
 enum {
     SUPER_MAGIC = 0x50555357, /* "WSUP" */
-    SUPER_VERSION = 1,
+    SUPER_VERSION = 2,        /* what is written; 1 is read, too */
     SUM_START = 16,
     LIST_START = 128,
     ENTRY_BYTES = 64
 };
+
+/* From version 2 on the version seeds the sum: a flipped bit in it is damage, too. */
+static uint64_t sum_of(const uint8_t *mem, uint16_t version)
+{
+    return sum_xxh3(mem + SUM_START, SUPER_BYTES - SUM_START, version > 1 ? version : 0);
+}
 
 void super_write(const struct super *s, uint8_t *mem)
 {
@@ -48,7 +54,7 @@ void super_write(const struct super *s, uint8_t *mem)
     }
     ASSERT(wr_ok(&w));
     w = wr_of(mem + 8, 8);
-    wr_u64le(&w, sum_xxh3(mem + SUM_START, SUPER_BYTES - SUM_START, 0));
+    wr_u64le(&w, sum_of(mem, SUPER_VERSION));
 }
 
 int super_read(struct super *s, const uint8_t *mem)
@@ -57,11 +63,12 @@ int super_read(struct super *s, const uint8_t *mem)
     uint32_t magic = rd_u32le(&r);
     uint16_t version = rd_u16le(&r), reserved = rd_u16le(&r);
 
-    if (magic != SUPER_MAGIC ||
-        rd_u64le(&r) != sum_xxh3(mem + SUM_START, SUPER_BYTES - SUM_START, 0))
+    if (magic != SUPER_MAGIC || rd_u64le(&r) != sum_of(mem, version))
         return E_CORRUPT;
-    if (version != SUPER_VERSION)
-        return version > SUPER_VERSION ? E_VERSION : E_CORRUPT;
+    if (version > SUPER_VERSION)
+        return E_VERSION;
+    if (version == 0)
+        return E_CORRUPT;
     if (reserved != 0) /* the sum does not cover it */
         return E_CORRUPT;
     memcpy(s->store.bytes, rd_bytes(&r, sizeof s->store.bytes), sizeof s->store.bytes);

@@ -3,9 +3,10 @@
  * 2 * (g % 2) + 1, so that the other two are whole whatever happens. The valid copy with the highest
  * generation holds. Whoever writes one writes the next right after it, so that all four copies then
  * say the same. Integers little-endian. Its version is the store's, too: it is raised before
- * anything is written that a reader of version 1 would take for damage (docs/format.md).
+ * anything is written that an older reader would take for damage (docs/format.md).
  *
- *    0 u32 magic "WSUP"    4 u16 version 1    6 u16 0         8 u64 xxh3 of bytes 16..16383
+ *    0 u32 magic "WSUP"    4 u16 version 2    6 u16 0         8 u64 xxh3 of bytes 16..16383, seed: the version
+ *      (version 1: seed 0; otherwise the same)
  *   16 u8[16] store uuid  32 u64 generation  40 u64 starts (incarnations handed out)
  *   48 u64 ckpt_lsn (replay begins here)
  *   56 u64 first catalogue offset that a rebuild must see

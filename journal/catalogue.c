@@ -7,22 +7,23 @@
 #include "format/batch.h"
 #include "journal/io/rows_int.h"
 #include "journal/shard.h"
+#include "journal/store.h"
 
 #define REAP_AS_ROW (UINT64_MAX - 1)
 
 enum { APP_KEY_MAX = 1023, APP_VALUE_MAX = 1 << 20, RECORDS_MAX_BYTES = 64 << 20 };
 
 struct catalogue {
-    struct journal *j;
+    struct store *st;
     struct catalogue_update *first, **end;
     struct catalogue_update *running;
 };
 
-struct catalogue *catalogue_new(struct journal *j)
+struct catalogue *catalogue_new(struct store *st)
 {
     struct catalogue *c = mem_new(sizeof *c);
 
-    c->j = j;
+    c->st = st;
     c->end = &c->first;
     return c;
 }
@@ -43,7 +44,7 @@ static void next_update(struct catalogue *c);
 
 static void update_end(struct catalogue_update *u, int rc)
 {
-    struct catalogue *c = u->j->catalogue;
+    struct catalogue *c = u->st->catalogue;
 
     u->rc = rc;
     c->running = NULL;
@@ -61,7 +62,7 @@ static void rows_write_run(struct rows_work *w)
 {
     struct catalogue_update *u = (struct catalogue_update *)w;
 
-    w->rc = rows_write(w->j->rows, &u->rows, 0);
+    w->rc = rows_write(w->st->rows, &u->rows, 0);
 }
 
 static void update_appended(struct append_done *d)
@@ -75,7 +76,7 @@ static void update_appended(struct append_done *d)
     }
     u->rows_work.run = rows_write_run;
     u->rows_work.done = rows_written;
-    journal_rows_do(u->j, &u->rows_work);
+    store_rows_do(u->st, &u->rows_work);
 }
 
 static bool is_catalogue_table(const struct rows_change *c)
@@ -89,7 +90,7 @@ static int records_make(struct catalogue_update *u, struct buf **out)
     struct batch_builder b = { 0 };
     struct rows_change c;
     size_t at = 0;
-    int64_t now = loop_wall_ms(u->j->keeper);
+    int64_t now = loop_wall_ms(u->st->keeper);
     int rc = 0;
 
     *out = NULL;
@@ -128,13 +129,13 @@ static void update_start(struct catalogue *c, struct catalogue_update *u)
         return;
     }
     u->appended.fn = update_appended;
-    u->appended.loop = c->j->keeper;
+    u->appended.loop = c->st->keeper;
     if (!batch) { /* only derived rows */
         u->appended.rc = 0;
         update_appended(&u->appended);
         return;
     }
-    shard_append(c->j->catalogue_shard, batch, 0, batch->len, ACK_LEADER_DURABLE, &u->appended);
+    shard_append(c->st->catalogue_shard, batch, 0, batch->len, ACK_LEADER_DURABLE, &u->appended);
     buf_unref(batch);
 }
 
@@ -153,8 +154,8 @@ static void next_update(struct catalogue *c)
 
 void catalogue_submit(struct catalogue *c, struct catalogue_update *u)
 {
-    ASSERT_HOME(c->j->keeper);
-    u->j = c->j;
+    ASSERT_HOME(c->st->keeper);
+    u->st = c->st;
     u->next = NULL;
     *c->end = u;
     c->end = &u->next;
@@ -185,11 +186,11 @@ int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows)
 
 /* --- what doors change --- */
 
-uint64_t catalogue_group_for(const struct journal *j, enum shard_class class, uint64_t shard)
+uint64_t catalogue_group_for(const struct store *st, enum shard_class class, uint64_t shard)
 {
     if (class == SHARD_CLASS_INTERNAL)
         return GROUP_INTERNAL;
-    return GROUP_DATA + shard % (j->n_groups - GROUP_DATA);
+    return GROUP_DATA + shard % (st->n_groups - GROUP_DATA);
 }
 
 struct door_update {
@@ -212,6 +213,8 @@ static int change_check(const struct jrn_change *c)
                    : E_INVALID;
     case JRN_SHARD_DELETE:
         return c->shard >= SHARD_FIRST_USER ? 0 : E_INVALID;
+    case JRN_SHARD_POLICY:
+        return E_INVALID;
     case JRN_ROW_PUT:
     case JRN_ROW_DELETE:
         return c->key_bytes >= 1 && c->key_bytes <= APP_KEY_MAX && c->value_bytes <= APP_VALUE_MAX
@@ -223,11 +226,11 @@ static int change_check(const struct jrn_change *c)
 
 static void shard_row_put(struct door_update *d, const struct jrn_change *c)
 {
-    struct journal *j = d->u.j;
+    struct store *st = d->u.st;
     struct row_shard row = { .kind = (uint8_t)c->kind,
                              .class = (uint8_t)c->class,
-                             .group = catalogue_group_for(j, c->class, c->shard),
-                             .created = loop_wall_ms(j->keeper) };
+                             .group = catalogue_group_for(st, c->class, c->shard),
+                             .created = loop_wall_ms(st->keeper) };
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
     rows_batch_put(&d->u.rows, key, row_key(key, ROW_SHARD, c->shard), value,
@@ -250,7 +253,7 @@ static int door_prepare(struct catalogue_update *u)
 {
     struct door_update *d = (struct door_update *)u;
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-    uint64_t max = atomic_load(&u->j->max_shard);
+    uint64_t max = atomic_load(&u->st->max_shard);
 
     d->max_shard = max;
     for (unsigned i = 0; i < d->n; i++) {
@@ -289,27 +292,27 @@ struct shard_task {
 
 static void deleted_home(struct task *t)
 {
-    struct shard_task *st = (struct shard_task *)t;
+    struct shard_task *hop = (struct shard_task *)t;
 
-    shard_mark_deleted(st->shard);
-    shard_unref(st->shard);
-    free(st);
+    shard_mark_deleted(hop->shard);
+    shard_unref(hop->shard);
+    free(hop);
 }
 
-static void shard_deleted(struct journal *j, uint64_t id)
+static void shard_deleted(struct store *st, uint64_t id)
 {
-    struct shard *s = shard_find(j, id);
+    struct shard *s = shard_find(st, id);
 
     if (s) {
-        struct shard_task *st = mem_new(sizeof *st);
+        struct shard_task *hop = mem_new(sizeof *hop);
 
         /* From now on for everybody; the home loop does the rest. */
         atomic_store(&s->deleted, true);
-        st->task.run = deleted_home;
-        st->shard = s;
-        loop_post(s->group->loop, &st->task);
+        hop->task.run = deleted_home;
+        hop->shard = s;
+        loop_post(s->group->loop, &hop->task);
     }
-    catalogue_reap(j, id, UINT64_MAX);
+    catalogue_reap(st, id, UINT64_MAX);
 }
 
 static void update_done_run(struct task *t)
@@ -325,32 +328,32 @@ static void door_applied(struct catalogue_update *u)
     struct jrn_update *done = d->done;
 
     if (u->rc >= 0) {
-        if (d->max_shard > atomic_load(&u->j->max_shard))
-            atomic_store(&u->j->max_shard, d->max_shard);
+        if (d->max_shard > atomic_load(&u->st->max_shard))
+            atomic_store(&u->st->max_shard, d->max_shard);
         for (unsigned i = 0; i < d->n; i++)
             if (d->changes[i].op == JRN_SHARD_DELETE)
-                shard_deleted(u->j, d->changes[i].shard);
+                shard_deleted(u->st, d->changes[i].shard);
     }
     done->rc = u->rc;
     done->task.run = update_done_run;
     loop_post(done->loop, &done->task);
-    atomic_fetch_sub(&u->j->busy, 1);
+    atomic_fetch_sub(&u->st->busy, 1);
     free(d->changes);
     free(d->mem);
     free(d);
 }
 
-static void door_submit(struct journal *j, void *arg)
+static void door_submit(struct store *st, void *arg)
 {
     struct door_update *d = arg;
 
-    d->u.j = j;
-    if (atomic_load(&j->closing)) {
+    d->u.st = st;
+    if (atomic_load(&st->closing)) {
         d->u.rc = E_CLOSED;
         door_applied(&d->u);
         return;
     }
-    catalogue_submit(j->catalogue, &d->u);
+    catalogue_submit(st->catalogue, &d->u);
 }
 
 /* Copies the changes with their keys and values. */
@@ -378,17 +381,17 @@ static void changes_copy(struct door_update *d, const struct jrn_change *changes
     }
 }
 
-void journal_update(struct journal *j, const struct jrn_change *changes, unsigned n,
-                    struct jrn_update *done)
+void store_update(struct store *st, const struct jrn_change *changes, unsigned n,
+                  struct jrn_update *done)
 {
     struct door_update *d = mem_new(sizeof *d);
 
-    atomic_fetch_add(&j->busy, 1);
+    atomic_fetch_add(&st->busy, 1);
     changes_copy(d, changes, n);
     d->done = done;
     d->u.prepare = door_prepare;
     d->u.applied = door_applied;
-    journal_on_keeper(j, door_submit, d);
+    store_on_keeper(st, door_submit, d);
 }
 
 /* --- trim --- */
@@ -402,9 +405,9 @@ struct trim_update {
 
 static void trim_done_run(struct task *t)
 {
-    struct shard_trim *st = (struct shard_trim *)t;
+    struct shard_trim *hop = (struct shard_trim *)t;
 
-    st->fn(st);
+    hop->fn(hop);
 }
 
 static void trim_answer(struct shard_trim *t, struct shard *s, int rc)
@@ -413,7 +416,7 @@ static void trim_answer(struct shard_trim *t, struct shard *s, int rc)
     t->start = atomic_load(&s->start);
     t->task.run = trim_done_run;
     loop_post(t->loop, &t->task);
-    atomic_fetch_sub(&s->j->busy, 1);
+    atomic_fetch_sub(&s->st->busy, 1);
     shard_unref(s);
 }
 
@@ -440,40 +443,40 @@ static int trim_prepare(struct catalogue_update *u)
 
 static void trimmed_home(struct task *task)
 {
-    struct shard_task *st = (struct shard_task *)task;
+    struct shard_task *hop = (struct shard_task *)task;
 
-    shard_mark_trimmed(st->shard, st->start);
-    trim_answer(st->trim, st->shard, 0);
-    free(st);
+    shard_mark_trimmed(hop->shard, hop->start);
+    trim_answer(hop->trim, hop->shard, 0);
+    free(hop);
 }
 
 static void trim_applied(struct catalogue_update *u)
 {
     struct trim_update *t = (struct trim_update *)u;
-    struct journal *j = u->j;
+    struct store *st = u->st;
 
     if (u->rc < 0) {
         t->s->row_start =
             atomic_load(&t->s->start); /* not made: the next one must not rest on it */
         trim_answer(t->t, t->s, u->rc);
     } else {
-        struct shard_task *st = mem_new(sizeof *st);
+        struct shard_task *hop = mem_new(sizeof *hop);
 
-        catalogue_reap(j, t->s->id, t->start);
-        st->task.run = trimmed_home;
-        st->shard = t->s;
-        st->start = t->start;
-        st->trim = t->t;
-        loop_post(t->s->group->loop, &st->task);
+        catalogue_reap(st, t->s->id, t->start);
+        hop->task.run = trimmed_home;
+        hop->shard = t->s;
+        hop->start = t->start;
+        hop->trim = t->t;
+        loop_post(t->s->group->loop, &hop->task);
     }
     free(t);
 }
 
-static void trim_submit(struct journal *j, void *arg)
+static void trim_submit(struct store *st, void *arg)
 {
     struct trim_update *t = arg;
 
-    catalogue_submit(j->catalogue, &t->u);
+    catalogue_submit(st->catalogue, &t->u);
 }
 
 static void trim_home(struct task *task)
@@ -485,7 +488,7 @@ static void trim_home(struct task *task)
 
     if (t->start > end)
         t->start = end;
-    if (atomic_load(&s->deleted) || atomic_load(&s->j->closing)) {
+    if (atomic_load(&s->deleted) || atomic_load(&s->st->closing)) {
         trim_answer(t, s, atomic_load(&s->deleted) ? E_DELETED : E_CLOSED);
         return;
     }
@@ -499,12 +502,12 @@ static void trim_home(struct task *task)
     u->start = t->start;
     u->u.prepare = trim_prepare;
     u->u.applied = trim_applied;
-    journal_on_keeper(s->j, trim_submit, u);
+    store_on_keeper(s->st, trim_submit, u);
 }
 
 void shard_trim(struct shard *s, struct shard_trim *t)
 {
-    atomic_fetch_add(&s->j->busy, 1);
+    atomic_fetch_add(&s->st->busy, 1);
     t->shard = shard_ref(s);
     t->task.run = trim_home;
     loop_post(s->group->loop, &t->task);
@@ -576,7 +579,7 @@ static int reap_all(struct reap *r, enum row_table table)
 {
     struct reap_table t = { r, table };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(r->w.j->rows, key, row_key(key, table, r->shard), false, reap_row, &t);
+    int rc = rows_scan(r->w.st->rows, key, row_key(key, table, r->shard), false, reap_row, &t);
 
     return rc < 0 ? rc : 0;
 }
@@ -586,7 +589,7 @@ static int reap_all(struct reap *r, enum row_table table)
 static void live_rows(struct reap *r)
 {
     for (unsigned i = 0; i < r->n; i++) {
-        struct segment *seg = segment_pin(&r->w.j->segments, r->list[i].segment);
+        struct segment *seg = segment_pin(&r->w.st->segments, r->list[i].segment);
         uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
         if (!seg)
@@ -594,7 +597,7 @@ static void live_rows(struct reap *r)
         seg->live -= r->list[i].bytes < seg->live ? r->list[i].bytes : seg->live;
         rows_batch_put(&r->rows, key, row_key(key, ROW_LIVE, seg->id), value,
                        row_u64_write(seg->live, value));
-        segment_unpin(&r->w.j->segments, seg);
+        segment_unpin(&r->w.st->segments, seg);
     }
 }
 
@@ -604,7 +607,7 @@ static int reap_start(struct reap *r)
     uint8_t key[ROW_KEY_MAX], *mem;
     struct row_shard row;
     size_t bytes;
-    int rc = rows_get(r->w.j->rows, key, row_key(key, ROW_SHARD, r->shard), &mem, &bytes);
+    int rc = rows_get(r->w.st->rows, key, row_key(key, ROW_SHARD, r->shard), &mem, &bytes);
 
     if (rc == E_NOTFOUND) {
         r->start = UINT64_MAX;
@@ -625,7 +628,7 @@ static void reap_run(struct rows_work *w)
 
     if (r->start == REAP_AS_ROW && (w->rc = reap_start(r)) < 0)
         return;
-    w->rc = rows_scan(w->j->rows, key, row_key(key, ROW_RUN, r->shard), false, reap_run_row, r);
+    w->rc = rows_scan(w->st->rows, key, row_key(key, ROW_RUN, r->shard), false, reap_run_row, r);
     if (w->rc < 0)
         return;
     live_rows(r);
@@ -636,7 +639,7 @@ static void reap_run(struct rows_work *w)
         if (w->rc < 0)
             return;
     }
-    w->rc = rows_write(w->j->rows, &r->rows, 0);
+    w->rc = rows_write(w->st->rows, &r->rows, 0);
 }
 
 struct drop_update {
@@ -644,25 +647,25 @@ struct drop_update {
     uint64_t segment;
 };
 
-void catalogue_grave(struct journal *j, uint64_t segment)
+void catalogue_grave(struct store *st, uint64_t segment)
 {
     struct grave *g = mem_new(sizeof *g);
 
     g->segment = segment;
-    g->due_us = loop_now_us(j->keeper) + (uint64_t)j->conf.delete_grace_ms * 1000;
-    *j->graves_end = g;
-    j->graves_end = &g->next;
+    g->due_us = loop_now_us(st->keeper) + (uint64_t)st->conf.delete_grace_ms * 1000;
+    *st->graves_end = g;
+    st->graves_end = &g->next;
 }
 
 static void segment_dropped(struct catalogue_update *u)
 {
     struct drop_update *d = (struct drop_update *)u;
-    struct journal *j = u->j;
+    struct store *st = u->st;
 
     if (u->rc >= 0) {
-        catalogue_grave(j, d->segment);
+        catalogue_grave(st, d->segment);
         LOG_INFO("segment.deleted", F_INT("segment", d->segment));
-        journal_space_check(j);
+        store_space_check(st);
     }
     free(d);
 }
@@ -671,13 +674,13 @@ static void segment_dropped(struct catalogue_update *u)
 static int drop_prepare(struct catalogue_update *u)
 {
     struct drop_update *d = (struct drop_update *)u;
-    struct segment *seg = segment_pin(&u->j->segments, d->segment);
+    struct segment *seg = segment_pin(&u->st->segments, d->segment);
     uint8_t key[ROW_KEY_MAX];
     bool dead = seg && seg->live == 0 && !seg->dropping;
 
     if (seg) {
         seg->dropping = true;
-        segment_unpin(&u->j->segments, seg);
+        segment_unpin(&u->st->segments, seg);
     }
     if (!dead)
         return E_NOTFOUND;
@@ -686,14 +689,14 @@ static int drop_prepare(struct catalogue_update *u)
     return 0;
 }
 
-void catalogue_drop_segment(struct journal *j, uint64_t segment)
+void catalogue_drop_segment(struct store *st, uint64_t segment)
 {
     struct drop_update *d = mem_new(sizeof *d);
 
     d->segment = segment;
     d->u.prepare = drop_prepare;
     d->u.applied = segment_dropped;
-    catalogue_submit(j->catalogue, &d->u);
+    catalogue_submit(st->catalogue, &d->u);
 }
 
 static void reap_done(struct rows_work *w)
@@ -701,20 +704,20 @@ static void reap_done(struct rows_work *w)
     struct reap *r = (struct reap *)w;
 
     for (unsigned i = 0; w->rc >= 0 && i < r->n; i++) {
-        struct segment *seg = segment_pin(&w->j->segments, r->list[i].segment);
+        struct segment *seg = segment_pin(&w->st->segments, r->list[i].segment);
         bool dead = seg && seg->live == 0;
 
         if (seg)
-            segment_unpin(&w->j->segments, seg);
+            segment_unpin(&w->st->segments, seg);
         if (dead)
-            catalogue_drop_segment(w->j, r->list[i].segment);
+            catalogue_drop_segment(w->st, r->list[i].segment);
     }
     rows_batch_free(&r->rows);
     free(r->list);
     free(r);
 }
 
-void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start)
+void catalogue_reap(struct store *st, uint64_t shard, uint64_t start)
 {
     struct reap *r = mem_new(sizeof *r);
 
@@ -722,10 +725,10 @@ void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start)
     r->start = start;
     r->w.run = reap_run;
     r->w.done = reap_done;
-    journal_rows_do(j, &r->w);
+    store_rows_do(st, &r->w);
 }
 
-void catalogue_reap_late(struct journal *j, const struct seg_index *x)
+void catalogue_reap_late(struct store *st, const struct seg_index *x)
 {
     uint64_t last = 0;
 
@@ -738,26 +741,26 @@ void catalogue_reap_late(struct journal *j, const struct seg_index *x)
         last = id;
         if (id == SHARD_CATALOGUE)
             continue;
-        s = shard_find(j, id);
+        s = shard_find(st, id);
         if (!s || atomic_load(&s->deleted) || atomic_load(&s->start) > x->runs[i].base)
-            catalogue_reap(j, id, REAP_AS_ROW);
+            catalogue_reap(st, id, REAP_AS_ROW);
         shard_unref(s);
     }
 }
 
-void catalogue_bury(struct journal *j, bool urgent)
+void catalogue_bury(struct store *st, bool urgent)
 {
-    uint64_t now = loop_now_us(j->keeper);
+    uint64_t now = loop_now_us(st->keeper);
 
-    while (j->graves && (urgent || j->graves->due_us <= now)) {
-        struct grave *g = j->graves;
+    while (st->graves && (urgent || st->graves->due_us <= now)) {
+        struct grave *g = st->graves;
 
-        j->graves = g->next;
-        if (!j->graves)
-            j->graves_end = &j->graves;
-        segments_remove(&j->segments, g->segment, true);
+        st->graves = g->next;
+        if (!st->graves)
+            st->graves_end = &st->graves;
+        segments_remove(&st->segments, g->segment, true);
         free(g);
     }
-    if (j->graves && !atomic_load(&j->closing))
-        loop_timer_set(j->keeper, &j->grave_timer, j->graves->due_us - now);
+    if (st->graves && !atomic_load(&st->closing))
+        loop_timer_set(st->keeper, &st->grave_timer, st->graves->due_us - now);
 }

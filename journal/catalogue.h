@@ -21,11 +21,11 @@ struct catalogue_update {
     int (*prepare)(struct catalogue_update *u);
     /* Runs once it is applied (rc 0) or has failed. Frees u. */
     void (*applied)(struct catalogue_update *u);
-    struct journal *j;
+    struct store *st;
     int rc;
 };
 
-struct catalogue *catalogue_new(struct journal *j);
+struct catalogue *catalogue_new(struct store *st);
 void catalogue_free(struct catalogue *c);
 void catalogue_submit(struct catalogue *c, struct catalogue_update *u);
 /* True when nothing is under way. */
@@ -33,20 +33,20 @@ bool catalogue_idle(const struct catalogue *c);
 
 /* Gives back what segments hold of a shard below `start` (all of it: UINT64_MAX, for a deleted
  * shard). */
-void catalogue_reap(struct journal *j, uint64_t shard, uint64_t start);
+void catalogue_reap(struct store *st, uint64_t shard, uint64_t start);
 /* For a segment that has just been named: what it holds of shards deleted or trimmed meanwhile is
  * dead from the start. */
-void catalogue_reap_late(struct journal *j, const struct seg_index *x);
+void catalogue_reap_late(struct store *st, const struct seg_index *x);
 /* Deletes a segment in which nothing is alive, by a record. */
-void catalogue_drop_segment(struct journal *j, uint64_t segment);
+void catalogue_drop_segment(struct store *st, uint64_t segment);
 /* A segment whose deletion is recorded: its extents wait for the grace. */
-void catalogue_grave(struct journal *j, uint64_t segment);
+void catalogue_grave(struct store *st, uint64_t segment);
 /* Frees deleted segments whose grace has ended; all of them when urgent. */
-void catalogue_bury(struct journal *j, bool urgent);
+void catalogue_bury(struct store *st, bool urgent);
 
 /* Walks the records of one stored catalogue batch into a set of row changes. E_CORRUPT. */
 int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows) MUST_USE;
 /* The group in which a new shard is put. */
-uint64_t catalogue_group_for(const struct journal *j, enum shard_class class, uint64_t shard);
+uint64_t catalogue_group_for(const struct store *st, enum shard_class class, uint64_t shard);
 
 #endif

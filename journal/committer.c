@@ -13,7 +13,7 @@
 enum { MAX_PREV = 4096, MAX_ITEMS = 65536, COMMIT_SPREAD = 3 };
 
 struct committer {
-    struct journal *j;
+    struct store *st;
     struct loop *loop;
     /* any thread, under lock */
     pthread_mutex_t lock;
@@ -60,12 +60,12 @@ static void pump(struct committer *c);
 static void idle_fire(struct loop_timer *t);
 static void written(struct dev_req *r);
 
-struct committer *committer_new(struct journal *j)
+struct committer *committer_new(struct store *st)
 {
     struct committer *c = mem_new(sizeof *c);
 
-    c->j = j;
-    c->loop = j->env.commit_loop;
+    c->st = st;
+    c->loop = st->env.commit_loop;
     pthread_mutex_init(&c->lock, NULL);
     c->queue_end = &c->queue;
     c->taken_end = &c->taken;
@@ -130,7 +130,7 @@ static void wake(struct committer *c)
 
 void committer_feed(struct committer *c)
 {
-    struct journal *j = c->j;
+    struct store *st = c->st;
     uint64_t place;
     bool hungry;
 
@@ -138,7 +138,7 @@ void committer_feed(struct committer *c)
     hungry = c->n_given == 0;
     pthread_mutex_unlock(&c->lock);
     /* Once the close is on its way, nothing may wake the committer: it is freed soon. */
-    if (!hungry || c->close_asked || slabs_take(&j->slabs, j->wal_log2, &place) < 0)
+    if (!hungry || c->close_asked || slabs_take(&st->slabs, st->wal_log2, &place) < 0)
         return;
     pthread_mutex_lock(&c->lock);
     c->given[c->n_given++] = place;
@@ -168,26 +168,26 @@ static bool is_starved(struct committer *c)
     return starved;
 }
 
-static void space_check(struct journal *j, void *arg)
+static void space_check(struct store *st, void *arg)
 {
-    journal_space_check(j);
+    store_space_check(st);
 }
 
 static uint64_t extent_left(const struct committer *c)
 {
-    return wal_room(&c->j->wal) - (c->lsn - c->extent_lsn);
+    return wal_room(&c->st->wal) - (c->lsn - c->extent_lsn);
 }
 
 /* Where each group's log stands, for destage to record when the extent is left behind. */
 static struct wal_mark *marks_now(struct committer *c, unsigned *n)
 {
-    struct journal *j = c->j;
-    struct wal_mark *marks = mem_new(j->n_groups * sizeof *marks);
+    struct store *st = c->st;
+    struct wal_mark *marks = mem_new(st->n_groups * sizeof *marks);
 
-    *n = j->n_groups;
-    for (unsigned i = 0; i < j->n_groups; i++)
-        marks[i] = (struct wal_mark){ j->groups[i]->id, j->groups[i]->last_entry,
-                                      j->groups[i]->restart ? 0 : j->groups[i]->last_hash };
+    *n = st->n_groups;
+    for (unsigned i = 0; i < st->n_groups; i++)
+        marks[i] = (struct wal_mark){ st->groups[i]->id, st->groups[i]->last_entry,
+                                      st->groups[i]->restart ? 0 : st->groups[i]->last_hash };
     return marks;
 }
 
@@ -203,20 +203,20 @@ static bool extent_next(struct committer *c)
         after = c->given[--c->n_given];
     pthread_mutex_unlock(&c->lock);
     if (after == PLACE_NONE) {
-        journal_on_keeper(c->j, space_check, c);
+        store_on_keeper(c->st, space_check, c);
         return false;
     }
     marks = marks_now(c, &n);
-    wal_end(&c->j->wal, c->lsn, marks, n);
+    wal_end(&c->st->wal, c->lsn, marks, n);
     c->prev_place = c->place;
     c->place = c->next_place;
     c->next_place = after;
     c->extent_no++;
     c->extent_lsn = c->lsn;
     c->extent_new = true;
-    wal_add(&c->j->wal, c->place, c->incarnation, c->salt, c->lsn);
-    journal_on_keeper(c->j, space_check,
-                      c); /* one extent is always wanted in hand, and destage may be due */
+    wal_add(&c->st->wal, c->place, c->incarnation, c->salt, c->lsn);
+    store_on_keeper(c->st, space_check,
+                    c); /* one extent is always wanted in hand, and destage may be due */
     return true;
 }
 
@@ -224,9 +224,9 @@ static void extent_head_make(struct committer *c, uint8_t *page)
 {
     struct extent_head h = {
         .kind = EXTENT_WAL,
-        .store = c->j->super.store,
+        .store = c->st->super.store,
         .place = c->place,
-        .log2 = c->j->wal_log2,
+        .log2 = c->st->wal_log2,
         .incarnation = c->incarnation,
         .salt = c->salt,
         .number = c->extent_no,
@@ -291,7 +291,7 @@ static uint64_t gather(struct committer *c)
         unsigned n_groups = c->n_in_block + (g->in_block_end ? 0 : 1);
         uint64_t with = block_bytes_with(c, items + 1, bytes + a->bytes, n_groups);
 
-        if (a->batch && items > 0 && (with > c->j->conf.block_max || items == MAX_ITEMS))
+        if (a->batch && items > 0 && (with > c->st->conf.block_max || items == MAX_ITEMS))
             break;
         c->taken = a->next;
         a->next = NULL;
@@ -397,7 +397,7 @@ static void frame_make(struct committer *c, struct jrn_group *g, struct block_di
 static void block_make(struct committer *c, uint64_t room, uint32_t flags)
 {
     struct buf *b = buf_new_aligned(room);
-    struct block_head h = { .store = c->j->super.store,
+    struct block_head h = { .store = c->st->super.store,
                             .incarnation = c->incarnation,
                             .lsn = c->lsn,
                             .prev_hash = c->prev_hash,
@@ -444,7 +444,7 @@ static void block_make(struct committer *c, uint64_t room, uint32_t flags)
 static void request_make(struct committer *c)
 {
     uint64_t base = place_pos(c->place);
-    struct dev_file *file = slabs_file(&c->j->slabs, c->place, c->j->wal_log2);
+    struct dev_file *file = slabs_file(&c->st->slabs, c->place, c->st->wal_log2);
     unsigned n = 0;
 
     if (c->extent_new) {
@@ -486,7 +486,7 @@ static void result_post(struct jrn_group *g, struct buf *block, uint64_t lsn, st
     struct commit_result *before = late;
 
     late = NULL;
-    if (!before && first && ++turn % 3 == 0 && !atomic_load(&g->j->closing)) {
+    if (!before && first && ++turn % 3 == 0 && !atomic_load(&g->st->closing)) {
         late = r;
         return;
     }
@@ -566,7 +566,7 @@ static void written(struct dev_req *r)
 
     c->in_flight = false;
     if (r->rc < 0)
-        journal_fail(c->j, "wal.write_failed", r->rc);
+        store_fail(c->st, "wal.write_failed", r->rc);
     else
         c->durable_lsn = c->lsn;
 #ifndef WEIR_BREAK_EARLY_ACK
@@ -587,13 +587,13 @@ static void submit(struct committer *c)
 #ifdef WEIR_BREAK_EARLY_ACK
     answer(c, 0);
 #endif
-    dev_submit(c->j->dev, &c->req, DEV_COMMIT);
+    dev_submit(c->st->dev, &c->req, DEV_COMMIT);
 }
 
 static void idle_begin(struct committer *c)
 {
     if (!c->closing_written && !c->close_task)
-        loop_timer_set(c->loop, &c->idle, (uint64_t)c->j->conf.idle_close_ms * 1000);
+        loop_timer_set(c->loop, &c->idle, (uint64_t)c->st->conf.idle_close_ms * 1000);
 }
 
 /* A block with nothing in it: it says that all before it is durable. */
@@ -617,7 +617,7 @@ static void idle_fire(struct loop_timer *t)
 {
     struct committer *c = (struct committer *)((char *)t - offsetof(struct committer, idle));
 
-    if (!c->in_flight && !c->taken && !c->closing_written && !atomic_load(&c->j->failed))
+    if (!c->in_flight && !c->taken && !c->closing_written && !atomic_load(&c->st->failed))
         closing_block(c);
 }
 
@@ -678,7 +678,7 @@ static void pump(struct committer *c)
 
     if (c->in_flight || c->gone)
         return;
-    if (atomic_load(&c->j->failed)) {
+    if (atomic_load(&c->st->failed)) {
         fail_all(c, E_DEVICE);
         closed(c);
         return;
@@ -724,7 +724,7 @@ void committer_close(struct committer *c, struct loop *loop, struct task *t)
 
 int committer_open(struct committer *c, const struct committer_start *s, struct err *e)
 {
-    struct journal *j = c->j;
+    struct store *st = c->st;
     int rc = 0;
 
     c->incarnation = s->incarnation;
@@ -739,16 +739,17 @@ int committer_open(struct committer *c, const struct committer_start *s, struct 
     c->extent_new = true;
     c->closing_written = true;
     c->prev_lsn = UINT64_MAX;
-    for (unsigned i = 0; i < j->n_groups && c->n_prev < MAX_PREV; i++)
-        c->prev[c->n_prev++] = (struct block_prev){ j->groups[i]->id, j->groups[i]->last_entry, 0 };
+    for (unsigned i = 0; i < st->n_groups && c->n_prev < MAX_PREV; i++)
+        c->prev[c->n_prev++] =
+            (struct block_prev){ st->groups[i]->id, st->groups[i]->last_entry, 0 };
     c->block_time = loop_wall_ms(c->loop);
-    wal_add(&j->wal, c->place, c->incarnation, c->salt, c->lsn);
+    wal_add(&st->wal, c->place, c->incarnation, c->salt, c->lsn);
     block_make(c, block_bytes_with(c, 0, 0, 0), BLOCK_OPENING);
     request_make(c);
     for (unsigned i = 0; rc >= 0 && i < c->req.n_io; i++)
-        rc = dev_write(j->dev, c->io[i].file, c->io[i].pos, c->io[i].mem, c->io[i].bytes);
+        rc = dev_write(st->dev, c->io[i].file, c->io[i].pos, c->io[i].mem, c->io[i].bytes);
     if (rc >= 0)
-        rc = dev_sync(j->dev, c->sync[0]);
+        rc = dev_sync(st->dev, c->sync[0]);
     if (rc >= 0)
         c->durable_lsn = c->lsn;
     buf_unref(c->block);

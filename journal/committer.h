@@ -20,7 +20,7 @@ struct committer_start {
     uint64_t prev_place;
     uint64_t before_incarnation, before_end_lsn, before_end_hash;
 };
-struct committer *committer_new(struct journal *j);
+struct committer *committer_new(struct store *st);
 /* Writes the first extent's header and the opening block. Blocks; at open. */
 int committer_open(struct committer *c, const struct committer_start *s, struct err *e) MUST_USE;
 /* Gives appends (a list, of one group or several) to the committer; they end in group_committed on

@@ -64,7 +64,7 @@ struct group_loss {
 };
 
 struct jrn_group {
-    struct journal *j;
+    struct store *st;
     uint64_t id;
     enum shard_class class;
     struct loop *loop;
@@ -91,7 +91,7 @@ struct jrn_group {
 };
 
 struct shard {
-    struct journal *j;
+    struct store *st;
     struct jrn_group *group;
     uint64_t id;
     enum shard_kind kind;
@@ -119,7 +119,7 @@ struct rows_work {
     struct rows_work *next;
     void (*run)(struct rows_work *w);  /* pool thread */
     void (*done)(struct rows_work *w); /* keeper */
-    struct journal *j;
+    struct store *st;
     int rc;
 };
 
@@ -135,7 +135,7 @@ struct catalogue;
 struct destage;
 struct rewrite;
 
-struct journal {
+struct store {
     struct journal_env env;
     struct journal_conf conf;
     struct loop *keeper;
@@ -180,14 +180,18 @@ struct journal {
 };
 
 /* --- journal.c --- */
-struct jrn_group *journal_group(struct journal *j, uint64_t id);
+/* The store behind a journal. */
+struct store *journal_store(const struct journal *j);
+
+/* --- store.c --- */
+struct jrn_group *store_group(struct store *st, uint64_t id);
 /* Marks the device as failed (once, with an ERROR line). Any thread. */
-void journal_fail(struct journal *j, const char *what, int rc);
+void store_fail(struct store *st, const char *what, int rc);
 /* Queues work on rows. Keeper. */
-void journal_rows_do(struct journal *j, struct rows_work *w);
+void store_rows_do(struct store *st, struct rows_work *w);
 /* Looks at free space again; grows, holds or refuses. Keeper. */
-void journal_space_check(struct journal *j);
-/* Posts a freshly allocated task that runs fn(j, arg) on the keeper. Any thread. */
-void journal_on_keeper(struct journal *j, void (*fn)(struct journal *j, void *arg), void *arg);
+void store_space_check(struct store *st);
+/* Posts a freshly allocated task that runs fn(st, arg) on the keeper. Any thread. */
+void store_on_keeper(struct store *st, void (*fn)(struct store *st, void *arg), void *arg);
 
 #endif

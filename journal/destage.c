@@ -44,7 +44,7 @@ struct destage_part {
 };
 
 struct destage {
-    struct journal *j;
+    struct store *st;
     bool running;
     struct wal_extent *extents[ROUND_EXTENTS];
     unsigned n_extents;
@@ -58,11 +58,11 @@ struct destage {
     struct super super; /* as it will be */
 };
 
-struct destage *destage_new(struct journal *j)
+struct destage *destage_new(struct store *st)
 {
     struct destage *d = mem_new(sizeof *d);
 
-    d->j = j;
+    d->st = st;
     return d;
 }
 
@@ -94,7 +94,7 @@ static void round_clean(struct destage *d)
         buf_unref(d->wal[i]);
         d->wal[i] = NULL;
     }
-    for (unsigned i = 0; d->parts && i < d->j->n_groups; i++) {
+    for (unsigned i = 0; d->parts && i < d->st->n_groups; i++) {
         struct destage_part *p = &d->parts[i];
 
         free(p->list);
@@ -111,22 +111,22 @@ static void round_failed(struct destage *d, const char *step, int rc)
 {
     LOG_WARN("destage.failed", F_STR("step", step), F_ERR(rc));
     if (rc == E_IO || rc == E_DEVICE)
-        journal_fail(d->j, "destage.device", rc);
+        store_fail(d->st, "destage.device", rc);
     round_clean(d);
 }
 
 /* --- 6: memory lets go, then the extents are free --- */
 
-static void dropped_on_keeper(struct journal *j, void *arg)
+static void dropped_on_keeper(struct store *st, void *arg)
 {
     struct destage *d = arg;
 
     if (--d->waiting > 0)
         return;
-    wal_passed(&j->wal, d->end_lsn);
+    wal_passed(&st->wal, d->end_lsn);
     LOG_DEBUG("destage.done", F_LSN(d->end_lsn));
     round_clean(d);
-    journal_space_check(j);
+    store_space_check(st);
 }
 
 /* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty.
@@ -149,34 +149,34 @@ static void drop_home(struct task *t)
         s->dirty = false;
         shard_unref(s);
     }
-    journal_on_keeper(p->d->j, dropped_on_keeper, p->d);
+    store_on_keeper(p->d->st, dropped_on_keeper, p->d);
 }
 
 static void checkpoint_done(struct rows_work *w)
 {
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
-    struct journal *j = d->j;
+    struct store *st = d->st;
 
     if (w->rc < 0) {
         round_failed(d, "checkpoint", w->rc);
         return;
     }
     /* J3: the checkpoint only moves forward. */
-    ASSERT(d->super.ckpt_lsn >= j->super.ckpt_lsn);
-    j->super = d->super;
-    for (unsigned i = 0; i < j->n_groups; i++) {
-        const struct wal_mark *m = mark_of(d, j->groups[i]->id);
+    ASSERT(d->super.ckpt_lsn >= st->super.ckpt_lsn);
+    st->super = d->super;
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        const struct wal_mark *m = mark_of(d, st->groups[i]->id);
 
-        j->groups[i]->destaged_lsn = d->end_lsn;
+        st->groups[i]->destaged_lsn = d->end_lsn;
         if (m) {
-            j->groups[i]->destaged_entry = m->last_entry;
-            j->groups[i]->destaged_hash = m->last_hash;
+            st->groups[i]->destaged_entry = m->last_entry;
+            st->groups[i]->destaged_hash = m->last_hash;
         }
     }
-    d->waiting = j->n_groups;
-    for (unsigned i = 0; i < j->n_groups; i++) {
+    d->waiting = st->n_groups;
+    for (unsigned i = 0; i < st->n_groups; i++) {
         d->parts[i].task.run = drop_home;
-        loop_post(j->groups[i]->loop, &d->parts[i].task);
+        loop_post(st->groups[i]->loop, &d->parts[i].task);
     }
 }
 
@@ -214,18 +214,18 @@ static void checkpoint_run(struct rows_work *w)
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
     struct rows_batch all = { 0 };
 
-    for (unsigned i = 0; w->rc >= 0 && i < d->j->n_groups; i++)
+    for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
         if (d->parts[i].rows.n > 0)
-            w->rc = rows_write(d->j->rows, &d->parts[i].rows, 0);
+            w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
     if (w->rc >= 0)
-        w->rc = rows_write(d->j->rows, &all, d->end_lsn);
+        w->rc = rows_write(d->st->rows, &all, d->end_lsn);
     if (w->rc >= 0)
-        w->rc = rows_flush(d->j->rows);
+        w->rc = rows_flush(d->st->rows);
 #ifdef WEIR_MUTANT_REUSE_EARLY
     return; /* the extents are free, and no durable checkpoint has passed them */
 #endif
     if (w->rc >= 0)
-        w->rc = super_store(d->j->dev, d->j->super_file, &d->super);
+        w->rc = super_store(d->st->dev, d->st->super_file, &d->super);
 }
 
 /* Incarnations that live WAL still belongs to, with the place where each now begins. */
@@ -234,19 +234,19 @@ static void super_prune(struct destage *d)
     struct super *s = &d->super;
     uint32_t n = 0;
 
-    *s = d->j->super;
+    *s = d->st->super;
     s->ckpt_lsn = d->end_lsn;
 #ifdef WEIR_MUTANT_CHECKPOINT_BACK
     if (s->generation % 3 == 0)
         s->ckpt_lsn = LSN_FIRST;
 #endif
-    s->catalogue_end = atomic_load(&d->j->catalogue_shard->end);
+    s->catalogue_end = atomic_load(&d->st->catalogue_shard->end);
     for (uint32_t i = 0; i < s->n; i++) {
         struct super_incarnation x = s->list[i];
 
         if (x.end_lsn <= d->end_lsn)
             continue;
-        x.place = wal_place_after(&d->j->wal, x.incarnation, d->end_lsn);
+        x.place = wal_place_after(&d->st->wal, x.incarnation, d->end_lsn);
         s->list[n++] = x;
     }
     s->n = n;
@@ -256,7 +256,7 @@ static void checkpoint(struct destage *d)
 {
     super_prune(d);
     d->rows_work = (struct rows_work){ .run = checkpoint_run, .done = checkpoint_done };
-    journal_rows_do(d->j, &d->rows_work);
+    store_rows_do(d->st, &d->rows_work);
 }
 
 /* --- 4: the catalogue records what was sealed --- */
@@ -322,7 +322,7 @@ static int seal_prepare(struct catalogue_update *u)
     struct destage *d = ((struct seal_update *)u)->d;
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
-    for (unsigned i = 0; i < d->j->n_groups; i++) {
+    for (unsigned i = 0; i < d->st->n_groups; i++) {
         struct destage_part *p = &d->parts[i];
 
         group_row(d, p->group, &u->rows);
@@ -338,7 +338,7 @@ static int seal_prepare(struct catalogue_update *u)
 
 static void give_back(struct destage *d)
 {
-    for (unsigned i = 0; i < d->j->n_groups; i++)
+    for (unsigned i = 0; i < d->st->n_groups; i++)
         segwrite_undo(&d->parts[i].out);
 }
 
@@ -356,7 +356,7 @@ static void sealed(struct catalogue_update *u)
         round_failed(d, "seal", rc);
         return;
     }
-    for (unsigned i = 0; i < d->j->n_groups; i++) {
+    for (unsigned i = 0; i < d->st->n_groups; i++) {
         struct destage_part *p = &d->parts[i];
         struct segment *seg;
 
@@ -367,15 +367,15 @@ static void sealed(struct catalogue_update *u)
         }
         if (p->out.row.n_extents == 0)
             continue;
-        seg = segments_add(&d->j->segments, p->segment, &p->out.row);
+        seg = segments_add(&d->st->segments, p->segment, &p->out.row);
         seg->live = 0;
         for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
             seg->live += p->out.builder.index.runs[k].bytes;
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
                  F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }
-    for (unsigned i = 0; i < d->j->n_groups; i++)
-        catalogue_reap_late(d->j, &d->parts[i].out.builder.index);
+    for (unsigned i = 0; i < d->st->n_groups; i++)
+        catalogue_reap_late(d->st, &d->parts[i].out.builder.index);
     checkpoint(d);
 }
 
@@ -386,7 +386,7 @@ static void seal(struct destage *d)
     u->d = d;
     u->u.prepare = seal_prepare;
     u->u.applied = sealed;
-    catalogue_submit(d->j->catalogue, &u->u);
+    catalogue_submit(d->st->catalogue, &u->u);
 }
 
 /* --- 3: reading, checking, writing; on a pool thread --- */
@@ -395,7 +395,7 @@ static int extent_read(struct destage *d, unsigned i)
 {
     struct wal_extent *x = d->extents[i];
     uint64_t bytes = x->end_lsn - x->first_lsn, pos;
-    struct dev_file *file = wal_at(&d->j->wal, x, x->first_lsn, &pos);
+    struct dev_file *file = wal_at(&d->st->wal, x, x->first_lsn, &pos);
     int rc = file ? 0 : E_IO;
 
     if (bytes == 0)
@@ -406,7 +406,7 @@ static int extent_read(struct destage *d, unsigned i)
     for (uint64_t at = 0; rc >= 0 && at < bytes; at += READ_PIECE) {
         uint64_t n = bytes - at < READ_PIECE ? bytes - at : READ_PIECE;
 
-        rc = dev_read(d->j->dev, file, pos + at, d->wal[i]->mem + at, (uint32_t)n);
+        rc = dev_read(d->st->dev, file, pos + at, d->wal[i]->mem + at, (uint32_t)n);
     }
     d->wal[i]->len = (uint32_t)bytes;
     return rc;
@@ -466,7 +466,7 @@ static int part_run(struct destage *d, struct destage_part *p)
     qsort(p->list, p->n, sizeof *p->list, by_shard_offset);
     for (uint32_t i = 0; i < p->n; i++)
         bytes += p->list[i].entry.bytes + SEG_RUN_HEAD_BYTES;
-    rc = segwrite_open(&p->out, d->j, p->group->id, p->segment, bytes);
+    rc = segwrite_open(&p->out, d->st, p->group->id, p->segment, bytes);
     for (uint32_t i = 0; rc >= 0 && i < p->n; i++)
         entry_add(d, p, &p->list[i]);
     if (rc >= 0 && p->out.builder.n_batches > 0)
@@ -482,7 +482,7 @@ static void pool_run(struct work *w)
     d->rc = 0;
     for (unsigned i = 0; d->rc >= 0 && i < d->n_extents; i++)
         d->rc = extent_read(d, i);
-    for (unsigned i = 0; d->rc >= 0 && i < d->j->n_groups; i++)
+    for (unsigned i = 0; d->rc >= 0 && i < d->st->n_groups; i++)
         d->rc = part_run(d, &d->parts[i]);
 }
 
@@ -500,16 +500,16 @@ static void pool_done(struct work *w)
 
 /* --- 2: every group says what it has there --- */
 
-static void collected_on_keeper(struct journal *j, void *arg)
+static void collected_on_keeper(struct store *st, void *arg)
 {
     struct destage *d = arg;
 
     if (--d->waiting > 0)
         return;
-    for (unsigned i = 0; i < j->n_groups; i++)
-        d->parts[i].segment = j->start_no << 32 | ++j->segment_serial;
-    d->work = (struct work){ .run = pool_run, .done = pool_done, .loop = j->keeper };
-    pool_submit(j->env.pool, &d->work);
+    for (unsigned i = 0; i < st->n_groups; i++)
+        d->parts[i].segment = st->start_no << 32 | ++st->segment_serial;
+    d->work = (struct work){ .run = pool_run, .done = pool_done, .loop = st->keeper };
+    pool_submit(st->env.pool, &d->work);
 }
 
 static void shard_collect(struct destage_part *p, struct shard *s)
@@ -540,41 +540,41 @@ static void collect_home(struct task *t)
 
     for (struct shard *s = p->group->dirty; s; s = s->dirty_next)
         shard_collect(p, s);
-    journal_on_keeper(p->d->j, collected_on_keeper, p->d);
+    store_on_keeper(p->d->st, collected_on_keeper, p->d);
 }
 
 /* --- 1: which extents --- */
 
-void destage_consider(struct journal *j, bool anything)
+void destage_consider(struct store *st, bool anything)
 {
-    struct destage *d = j->destage;
+    struct destage *d = st->destage;
     uint64_t closed;
     unsigned live, want, max;
 
-    if (d->running || atomic_load(&j->failed) || atomic_load(&j->closing))
+    if (d->running || atomic_load(&st->failed) || atomic_load(&st->closing))
         return;
-    wal_live(&j->wal, &closed, &live);
-    want = closed > j->conf.wal_budget
-               ? (unsigned)((closed - j->conf.wal_budget) >> j->wal_log2) + 1
+    wal_live(&st->wal, &closed, &live);
+    want = closed > st->conf.wal_budget
+               ? (unsigned)((closed - st->conf.wal_budget) >> st->wal_log2) + 1
                : 0;
     if (anything && want == 0 && closed > 0)
         want = ROUND_EXTENTS;
     if (want == 0)
         return;
-    max = ROUND_BYTES >> j->wal_log2;
+    max = ROUND_BYTES >> st->wal_log2;
     max = max < 1 ? 1 : max > ROUND_EXTENTS ? ROUND_EXTENTS : max;
-    d->n_extents = wal_oldest(&j->wal, d->extents, want < max ? want : max);
+    d->n_extents = wal_oldest(&st->wal, d->extents, want < max ? want : max);
     if (d->n_extents == 0)
         return;
     d->running = true;
     d->end_lsn = d->extents[d->n_extents - 1]->end_lsn;
-    d->parts = mem_new(j->n_groups * sizeof *d->parts);
-    d->waiting = j->n_groups;
-    for (unsigned i = 0; i < j->n_groups; i++) {
+    d->parts = mem_new(st->n_groups * sizeof *d->parts);
+    d->waiting = st->n_groups;
+    for (unsigned i = 0; i < st->n_groups; i++) {
         struct destage_part *p = &d->parts[i];
 
         p->d = d;
-        p->group = j->groups[i];
+        p->group = st->groups[i];
         p->task.run = collect_home;
         loop_post(p->group->loop, &p->task);
     }

@@ -15,10 +15,10 @@
 
 struct destage;
 
-struct destage *destage_new(struct journal *j);
+struct destage *destage_new(struct store *st);
 void destage_free(struct destage *d);
 /* Begins a round when the closed WAL is past its budget, or `anything` is closed at all. Keeper. */
-void destage_consider(struct journal *j, bool anything);
+void destage_consider(struct store *st, bool anything);
 bool destage_idle(const struct destage *d);
 
 /* Writes the superblock of *s with its next two generations, so into all four copies; blocks. Pool

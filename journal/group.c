@@ -16,7 +16,7 @@ static void flush_run(struct task *t)
         return;
     g->staged = NULL;
     g->staged_end = &g->staged;
-    committer_push(g->j->committer, first, end);
+    committer_push(g->st->committer, first, end);
 }
 
 /* Takes every held append through its checks again. */
@@ -35,18 +35,18 @@ static void held_retry(struct jrn_group *g)
     }
 }
 
-struct jrn_group *group_new(struct journal *j, uint64_t id, enum shard_class class)
+struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class class)
 {
     struct jrn_group *g = mem_new(sizeof *g);
 
-    g->j = j;
+    g->st = st;
     g->id = id;
     g->class = class;
-    g->loop = j->env.loops[id % j->env.n_loops];
+    g->loop = st->env.loops[id % st->env.n_loops];
     g->staged_end = &g->staged;
     g->held_end = &g->held;
     g->flush.run = flush_run;
-    g->cache.max_bytes = j->conf.cache_bytes;
+    g->cache.max_bytes = st->conf.cache_bytes;
     return g;
 }
 
@@ -116,9 +116,9 @@ const struct group_loss *group_tail_loss(struct jrn_group *g, const struct shard
 void append_end(struct append *a, int rc, int64_t append_time)
 {
     struct append_done *d = a->done;
-    struct journal *j = a->shard->j;
+    struct store *st = a->shard->st;
 
-    atomic_fetch_sub(&j->backlog, a->bytes);
+    atomic_fetch_sub(&st->backlog, a->bytes);
     if (d) {
         d->rc = rc;
         d->base_offset = a->base_offset;
@@ -130,7 +130,7 @@ void append_end(struct append *a, int rc, int64_t append_time)
     buf_unref(a->batch);
     shard_unref(a->shard);
     free(a);
-    atomic_fetch_sub(&j->busy, 1);
+    atomic_fetch_sub(&st->busy, 1);
 }
 
 /* Adds what one frame holds of one shard, the appends first .. (before end), as one run. */

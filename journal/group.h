@@ -4,7 +4,7 @@
 
 #include "journal/core.h"
 
-struct jrn_group *group_new(struct journal *j, uint64_t id, enum shard_class class);
+struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class class);
 void group_free(struct jrn_group *g);
 /* Takes a checked append into the present frame; it goes to the committer at the end of this turn.
  * Home. */

@@ -7,6 +7,7 @@
 
 #include "format/extent.h"
 #include "journal/group.h"
+#include "journal/store.h"
 #include "journal/inspect_int.h"
 #include "journal/io/dev.h"
 #include "journal/shard.h"
@@ -27,7 +28,7 @@ bool inspect_moved(struct inspect *in)
 
 void inspect_info(struct inspect *in, struct inspect_info *info)
 {
-    struct journal *j = in->j;
+    struct store *st = in->st;
 
     *info = (struct inspect_info){ .store = in->super.store,
                                    .generation = in->super.generation,
@@ -36,11 +37,11 @@ void inspect_info(struct inspect *in, struct inspect_info *info)
                                    .ckpt_lsn = in->super.ckpt_lsn,
                                    .end_lsn = in->end.lsn,
                                    .torn = in->end.torn,
-                                   .wal_extent = (uint64_t)1 << j->wal_log2,
-                                   .n_groups = j->n_groups,
-                                   .n_slabs = j->slabs.n,
+                                   .wal_extent = (uint64_t)1 << st->wal_log2,
+                                   .n_groups = st->n_groups,
+                                   .n_slabs = st->slabs.n,
                                    .rows_lost = in->rows_lost };
-    slabs_space(&j->slabs, &info->space, &info->space_free);
+    slabs_space(&st->slabs, &info->space, &info->space_free);
 }
 
 int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
@@ -48,7 +49,7 @@ int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
                            size_t value_bytes),
                  void *ctx)
 {
-    return journal_rows_scan(in->j, prefix, prefix_bytes, fn, ctx);
+    return store_rows_scan(in->st, prefix, prefix_bytes, fn, ctx);
 }
 
 /* --- shards -------------------------------------------------------------------------------------
@@ -58,9 +59,9 @@ static int shard_get(struct inspect *in, uint64_t id, struct shard **out)
 {
     int rc = 0;
 
-    *out = shard_find(in->j, id);
+    *out = shard_find(in->st, id);
     if (!*out) {
-        rc = shard_load(in->j, id, out);
+        rc = shard_load(in->st, id, out);
         if (rc < 0)
             *out = NULL;
     }
@@ -102,7 +103,7 @@ int inspect_runs(struct inspect *in, uint64_t shard,
 {
     struct runs_walk w = { in, shard, fn, ctx, 0 };
     uint8_t key[ROW_KEY_MAX];
-    struct shard *s = shard_find(in->j, shard);
+    struct shard *s = shard_find(in->st, shard);
     int rc = rows_scan(in->rows, key, row_key2(key, ROW_RUN, shard, 0), false, run_row, &w);
 
     rc = rc < 0 ? rc : w.rc;
@@ -330,21 +331,21 @@ struct run_bytes {
 
 static int wal_run_read(struct inspect *in, const struct inspect_run *run, struct run_bytes *b)
 {
-    struct journal *j = in->j;
+    struct store *st = in->st;
     struct dev_file *file;
     uint64_t pos, start, end;
-    int rc = wal_pin(&j->wal, run->lsn, run->bytes, &b->extent);
+    int rc = wal_pin(&st->wal, run->lsn, run->bytes, &b->extent);
 
     if (rc < 0)
         return E_CORRUPT;
-    file = wal_at(&j->wal, b->extent, run->lsn, &pos);
+    file = wal_at(&st->wal, b->extent, run->lsn, &pos);
     start = pos / PAGE_BYTES * PAGE_BYTES;
     end = (pos + run->bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     b->buf = buf_new_aligned(end - start);
     if (!b->buf)
         return E_NOMEM;
     b->mem = b->buf->mem + (pos - start);
-    return file ? dev_read(j->dev, file, start, b->buf->mem, (uint32_t)(end - start)) : E_CORRUPT;
+    return file ? dev_read(st->dev, file, start, b->buf->mem, (uint32_t)(end - start)) : E_CORRUPT;
 }
 
 static int run_read(struct inspect *in, const struct inspect_run *run, struct run_bytes *b)
@@ -354,10 +355,10 @@ static int run_read(struct inspect *in, const struct inspect_run *run, struct ru
 
     if (!run->segment)
         return wal_run_read(in, run, b);
-    b->seg = segment_pin(&in->j->segments, run->segment);
+    b->seg = segment_pin(&in->st->segments, run->segment);
     if (!b->seg)
         return E_CORRUPT;
-    rc = segment_read(&in->j->segments, b->seg, run->pos, run->bytes, &b->buf, &at);
+    rc = segment_read(&in->st->segments, b->seg, run->pos, run->bytes, &b->buf, &at);
     if (rc >= 0)
         b->mem = b->buf->mem + at;
     return rc;
@@ -367,9 +368,9 @@ static void run_release(struct inspect *in, struct run_bytes *b)
 {
     buf_unref(b->buf);
     if (b->seg)
-        segment_unpin(&in->j->segments, b->seg);
+        segment_unpin(&in->st->segments, b->seg);
     if (b->extent)
-        wal_unpin(&in->j->wal, b->extent);
+        wal_unpin(&in->st->wal, b->extent);
 }
 
 static void batch_place(struct inspect *in, const struct run_bytes *b,
@@ -415,7 +416,7 @@ static int by_number(const void *a, const void *b)
 
 int inspect_segment(struct inspect *in, uint64_t id, struct inspect_segment *out)
 {
-    const struct segment *seg = hash_get(&in->j->segments.by_id, id);
+    const struct segment *seg = hash_get(&in->st->segments.by_id, id);
 
     if (!seg)
         return E_NOTFOUND;
@@ -434,7 +435,7 @@ int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspe
     void *value;
     int rc = 0;
 
-    while (hash_next(&in->j->segments.by_id, &pos, &id, &value))
+    while (hash_next(&in->st->segments.by_id, &pos, &id, &value))
         ids_add(&ids, id);
     if (ids.n)
         qsort(ids.list, ids.n, sizeof *ids.list, by_number);
@@ -451,7 +452,7 @@ int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspe
 
 int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out)
 {
-    const struct segment *seg = hash_get(&in->j->segments.by_id, id);
+    const struct segment *seg = hash_get(&in->st->segments.by_id, id);
     const struct seg_extent *last;
     struct dev_file *file;
     struct buf *page;
@@ -460,7 +461,7 @@ int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out)
     if (!seg || seg->row.n_extents == 0)
         return E_NOTFOUND;
     last = &seg->row.extents[seg->row.n_extents - 1];
-    file = slabs_file(&in->j->slabs, last->place, last->log2);
+    file = slabs_file(&in->st->slabs, last->place, last->log2);
     page = buf_new_aligned(PAGE_BYTES);
     if (!page)
         return E_NOMEM;
@@ -476,9 +477,9 @@ int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out)
 
 int inspect_index(struct inspect *in, uint64_t id, const struct seg_index **out)
 {
-    struct segment *seg = segment_pin(&in->j->segments, id); /* for the life of the view */
+    struct segment *seg = segment_pin(&in->st->segments, id); /* for the life of the view */
 
-    return seg ? segment_index(&in->j->segments, seg, out) : E_NOTFOUND;
+    return seg ? segment_index(&in->st->segments, seg, out) : E_NOTFOUND;
 }
 
 /* --- the live WAL -------------------------------------------------------------------------------
@@ -514,7 +515,7 @@ static int walk_extent(void *ctx, const struct walscan_extent *x)
 
 static void walk_place(const struct wal_walk *w, uint64_t lsn, struct inspect_place *at)
 {
-    uint64_t size = (uint64_t)1 << w->in->j->wal_log2;
+    uint64_t size = (uint64_t)1 << w->in->st->wal_log2;
     uint64_t pos = lsn > w->first_lsn ? lsn - w->first_lsn : 0;
 
     inspect_place_set(at, w->place, pos + PAGE_BYTES < size ? pos + PAGE_BYTES : size - PAGE_BYTES);
@@ -552,7 +553,7 @@ int inspect_wal(struct inspect *in, const struct inspect_wal *calls, void *ctx, 
     static const struct walscan_calls scan = { walk_extent, NULL, walk_block, walk_rot };
     struct wal_walk w = { .in = in, .calls = calls, .ctx = ctx, .place = PLACE_NONE };
     struct walscan_end end;
-    int rc = walscan_run(in->dev, &in->j->slabs, &in->super, &scan, &w, &end, e);
+    int rc = walscan_run(in->dev, &in->st->slabs, &in->super, &scan, &w, &end, e);
 
     return w.rc ? w.rc : rc;
 }
@@ -562,8 +563,8 @@ int inspect_losses(struct inspect *in, int (*fn)(void *ctx, const struct inspect
 {
     int rc = 0;
 
-    for (unsigned i = 0; rc == 0 && i < in->j->n_groups; i++) {
-        const struct jrn_group *g = in->j->groups[i];
+    for (unsigned i = 0; rc == 0 && i < in->st->n_groups; i++) {
+        const struct jrn_group *g = in->st->groups[i];
 
         for (unsigned k = 0; rc == 0 && k < g->n_losses; k++)
             rc = fn(ctx, &(struct inspect_loss){ .group = g->id,

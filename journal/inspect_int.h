@@ -11,7 +11,7 @@ struct inspect {
     struct rows *base; /* RocksDB; NULL: there is none, or it cannot be read */
     struct rows *rows; /* the overlay */
     struct loop *loop; /* never runs: recovery asks it for the time */
-    struct journal *j; /* never serves */
+    struct store *st;  /* never serves */
     struct super
         super; /* as the view was made: the last incarnation ends where the log was seen to end */
     struct walscan_end end;

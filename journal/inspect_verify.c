@@ -185,7 +185,7 @@ static void slab_check(void *ctx, const char *name)
 const char *inspect_verify_head(struct pass *p, uint64_t place, uint32_t log2,
                                 struct extent_head *h)
 {
-    struct dev_file *file = slabs_file(&p->in->j->slabs, place, log2);
+    struct dev_file *file = slabs_file(&p->in->st->slabs, place, log2);
     uint8_t *again = p->page->mem + PAGE_BYTES;
     int rc = file ? dev_read(p->dev, file, place_pos(place), p->page->mem, PAGE_BYTES) : E_RANGE;
 
@@ -210,10 +210,10 @@ static int wal_extent(void *ctx, const struct inspect_extent *x)
     uint64_t place =
         place_of((uint32_t)strtoul(x->at.file + 5, NULL, 10), (uint32_t)(x->at.byte / UNIT_BYTES));
     struct extent_head h = { 0 };
-    const char *fault = inspect_verify_head(p, place, p->in->j->wal_log2, &h);
+    const char *fault = inspect_verify_head(p, place, p->in->st->wal_log2, &h);
 
     p->report->wal_extents++;
-    inspect_verify_used(p, place, p->in->j->wal_log2, 0);
+    inspect_verify_used(p, place, p->in->st->wal_log2, 0);
     if (!fault && (h.kind != EXTENT_WAL || h.incarnation != x->incarnation))
         fault = "it belongs elsewhere";
     if (!fault && x->head_damaged)
@@ -276,7 +276,7 @@ static int wal_block(void *ctx, const struct block_head *h, const uint8_t *mem,
 static int wal_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, const struct inspect_place *at)
 {
     struct pass *p = ctx;
-    uint64_t size = (uint64_t)1 << p->in->j->wal_log2, inside = at->byte % size;
+    uint64_t size = (uint64_t)1 << p->in->st->wal_log2, inside = at->byte % size;
     uint64_t bytes = end_lsn - lsn;
     struct inspect_damage *d;
 
@@ -330,7 +330,7 @@ static void space_check(struct pass *p)
 
         inspect_place_set(&at, u->place, 0);
         owner_name(u, mine, sizeof mine);
-        if (!slabs_file(&p->in->j->slabs, u->place, u->log2) || (uint32_t)u->place == 0)
+        if (!slabs_file(&p->in->st->slabs, u->place, u->log2) || (uint32_t)u->place == 0)
             inspect_verify_damage(p, INSPECT_SPACE, at.file, at.byte, bytes,
                                   "an extent of %s lies outside", mine)
                 ->segment = u->segment;

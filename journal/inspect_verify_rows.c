@@ -200,7 +200,7 @@ static int index_run_check(struct runs_seen *seen, uint64_t id, const struct seg
 
 static int index_rows_check(struct runs_seen *seen, struct segment *seg)
 {
-    struct segments *t = &seen->p->in->j->segments;
+    struct segments *t = &seen->p->in->st->segments;
     const struct seg_index *x;
     int rc;
 
@@ -240,7 +240,7 @@ static int run_row_check(void *ctx, const void *key, size_t key_bytes, const voi
     if (rc < 0 || !alive)
         return rc;
     seen->in_rows++;
-    if (!hash_get(&seen->p->in->j->segments.by_id, row.segment))
+    if (!hash_get(&seen->p->in->st->segments.by_id, row.segment))
         inspect_verify_damage(seen->p, INSPECT_ROWS, "rows", 0, 0,
                               "shard %" PRIu64 " offset %" PRIu64 ": its row names segment %" PRIu64
                               ", which is not there",
@@ -258,7 +258,7 @@ static int runs_check(struct pass *p)
     void *value;
     int rc = rows_scan(p->in->rows, &first, 1, false, run_row_check, &seen);
 
-    while (rc >= 0 && hash_next(&p->in->j->segments.by_id, &pos, NULL, &value))
+    while (rc >= 0 && hash_next(&p->in->st->segments.by_id, &pos, NULL, &value))
         rc = index_rows_check(&seen, value);
     if (rc >= 0 && seen.in_rows > seen.in_indexes)
         inspect_verify_damage(p, INSPECT_ROWS, "rows", 0, 0,

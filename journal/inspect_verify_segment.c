@@ -65,7 +65,7 @@ static struct buf *segment_bytes(struct sealed *s, uint64_t pos, uint64_t bytes,
 {
     struct buf *b = NULL;
     uint32_t at;
-    int rc = segment_read(&s->p->in->j->segments, s->seg, pos, bytes, &b, &at);
+    int rc = segment_read(&s->p->in->st->segments, s->seg, pos, bytes, &b, &at);
 
     if (rc < 0) {
         segment_damage(s, pos, bytes, err_text(rc));
@@ -191,7 +191,7 @@ static void segment_footer(struct sealed *s, const struct walked *w)
 {
     const struct seg_extent *last = &s->row->extents[s->row->n_extents - 1];
     uint64_t inside = ((uint64_t)1 << last->log2) - PAGE_BYTES;
-    struct dev_file *file = slabs_file(&s->p->in->j->slabs, last->place, last->log2);
+    struct dev_file *file = slabs_file(&s->p->in->st->slabs, last->place, last->log2);
     uint8_t *mem = s->p->page->mem, *again = mem + PAGE_BYTES;
     struct seg_footer *f = mem_new(sizeof *f);
     const char *fault = NULL;
@@ -260,7 +260,7 @@ static bool segment_gone(struct pass *p, uint64_t id, const struct row_segment *
     for (unsigned i = 0; i < row->n_extents; i++) {
         struct extent_head h = { 0 };
 
-        if (!inspect_verify_head(p, row->extents[i].place, p->in->j->wal_log2, &h) ||
+        if (!inspect_verify_head(p, row->extents[i].place, p->in->st->wal_log2, &h) ||
             !inspect_verify_head(p, row->extents[i].place, row->extents[i].log2, &h))
             if (h.kind != EXTENT_SEGMENT || h.segment != id)
                 return inspect_moved(p->in);
@@ -300,7 +300,7 @@ static void segment_check(struct pass *p, uint64_t id, struct segment *seg)
 
 int inspect_verify_segments(struct pass *p, uint64_t only)
 {
-    struct segments *t = &p->in->j->segments;
+    struct segments *t = &p->in->st->segments;
     uint64_t pos = 0, id;
     void *value;
 

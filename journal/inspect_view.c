@@ -1,5 +1,6 @@
 /* Opening a view: the store as a start would find it, also while a server goes on. */
 #include "journal/inspect_int.h"
+#include "journal/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,18 +28,18 @@ int inspect_super_now(struct dev *dev, struct super *s, struct err *e)
     return rc;
 }
 
-static void journal_drop(struct journal *j)
+static void store_drop(struct store *st)
 {
     uint64_t pos = 0;
     void *value;
 
-    shard_unref(j->catalogue_shard);
-    while (hash_next(&j->shards, &pos, NULL, &value)) {
+    shard_unref(st->catalogue_shard);
+    while (hash_next(&st->shards, &pos, NULL, &value)) {
         index_free(&((struct shard *)value)->index);
         shard_unref(value);
     }
-    for (unsigned i = 0; i < j->n_groups; i++) {
-        struct jrn_group *g = j->groups[i];
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        struct jrn_group *g = st->groups[i];
 
         while (g->dirty) {
             struct shard *s = g->dirty;
@@ -48,21 +49,21 @@ static void journal_drop(struct journal *j)
         }
         group_free(g);
     }
-    free(j->groups);
-    hash_free(&j->shards);
-    segments_fini(&j->segments);
-    wal_fini(&j->wal);
-    slabs_close(&j->slabs);
-    pthread_mutex_destroy(&j->shards_lock);
-    free(j);
+    free(st->groups);
+    hash_free(&st->shards);
+    segments_fini(&st->segments);
+    wal_fini(&st->wal);
+    slabs_close(&st->slabs);
+    pthread_mutex_destroy(&st->shards_lock);
+    free(st);
 }
 
 /* Ends one try; the folder itself stays open. */
 static void view_drop(struct inspect *in)
 {
-    if (in->j)
-        journal_drop(in->j);
-    in->j = NULL;
+    if (in->st)
+        store_drop(in->st);
+    in->st = NULL;
     recover_todo_free(&in->todo);
     rows_close(in->rows);
     rows_close(in->base);
@@ -81,24 +82,24 @@ void inspect_close(struct inspect *in)
 }
 
 /* A journal as journal_open makes it up to recovery, less all that serves. */
-static struct journal *journal_bare(struct inspect *in)
+static struct store *store_bare(struct inspect *in)
 {
-    struct journal *j = mem_new(sizeof *j);
+    struct store *st = mem_new(sizeof *st);
 
-    j->env = (struct journal_env){ .loops = &in->loop, .n_loops = 1, .commit_loop = in->loop };
-    j->keeper = in->loop;
-    j->dev = in->dev;
-    j->rows = in->rows;
-    j->super = in->super;
-    j->wal_log2 = in->super.wal_extent_log2;
-    pthread_mutex_init(&j->shards_lock, NULL);
-    j->n_groups = in->super.n_groups > GROUP_DATA ? in->super.n_groups : GROUP_DATA + 1;
-    j->groups = mem_new(j->n_groups * sizeof(*j->groups));
-    for (unsigned i = 0; i < j->n_groups; i++)
-        j->groups[i] = group_new(j, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
-    wal_init(&j->wal, &j->slabs, j->wal_log2);
-    segments_init(&j->segments, j->dev, &j->slabs);
-    return j;
+    st->env = (struct journal_env){ .loops = &in->loop, .n_loops = 1, .commit_loop = in->loop };
+    st->keeper = in->loop;
+    st->dev = in->dev;
+    st->rows = in->rows;
+    st->super = in->super;
+    st->wal_log2 = in->super.wal_extent_log2;
+    pthread_mutex_init(&st->shards_lock, NULL);
+    st->n_groups = in->super.n_groups > GROUP_DATA ? in->super.n_groups : GROUP_DATA + 1;
+    st->groups = mem_new(st->n_groups * sizeof(*st->groups));
+    for (unsigned i = 0; i < st->n_groups; i++)
+        st->groups[i] = group_new(st, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
+    wal_init(&st->wal, &st->slabs, st->wal_log2);
+    segments_init(&st->segments, st->dev, &st->slabs);
+    return st;
 }
 
 /* Rows that cannot be read are made again from the catalogue, as a start would; verify tells of
@@ -168,21 +169,21 @@ static int end_find(struct inspect *in, const struct walscan_end *before, struct
     if (before && last && before->lsn > in->super.ckpt_lsn && before->lsn > last->first_lsn)
         in->end = *before;
     else
-        rc = walscan_run(in->dev, &in->j->slabs, &in->super, &none, NULL, &in->end, e);
+        rc = walscan_run(in->dev, &in->st->slabs, &in->super, &none, NULL, &in->end, e);
     if (rc >= 0)
-        end_fix(in, &in->j->super);
+        end_fix(in, &in->st->super);
     return rc < 0 ? rc : 0;
 }
 
 /* The lowest LSN of what recovery found lost in this very scan; LSN_OPEN: nothing. */
-static uint64_t lost_from(const struct journal *j)
+static uint64_t lost_from(const struct store *st)
 {
     uint64_t lsn = LSN_OPEN;
 
-    for (unsigned i = 0; i < j->n_groups; i++)
-        for (unsigned k = 0; k < j->groups[i]->n_losses; k++)
-            if (!j->groups[i]->losses[k].recorded && j->groups[i]->losses[k].lsn < lsn)
-                lsn = j->groups[i]->losses[k].lsn;
+    for (unsigned i = 0; i < st->n_groups; i++)
+        for (unsigned k = 0; k < st->groups[i]->n_losses; k++)
+            if (!st->groups[i]->losses[k].recorded && st->groups[i]->losses[k].lsn < lsn)
+                lsn = st->groups[i]->losses[k].lsn;
     return lsn;
 }
 
@@ -194,7 +195,7 @@ enum verdict { VIEW_GOOD = 1, VIEW_AGAIN = 2 };
 static int view_judge(struct inspect *in, bool fixed, int rc, const struct err *why, struct err *e)
 {
     struct super now;
-    uint64_t lost = in->j ? lost_from(in->j) : LSN_OPEN;
+    uint64_t lost = in->st ? lost_from(in->st) : LSN_OPEN;
     bool moved, suspicious = rc < 0 || lost != LSN_OPEN || in->todo.rows.n > 0;
     int again = inspect_super_now(in->dev, &now, e);
 
@@ -226,7 +227,7 @@ static bool is_next_block(const struct inspect *in, const uint8_t *mem, uint64_t
 /* Looks at what lies behind the last block: torn if a block was begun there and is not whole. */
 static int tail_look(struct inspect *in)
 {
-    struct wal *w = &in->j->wal;
+    struct wal *w = &in->st->wal;
     const struct wal_extent *x = w->n ? w->list[w->n - 1] : NULL;
     uint64_t size = (uint64_t)1 << w->log2, pos;
     struct block_head h;
@@ -240,7 +241,7 @@ static int tail_look(struct inspect *in)
     b = buf_new_aligned(size - pos);
     if (!b)
         return E_NOMEM;
-    rc = dev_read(in->dev, slabs_file(&in->j->slabs, x->place, w->log2), place_pos(x->place) + pos,
+    rc = dev_read(in->dev, slabs_file(&in->st->slabs, x->place, w->log2), place_pos(x->place) + pos,
                   b->mem, (uint32_t)(size - pos));
     if (rc >= 0 && is_next_block(in, b->mem, x->incarnation))
         in->end.torn = block_head_read(&h, &in->super.store, x->incarnation, x->salt, b->mem,
@@ -260,12 +261,12 @@ static int view_try(struct inspect *in, const char *path, bool fixed, struct err
 
     if (rc < 0)
         return rc;
-    in->j = journal_bare(in);
-    rc = slabs_open(&in->j->slabs, in->dev, &in->super.store, &why);
+    in->st = store_bare(in);
+    rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, &why);
     if (rc >= 0 && fixed)
         rc = end_find(in, known && starts == in->super.starts ? &before : NULL, &why);
     if (rc >= 0)
-        rc = recover_run(in->j, &in->end, &in->todo, &why);
+        rc = recover_run(in->st, &in->end, &in->todo, &why);
     in->end_known = rc >= 0;
     if (rc >= 0)
         rc = tail_look(in);
@@ -312,8 +313,8 @@ int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
     if (rc >= 0)
         rc = rows_mem_open(&in->rows, NULL);
     if (rc >= 0) {
-        in->j = journal_bare(in);
-        rc = slabs_open(&in->j->slabs, in->dev, &in->super.store, e);
+        in->st = store_bare(in);
+        rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
     }
     if (rc >= 0)
         rc = end_find(in, NULL, e);

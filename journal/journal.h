@@ -18,6 +18,7 @@
 
 struct journal;
 struct shard; /* a handle: see shard_open */
+struct store;
 struct dev;
 struct rows;
 
@@ -77,7 +78,7 @@ struct journal_close {
     struct task task; /* ours */
     void (*fn)(struct journal_close *c);
     struct loop *loop;
-    struct journal *journal; /* ours */
+    struct store *store; /* ours */
 };
 /* Refuses new work with E_CLOSED, finishes what is pending, writes the closing block, then runs
  * done and
@@ -100,14 +101,42 @@ uint64_t journal_start(const struct journal *j);
 /* ---- the catalogue: shards and rows, changed together
  * ----------------------------------------------------------------- */
 
-enum shard_kind { SHARD_SEGMENT = 0 };
+enum shard_kind {
+    SHARD_SEGMENT = 0, /* on the log, in segments */
+    SHARD_MEMORY = 1,  /* a bounded ring in memory: lost on restart; its offsets never go back */
+    SHARD_ROCKSDB =
+        2 /* a compacted segment shard with an index of its keys: shard_get, shard_keys */
+};
 enum shard_class {
     SHARD_CLASS_DATA = 0, /* what users append */
     SHARD_CLASS_INTERNAL =
         1 /* the server's own state: kept apart from data, and served from the reserve when full */
 };
 
-enum jrn_change_op { JRN_SHARD_CREATE, JRN_SHARD_DELETE, JRN_ROW_PUT, JRN_ROW_DELETE };
+/* What of a shard is kept, in Kafka's terms (cleanup.policy, retention.ms, retention.bytes,
+ * min.compaction.lag.ms, delete.retention.ms). Zeroed: everything, for ever. May be changed at any
+ * time, on a shard with data too. */
+enum shard_flag {
+    SHARD_EXPIRES = 1,  /* batches whose largest timestamp is older than retention_ms may go */
+    SHARD_LIMITED = 2,  /* the oldest may go while what is left holds retention_bytes */
+    SHARD_COMPACTED = 4 /* superseded records of a key may go */
+};
+struct shard_policy {
+    unsigned flags;       /* enum shard_flag */
+    int64_t retention_ms; /* with EXPIRES; 0 or more */
+    int64_t
+        retention_bytes; /* with LIMITED, and the size of a MEMORY shard's ring [16 MiB]; 0 or more */
+    int64_t min_compaction_lag_ms; /* with COMPACTED: younger records stay */
+    int64_t delete_retention_ms;   /* with COMPACTED: how long a tombstone is kept */
+};
+
+enum jrn_change_op {
+    JRN_SHARD_CREATE, /* shard, kind, class, policy */
+    JRN_SHARD_DELETE, /* shard */
+    JRN_SHARD_POLICY, /* shard, policy: from now on. E_NOTFOUND */
+    JRN_ROW_PUT,      /* key, value */
+    JRN_ROW_DELETE    /* key */
+};
 
 /* One change. Shard ids are the caller's choice, 16 or above, never used twice (E_EXISTS). Row keys
  * are the caller's, 1..1024 bytes, the
@@ -117,6 +146,7 @@ struct jrn_change {
     uint64_t shard;
     enum shard_kind kind;
     enum shard_class class;
+    struct shard_policy policy;
     const void *key;
     uint32_t key_bytes;
     const void *value;
@@ -158,10 +188,10 @@ struct shard_open {
     void (*fn)(struct shard_open *o);
     struct loop *loop;
     int rc;
-    struct shard *shard;     /* one reference, when rc is 0 */
-    struct journal *journal; /* ours */
-    uint64_t id;             /* ours */
-    void *impl;              /* ours */
+    struct shard *shard; /* one reference, when rc is 0 */
+    struct store *store; /* ours */
+    uint64_t id;         /* ours */
+    void *impl;          /* ours */
 };
 /* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted and cheap; a door keeps one per
  * partition in use. */

@@ -110,7 +110,7 @@ void read_done_release(struct read_done *d)
 static void read_answer(struct read_done *d, int rc)
 {
     struct shard *s = d->shard;
-    struct journal *j = s->j;
+    struct store *st = s->st;
 
     if (rc < 0 && d->bytes > 0)
         rc = 0; /* what is whole before the damage is given first */
@@ -126,17 +126,17 @@ static void read_answer(struct read_done *d, int rc)
     d->task.run = read_done_run;
     loop_post(d->loop, &d->task);
     shard_unref(s);
-    atomic_fetch_sub(&j->busy, 1);
+    atomic_fetch_sub(&st->busy, 1);
 }
 
 /* --- cold reads, on a pool thread --- */
 
 /* Reads the bytes of one run of the WAL. */
-static int wal_run_read(struct journal *j, const struct cold_entry *c, struct buf **buf,
+static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf **buf,
                         const uint8_t **mem)
 {
     uint64_t pos, start, end;
-    struct dev_file *file = wal_at(&j->wal, c->extent, c->entry.lsn, &pos);
+    struct dev_file *file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
     struct buf *b;
     int rc;
 
@@ -145,7 +145,7 @@ static int wal_run_read(struct journal *j, const struct cold_entry *c, struct bu
     b = buf_new_aligned(end - start);
     if (!b)
         return E_NOMEM;
-    rc = file ? dev_read(j->dev, file, start, b->mem, (uint32_t)(end - start)) : E_IO;
+    rc = file ? dev_read(st->dev, file, start, b->mem, (uint32_t)(end - start)) : E_IO;
     if (rc < 0) {
         buf_unref(b);
         return rc;
@@ -166,7 +166,7 @@ static void cold_run(struct work *w)
 {
     struct read_work *rw = (struct read_work *)w;
     struct read_done *d = rw->d;
-    struct journal *j = rw->s->j;
+    struct store *st = rw->s->st;
     uint64_t at = d->from;
     int rc = 1;
 
@@ -175,7 +175,7 @@ static void cold_run(struct work *w)
         struct buf *buf = NULL;
         const uint8_t *mem;
 
-        rc = wal_run_read(j, c, &buf, &mem);
+        rc = wal_run_read(st, c, &buf, &mem);
         if (rc < 0)
             break;
         rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
@@ -184,7 +184,7 @@ static void cold_run(struct work *w)
         buf_unref(buf);
     }
     for (unsigned i = 0; i < rw->n_cold; i++)
-        wal_unpin(&j->wal, rw->cold[i].extent);
+        wal_unpin(&st->wal, rw->cold[i].extent);
     d->rc = rc;
 }
 
@@ -221,13 +221,13 @@ static int segment_of(struct shard *s, uint64_t offset, struct find_run *f, stru
         int rc;
 
         *f = (struct find_run){ .shard = s->id };
-        rc = rows_scan(s->j->rows, key, row_key2(key, ROW_RUN, s->id, offset), true, find_run_row,
+        rc = rows_scan(s->st->rows, key, row_key2(key, ROW_RUN, s->id, offset), true, find_run_row,
                        f);
         if (rc < 0)
             return rc;
         if (!f->found || f->run.end <= offset || f->run.segment == gone)
             return E_LOST;
-        *seg = segment_pin(&s->j->segments, f->run.segment);
+        *seg = segment_pin(&s->st->segments, f->run.segment);
         if (*seg)
             return 0;
         gone = f->run.segment;
@@ -305,7 +305,7 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
         uint64_t n = left < want ? left : want, whole, need = 0;
         struct buf *buf;
         uint32_t start;
-        int rc = segment_read(&rw->s->j->segments, seg, run->pos + pos, n, &buf, &start);
+        int rc = segment_read(&rw->s->st->segments, seg, run->pos + pos, n, &buf, &start);
 
         if (rc < 0)
             return rc;
@@ -324,7 +324,7 @@ static uint64_t hole_end(struct read_work *rw)
 {
     struct find_run f = { .shard = rw->s->id };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(rw->s->j->rows, key, row_key2(key, ROW_RUN, rw->s->id, rw->d->from), false,
+    int rc = rows_scan(rw->s->st->rows, key, row_key2(key, ROW_RUN, rw->s->id, rw->d->from), false,
                        find_run_row, &f);
 
     return rc >= 0 && f.found ? f.base : rw->wal_first;
@@ -333,7 +333,7 @@ static uint64_t hole_end(struct read_work *rw)
 static void segment_run(struct work *w)
 {
     struct read_work *rw = (struct read_work *)w;
-    struct journal *j = rw->s->j;
+    struct store *st = rw->s->st;
     const struct seg_index *x;
     const struct seg_run *run;
     struct segment *seg;
@@ -342,7 +342,7 @@ static void segment_run(struct work *w)
     int rc = segment_of(rw->s, rw->d->from, &f, &seg);
 
     if (rc >= 0) {
-        rc = segment_index(&j->segments, seg, &x);
+        rc = segment_index(&st->segments, seg, &x);
         if (rc >= 0) {
             run = index_run(x, rw->s->id, rw->d->from);
             rc = E_LOST;
@@ -353,7 +353,7 @@ static void segment_run(struct work *w)
         }
         if (rc == E_LOST || rc == E_CORRUPT)
             log_damage(rw->s, "segment", seg->id, rw->d->from);
-        segment_unpin(&j->segments, seg);
+        segment_unpin(&st->segments, seg);
     } else if (rc == E_LOST && !atomic_load(&rw->s->group->read_only)) {
         rw->d->lost_until = hole_end(rw);
     }
@@ -387,7 +387,7 @@ static struct read_work *cold_new(struct read_done *d, void (*run)(struct work *
 static void read_cold_wal(struct read_done *d, uint32_t i)
 {
     struct shard *s = d->shard;
-    struct journal *j = s->j;
+    struct store *st = s->st;
     struct read_work *rw = cold_new(d, cold_run);
     uint64_t bytes = 0, next = index_at(&s->index, i)->base;
 
@@ -396,7 +396,7 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
 
         c->entry = *index_at(&s->index, i);
         if (c->entry.base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) ||
-            wal_pin(&j->wal, c->entry.lsn, c->entry.bytes, &c->extent) < 0)
+            wal_pin(&st->wal, c->entry.lsn, c->entry.bytes, &c->extent) < 0)
             break;
         next = c->entry.base + c->entry.n_offsets;
         bytes += c->entry.bytes;
@@ -407,7 +407,7 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
         read_answer(d, E_LOST);
         return;
     }
-    pool_submit(j->env.read_pool, &rw->work);
+    pool_submit(st->env.read_pool, &rw->work);
 }
 
 static void read_tail(struct read_done *d, uint32_t i)
@@ -447,7 +447,7 @@ static void read_segment(struct read_done *d)
     struct read_work *rw = cold_new(d, segment_run);
 
     rw->wal_first = index_count(&s->index) > 0 ? index_at(&s->index, 0)->base : d->end;
-    pool_submit(s->j->env.read_pool, &rw->work);
+    pool_submit(s->st->env.read_pool, &rw->work);
 }
 
 static void read_home(struct task *t)
@@ -484,7 +484,7 @@ static void read_home(struct task *t)
 
 void shard_read(struct shard *s, struct read_done *d)
 {
-    atomic_fetch_add(&s->j->busy, 1);
+    atomic_fetch_add(&s->st->busy, 1);
     d->shard = shard_ref(s);
     d->slices = NULL;
     d->n_slices = 0;
@@ -555,7 +555,7 @@ static int time_in_bytes(struct time_work *tw, int64_t wanted, const uint8_t *me
 static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg,
                        const struct seg_index *x, const struct seg_run *run)
 {
-    struct segments *t = &tw->s->j->segments;
+    struct segments *t = &tw->s->st->segments;
     int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < run->n_sparse; i++) {
@@ -640,7 +640,7 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
     }
     if (row.max_ts < ts->wanted)
         return 0;
-    seg = segment_pin(&tw->s->j->segments, row.segment);
+    seg = segment_pin(&tw->s->st->segments, row.segment);
     if (!seg) {
         ts->rc = E_BUSY; /* rewritten meanwhile: its row has changed */
         return 1;
@@ -649,19 +649,19 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
         struct buf *buf;
         uint32_t at;
 
-        ts->rc = segment_read(&tw->s->j->segments, seg, row.pos, row.bytes, &buf, &at);
+        ts->rc = segment_read(&tw->s->st->segments, seg, row.pos, row.bytes, &buf, &at);
         if (ts->rc >= 0) {
             ts->rc = time_max_in_bytes(tw, buf->mem + at, row.bytes, base);
             buf_unref(buf);
         }
-        segment_unpin(&tw->s->j->segments, seg);
+        segment_unpin(&tw->s->st->segments, seg);
         return ts->rc != 0;
     }
-    ts->rc = segment_index(&tw->s->j->segments, seg, &x);
+    ts->rc = segment_index(&tw->s->st->segments, seg, &x);
     run = ts->rc >= 0 ? index_run(x, shard, base) : NULL;
     if (run)
         ts->rc = time_in_run(tw, ts->wanted, seg, x, run);
-    segment_unpin(&tw->s->j->segments, seg);
+    segment_unpin(&tw->s->st->segments, seg);
     return ts->rc != 0;
 }
 
@@ -672,7 +672,7 @@ static int time_scan(struct time_work *tw, struct time_scan *ts)
 
     for (int tries = 0; rc >= 0 && tries < TIME_TRIES; tries++) {
         ts->rc = 0;
-        rc = rows_scan(tw->s->j->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row,
+        rc = rows_scan(tw->s->st->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row,
                        ts);
         if (ts->rc != E_BUSY)
             break;
@@ -691,7 +691,7 @@ static int time_in_wal(struct time_work *tw, int64_t wanted)
 
         if (c->entry.max_ts < wanted)
             continue;
-        rc = c->slice.buf ? 0 : wal_run_read(tw->s->j, c, &buf, &mem);
+        rc = c->slice.buf ? 0 : wal_run_read(tw->s->st, c, &buf, &mem);
         if (rc >= 0)
             rc = time_in_bytes(tw, wanted, mem, c->entry.bytes, c->entry.base);
         buf_unref(buf);
@@ -714,7 +714,7 @@ static int time_max_in_wal(struct time_work *tw)
             tw->best = c->entry.max_ts;
             continue;
         }
-        rc = c->slice.buf ? 0 : wal_run_read(tw->s->j, c, &buf, &mem);
+        rc = c->slice.buf ? 0 : wal_run_read(tw->s->st, c, &buf, &mem);
         if (rc >= 0)
             rc = time_max_in_bytes(tw, mem, c->entry.bytes, c->entry.base);
         buf_unref(buf);
@@ -744,7 +744,7 @@ static void time_run(struct work *w)
     for (unsigned i = 0; i < tw->n_wal; i++) {
         buf_unref(tw->wal[i].slice.buf);
         if (tw->wal[i].extent)
-            wal_unpin(&tw->s->j->wal, tw->wal[i].extent);
+            wal_unpin(&tw->s->st->wal, tw->wal[i].extent);
     }
     tw->f->rc = rc < 0 ? rc : 0;
 }
@@ -760,11 +760,11 @@ static void time_finish(struct work *w)
 {
     struct time_work *tw = (struct time_work *)w;
     struct find_time *f = tw->f;
-    struct journal *j = tw->s->j;
+    struct store *st = tw->s->st;
 
     shard_unref(tw->s);
     free(tw);
-    atomic_fetch_sub(&j->busy, 1);
+    atomic_fetch_sub(&st->busy, 1);
     f->fn(f);
 }
 
@@ -774,7 +774,7 @@ static bool time_take(struct time_work *tw, const struct index_entry *n)
 
     *c = (struct cold_entry){ .entry = *n };
     if (!cache_get(&tw->s->group->cache, n->lsn, n->bytes, &c->slice) &&
-        wal_pin(&tw->s->j->wal, n->lsn, n->bytes, &c->extent) < 0)
+        wal_pin(&tw->s->st->wal, n->lsn, n->bytes, &c->extent) < 0)
         return false;
     tw->n_wal++;
     return true;
@@ -817,7 +817,7 @@ static void time_home(struct task *t)
     if (atomic_load(&s->deleted)) {
         f->rc = E_DELETED;
         loop_post(f->loop, &f->task);
-        atomic_fetch_sub(&s->j->busy, 1);
+        atomic_fetch_sub(&s->st->busy, 1);
         shard_unref(s);
         return;
     }
@@ -829,12 +829,12 @@ static void time_home(struct task *t)
     tw->work.done = time_finish;
     tw->work.loop = f->loop;
     time_candidates(tw);
-    pool_submit(s->j->env.read_pool, &tw->work);
+    pool_submit(s->st->env.read_pool, &tw->work);
 }
 
 void shard_find_time(struct shard *s, struct find_time *f)
 {
-    atomic_fetch_add(&s->j->busy, 1);
+    atomic_fetch_add(&s->st->busy, 1);
     f->shard = shard_ref(s);
     f->task.run = time_home;
     loop_post(s->group->loop, &f->task);

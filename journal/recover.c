@@ -81,10 +81,10 @@ static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
 
     LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn),
               F_INT("slab", place_slab(place)), F_INT("pos", place_pos(place)));
-    for (unsigned i = 0; i < r->j->n_groups; i++) {
+    for (unsigned i = 0; i < r->st->n_groups; i++) {
         /* Rows may be ahead of the superblock: what they have destaged is not needed here. */
-        if (end_lsn <= r->j->groups[i]->destaged_lsn) {
-            r->j->groups[i]->last_hash = 0; /* its chain is taken up behind the damage */
+        if (end_lsn <= r->st->groups[i]->destaged_lsn) {
+            r->st->groups[i]->last_hash = 0; /* its chain is taken up behind the damage */
             continue;
         }
         if (!r->suspects[i])
@@ -104,7 +104,7 @@ static void suspect_clear(struct recovery *r, unsigned i)
 
 static void suspect_hit(struct recovery *r, unsigned i, uint64_t max_offsets)
 {
-    loss_add(r, r->j->groups[i], r->suspects[i], r->suspect_end[i], max_offsets);
+    loss_add(r, r->st->groups[i], r->suspects[i], r->suspect_end[i], max_offsets);
     r->suspects[i] = 0;
 }
 
@@ -121,7 +121,7 @@ static void prev_statements(struct recovery *r, const struct block_head *h, cons
         struct jrn_group *g;
 
         block_prev_read(&p, mem, h->n_frames, i);
-        g = p.group < r->j->n_groups ? r->j->groups[p.group] : NULL;
+        g = p.group < r->st->n_groups ? r->st->groups[p.group] : NULL;
         if (!g || !r->suspects[p.group])
             continue;
         if (p.last_entry > g->last_entry) {
@@ -134,7 +134,7 @@ static void prev_statements(struct recovery *r, const struct block_head *h, cons
             suspect_clear(r, (unsigned)p.group);
         }
     }
-    for (unsigned i = 0; (one_lost || all) && i < r->j->n_groups; i++)
+    for (unsigned i = 0; (one_lost || all) && i < r->st->n_groups; i++)
         if (r->suspects[i] == r->rot_lsn || all)
             suspect_clear(r, i);
     r->after_rot = false;
@@ -172,7 +172,7 @@ int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes)
     while (rc >= 0 && rows_batch_next(&rows, &at, &c))
         note_shard_change(r, &c);
     if (rc >= 0)
-        rc = rows_write(r->j->rows, &rows, 0);
+        rc = rows_write(r->st->rows, &rows, 0);
     rows_batch_free(&rows);
     return rc;
 }
@@ -188,11 +188,11 @@ static void hole_add(struct recovery *r, uint64_t shard, uint64_t start, uint64_
 /* The shard in memory; NULL when it does not exist (deleted, or about to be). */
 static int shard_get(struct recovery *r, uint64_t id, struct shard **out)
 {
-    struct shard *s = shard_find(r->j, id);
+    struct shard *s = shard_find(r->st, id);
     int rc = 0;
 
     if (!s) {
-        rc = shard_load(r->j, id, &s);
+        rc = shard_load(r->st, id, &s);
         if (rc >= 0)
             s = shard_publish(s);
     }
@@ -276,7 +276,7 @@ static int frame_apply(struct recovery *r, const struct block_dir *d, const uint
                        uint64_t lsn)
 {
     struct frame_head f;
-    struct jrn_group *g = journal_group(r->j, d->group);
+    struct jrn_group *g = store_group(r->st, d->group);
     int rc = frame_head_read(&f, frame, d->bytes);
 
     if (rc < 0)
@@ -326,24 +326,24 @@ static int on_extent(void *ctx, const struct walscan_extent *x)
     if (x->head_damaged)
         LOG_ERROR("wal.extent_head_damaged", F_LSN(x->first_lsn),
                   F_INT("slab", place_slab(x->place)), F_INT("pos", place_pos(x->place)));
-    wal_add(&r->j->wal, x->place, x->incarnation, x->salt, x->first_lsn);
+    wal_add(&r->st->wal, x->place, x->incarnation, x->salt, x->first_lsn);
     r->extent_lsn = x->first_lsn;
-    return slabs_mark(&r->j->slabs, x->place, r->j->wal_log2);
+    return slabs_mark(&r->st->slabs, x->place, r->st->wal_log2);
 }
 
 static int on_extent_end(void *ctx, uint64_t end_lsn)
 {
     struct recovery *r = ctx;
-    struct journal *j = r->j;
-    struct wal_mark *marks = mem_new(j->n_groups * sizeof *marks);
+    struct store *st = r->st;
+    struct wal_mark *marks = mem_new(st->n_groups * sizeof *marks);
 
-    for (unsigned i = 0; i < j->n_groups; i++)
+    for (unsigned i = 0; i < st->n_groups; i++)
         /* Behind rot the chain is not known: hash 0. The log is then taken up at the next frame, whatever it follows. */
-        marks[i] =
-            (struct wal_mark){ i, j->groups[i]->last_entry,
-                               r->suspects[i] || j->groups[i]->restart ? 0
-                                                                       : j->groups[i]->last_hash };
-    wal_end(&j->wal, end_lsn, marks, j->n_groups);
+        marks[i] = (struct wal_mark){ i, st->groups[i]->last_entry,
+                                      r->suspects[i] || st->groups[i]->restart
+                                          ? 0
+                                          : st->groups[i]->last_hash };
+    wal_end(&st->wal, end_lsn, marks, st->n_groups);
     return 0;
 }
 
@@ -359,7 +359,7 @@ static int shard_settle(struct recovery *r, struct shard *s)
 
     if (s->id == SHARD_CATALOGUE)
         return 0;
-    rc = rows_get(r->j->rows, key, row_key(key, ROW_SHARD, s->id), &mem, &bytes);
+    rc = rows_get(r->st->rows, key, row_key(key, ROW_SHARD, s->id), &mem, &bytes);
     if (rc == E_NOTFOUND) {
         atomic_store(&s->deleted, true);
         index_free(&s->index);
@@ -393,9 +393,9 @@ static int holes_settle(struct recovery *r)
     uint64_t pos = 0;
     bool any = false;
     void *value;
-    int rc = recover_table_scan(r->j, ROW_HOLE, hole_seen, &any);
+    int rc = recover_table_scan(r->st, ROW_HOLE, hole_seen, &any);
 
-    while (rc >= 0 && any && hash_next(&r->j->shards, &pos, NULL, &value)) {
+    while (rc >= 0 && any && hash_next(&r->st->shards, &pos, NULL, &value)) {
         struct shard *s = value;
 
         rc = shard_load_holes(s);
@@ -406,43 +406,43 @@ static int holes_settle(struct recovery *r)
 
 static int shards_settle(struct recovery *r)
 {
-    struct journal *j = r->j;
+    struct store *st = r->st;
     uint64_t pos = 0, id;
     void *value;
     int rc = 0;
 
-    while (rc >= 0 && hash_next(&j->shards, &pos, &id, &value)) {
+    while (rc >= 0 && hash_next(&st->shards, &pos, &id, &value)) {
         struct shard *s = value;
 
         index_drop_lsn(&s->index, s->group->destaged_lsn);
         rc = shard_settle(r, s);
         if (rc == 1) {
-            hash_take(&j->shards, id);
+            hash_take(&st->shards, id);
             shard_unref(s);
         }
     }
     return rc < 0 ? rc : 0;
 }
 
-static int max_shard_load(struct journal *j)
+static int max_shard_load(struct store *st)
 {
     uint8_t key = ROW_MAX_SHARD, *mem;
     uint64_t max = SHARD_FIRST_USER - 1;
     size_t bytes;
-    int rc = rows_get(j->rows, &key, 1, &mem, &bytes);
+    int rc = rows_get(st->rows, &key, 1, &mem, &bytes);
 
     if (rc >= 0) {
         rc = row_u64_read(&max, mem, bytes);
         free(mem);
     }
-    atomic_store(&j->max_shard, max);
+    atomic_store(&st->max_shard, max);
     return rc == E_NOTFOUND ? 0 : rc;
 }
 
-static bool operator_accepts(const struct journal *j, uint64_t group)
+static bool operator_accepts(const struct store *st, uint64_t group)
 {
-    for (unsigned i = 0; i < j->conf.n_accept_loss; i++)
-        if (j->conf.accept_loss[i] == group)
+    for (unsigned i = 0; i < st->conf.n_accept_loss; i++)
+        if (st->conf.accept_loss[i] == group)
             return true;
     return false;
 }
@@ -492,7 +492,7 @@ static int accept_shard(void *ctx, const void *key, size_t key_bytes, const void
 
 static int losses_settle(struct recovery *r, struct jrn_group *g)
 {
-    bool accept = operator_accepts(r->j, g->id), open = false;
+    bool accept = operator_accepts(r->st, g->id), open = false;
     int rc = 0;
 
     for (unsigned i = 0; rc >= 0 && i < g->n_losses; i++) {
@@ -501,7 +501,7 @@ static int losses_settle(struct recovery *r, struct jrn_group *g)
         if (!l->accepted && accept) {
             struct accept_scan a = { r, g, l };
 
-            rc = recover_table_scan(r->j, ROW_SHARD, accept_shard, &a);
+            rc = recover_table_scan(r->st, ROW_SHARD, accept_shard, &a);
             l->accepted = true;
             l->recorded = false;
             LOG_WARN("wal.loss_accepted", F_INT("group", g->id), F_LSN(l->lsn));
@@ -518,18 +518,18 @@ static int losses_settle(struct recovery *r, struct jrn_group *g)
     return rc;
 }
 
-static int catalogue_shard_open(struct journal *j)
+static int catalogue_shard_open(struct store *st)
 {
     struct shard *s = mem_new(sizeof *s);
     uint8_t key[ROW_KEY_MAX], *mem;
     size_t bytes;
     int rc;
 
-    s->j = j;
+    s->st = st;
     s->id = SHARD_CATALOGUE;
-    s->group = j->groups[GROUP_CATALOGUE];
+    s->group = st->groups[GROUP_CATALOGUE];
     atomic_store(&s->refs, 1);
-    rc = rows_get(j->rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), &mem, &bytes);
+    rc = rows_get(st->rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), &mem, &bytes);
     if (rc >= 0) {
         uint64_t end = 0;
 
@@ -538,7 +538,7 @@ static int catalogue_shard_open(struct journal *j)
         s->next = end;
         atomic_store(&s->end, end);
     }
-    j->catalogue_shard = shard_publish(s);
+    st->catalogue_shard = shard_publish(s);
     return rc == E_NOTFOUND ? 0 : rc;
 }
 
@@ -546,15 +546,15 @@ static const struct walscan_calls calls = { on_extent, on_extent_end, on_block, 
 
 static int scan(struct recovery *r, struct walscan_end *end)
 {
-    struct journal *j = r->j;
+    struct store *st = r->st;
     int rc;
 
-    for (unsigned i = 0; i < j->n_groups; i++) {
-        j->groups[i]->last_entry = j->groups[i]->destaged_entry;
-        j->groups[i]->last_hash = j->groups[i]->destaged_hash;
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        st->groups[i]->last_entry = st->groups[i]->destaged_entry;
+        st->groups[i]->last_hash = st->groups[i]->destaged_hash;
     }
-    rc = walscan_run(j->dev, &j->slabs, &j->super, &calls, r, end, r->e);
-    for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++)
+    rc = walscan_run(st->dev, &st->slabs, &st->super, &calls, r, end, r->e);
+    for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++)
         if (r->suspects[i])
             suspect_hit(r, i, offsets_bound(r->suspect_end[i] - r->suspects[i]));
     return rc;
@@ -565,13 +565,13 @@ static int scan(struct recovery *r, struct walscan_end *end)
  * after a rebuild the latest is still in the WAL. */
 static int groups_at_checkpoint(struct recovery *r)
 {
-    struct journal *j = r->j;
-    int rc = recover_table_scan(j, ROW_GROUP, recover_group_row, r);
+    struct store *st = r->st;
+    int rc = recover_table_scan(st, ROW_GROUP, recover_group_row, r);
 
-    for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++) {
-        struct jrn_group *g = j->groups[i];
+    for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++) {
+        struct jrn_group *g = st->groups[i];
 
-        if (g->destaged_lsn != j->super.ckpt_lsn) {
+        if (g->destaged_lsn != st->super.ckpt_lsn) {
             g->destaged_entry = 0; /* unknown: the chain is taken up at the first frame seen */
             g->destaged_hash = 0;
         }
@@ -580,10 +580,10 @@ static int groups_at_checkpoint(struct recovery *r)
 }
 
 /* A group with nothing in the live WAL goes on from where its row says that it stood. */
-static void groups_after_scan(struct journal *j)
+static void groups_after_scan(struct store *st)
 {
-    for (unsigned i = 0; i < j->n_groups; i++) {
-        struct jrn_group *g = j->groups[i];
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        struct jrn_group *g = st->groups[i];
 
         if (g->last_entry < g->destaged_entry) {
             g->last_entry = g->destaged_entry;
@@ -595,25 +595,25 @@ static void groups_after_scan(struct journal *j)
 
 static int recover_steps(struct recovery *r, struct walscan_end *end)
 {
-    struct journal *j = r->j;
+    struct store *st = r->st;
     int rc = 0;
 
-    if (rows_replay_lsn(j->rows) < j->super.ckpt_lsn)
+    if (rows_replay_lsn(st->rows) < st->super.ckpt_lsn)
         rc = recover_rows_rebuild(r);
     if (rc >= 0)
-        rc = catalogue_shard_open(j);
+        rc = catalogue_shard_open(st);
     if (rc >= 0)
         rc = groups_at_checkpoint(r);
     if (rc >= 0)
         rc = scan(r, end);
     if (rc >= 0)
-        rc = recover_table_scan(j, ROW_GROUP, recover_group_row, r);
+        rc = recover_table_scan(st, ROW_GROUP, recover_group_row, r);
     if (rc >= 0)
-        groups_after_scan(j);
+        groups_after_scan(st);
     if (rc >= 0)
-        rc = recover_table_scan(j, ROW_LOSS, recover_loss_row, r);
+        rc = recover_table_scan(st, ROW_LOSS, recover_loss_row, r);
     if (rc >= 0)
-        rc = recover_table_scan(j, ROW_SEGMENT, recover_segment_row, r);
+        rc = recover_table_scan(st, ROW_SEGMENT, recover_segment_row, r);
     if (rc >= 0)
         rc = recover_segments_fill(r);
     if (rc >= 0)
@@ -623,28 +623,27 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
     if (rc >= 0)
         rc = holes_settle(r);
     if (rc >= 0)
-        rc = max_shard_load(j);
-    for (unsigned i = 0; rc >= 0 && i < j->n_groups; i++)
-        rc = losses_settle(r, j->groups[i]);
-    if (rc >= 0 && rows_replay_lsn(j->rows) < j->super.ckpt_lsn) {
+        rc = max_shard_load(st);
+    for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++)
+        rc = losses_settle(r, st->groups[i]);
+    if (rc >= 0 && rows_replay_lsn(st->rows) < st->super.ckpt_lsn) {
         struct rows_batch none = { 0 };
 
-        rc = rows_write(j->rows, &none, j->super.ckpt_lsn); /* rebuilt: they stand for it now */
+        rc = rows_write(st->rows, &none, st->super.ckpt_lsn); /* rebuilt: they stand for it now */
     }
     return rc;
 }
 
-int recover_run(struct journal *j, struct walscan_end *end, struct recover_todo *todo,
-                struct err *e)
+int recover_run(struct store *st, struct walscan_end *end, struct recover_todo *todo, struct err *e)
 {
-    struct recovery r = { .j = j, .todo = todo, .e = e };
+    struct recovery r = { .st = st, .todo = todo, .e = e };
     struct err local = { 0 };
     int rc;
 
     if (!e)
         r.e = &local;
-    r.suspects = mem_new(j->n_groups * sizeof *r.suspects);
-    r.suspect_end = mem_new(j->n_groups * sizeof *r.suspect_end);
+    r.suspects = mem_new(st->n_groups * sizeof *r.suspects);
+    r.suspect_end = mem_new(st->n_groups * sizeof *r.suspect_end);
     rc = recover_steps(&r, end);
     free(r.suspects);
     free(r.suspect_end);

@@ -22,9 +22,9 @@ struct recover_todo {
 /* Finds the newest valid superblock: E_NOTFOUND when there is no such file, E_CORRUPT, E_VERSION.
  * */
 int recover_super(struct dev *dev, struct dev_file **file, struct super *s, struct err *e) MUST_USE;
-/* All the rest. j has env, conf, dev, rows, super, slabs (open, nothing marked), and its modules
+/* All the rest. st has env, conf, dev, rows, super, slabs (open, nothing marked), and its modules
  * initialised. */
-int recover_run(struct journal *j, struct walscan_end *end, struct recover_todo *todo,
+int recover_run(struct store *st, struct walscan_end *end, struct recover_todo *todo,
                 struct err *e) MUST_USE;
 void recover_todo_free(struct recover_todo *t);
 

@@ -6,7 +6,7 @@
 #include "journal/recover.h"
 
 struct recovery {
-    struct journal *j;
+    struct store *st;
     struct recover_todo *todo;
     struct err *e;
     /* rot just passed: what the next block says of it */
@@ -21,7 +21,7 @@ struct recovery {
 int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes);
 
 /* recover_rows.c: walks one table; the row functions fill memory, ctx is the recovery. */
-int recover_table_scan(struct journal *j, enum row_table table,
+int recover_table_scan(struct store *st, enum row_table table,
                        int (*fn)(void *, const void *, size_t, const void *, size_t), void *ctx);
 int recover_group_row(void *ctx, const void *key, size_t key_bytes, const void *value,
                       size_t value_bytes);

@@ -39,7 +39,7 @@ static int found_by_base(const void *a, const void *b)
  * for the same offsets. */
 static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
 {
-    struct journal *j = b->r->j;
+    struct store *st = b->r->st;
     struct segment seg = { .id = f->segment };
     struct seg_index copy;
     struct buf *buf;
@@ -51,11 +51,11 @@ static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
     seg.row.index_bytes = f->index_bytes;
     seg.row.n_extents = (uint16_t)f->n_extents;
     memcpy(seg.row.extents, f->extents, f->n_extents * sizeof f->extents[0]);
-    if (segment_read(&j->segments, &seg, f->index_pos, f->index_bytes, &buf, &at) < 0)
+    if (segment_read(&st->segments, &seg, f->index_pos, f->index_bytes, &buf, &at) < 0)
         return;
     if (seg_index_read(&copy, buf->mem + at, f->index_bytes) < 0) {
         buf_unref(buf);
-        if (segment_index_rebuild(&j->segments, &seg, &copy) < 0)
+        if (segment_index_rebuild(&st->segments, &seg, &copy) < 0)
             return;
     } else {
         buf_unref(buf);
@@ -65,7 +65,7 @@ static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
         struct found_run n = { run->base, run->end, NULL, 0, run->bytes };
 
         if (run->shard != SHARD_CATALOGUE ||
-            segment_read(&j->segments, &seg, run->pos, n.bytes, &n.buf, &n.at) < 0)
+            segment_read(&st->segments, &seg, run->pos, n.bytes, &n.buf, &n.at) < 0)
             continue;
         b->list = mem_grow(b->list, (b->n + 1) * sizeof *b->list);
         b->list[b->n++] = n;
@@ -75,22 +75,22 @@ static void rebuild_segment(struct rebuild *b, const struct seg_footer *f)
 
 static void rebuild_slab(struct rebuild *b, struct slab *slab, uint8_t *page)
 {
-    struct journal *j = b->r->j;
+    struct store *st = b->r->st;
 
     for (uint32_t unit = 1; unit < slab->n_units; unit++) {
         uint64_t place = place_of(slab->number, unit), last;
         struct extent_head h;
         struct seg_footer *f;
 
-        if (dev_read(j->dev, slab->file, place_pos(place), page, PAGE_BYTES) < 0 ||
+        if (dev_read(st->dev, slab->file, place_pos(place), page, PAGE_BYTES) < 0 ||
             extent_head_read(&h, page) < 0 || h.kind != EXTENT_SEGMENT ||
             h.group != GROUP_CATALOGUE || h.place != place ||
-            memcmp(&h.store, &j->super.store, sizeof h.store) != 0 || h.index + 1 != h.n_extents ||
-            !slabs_file(&j->slabs, place, h.log2))
+            memcmp(&h.store, &st->super.store, sizeof h.store) != 0 || h.index + 1 != h.n_extents ||
+            !slabs_file(&st->slabs, place, h.log2))
             continue;
         last = place_pos(place) + ((uint64_t)1 << h.log2) - PAGE_BYTES;
         f = mem_new(sizeof *f);
-        if (dev_read(j->dev, slab->file, last, page, PAGE_BYTES) >= 0 &&
+        if (dev_read(st->dev, slab->file, last, page, PAGE_BYTES) >= 0 &&
             seg_footer_read(f, page) >= 0 && f->segment == h.segment && f->group == GROUP_CATALOGUE)
             rebuild_segment(b, f);
         free(f);
@@ -163,7 +163,7 @@ static int rebuild_end_row(struct rebuild *b)
 
     rows_batch_put(&rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), value,
                    row_u64_write(b->next, value));
-    rc = rows_write(b->r->j->rows, &rows, 0);
+    rc = rows_write(b->r->st->rows, &rows, 0);
     rows_batch_free(&rows);
     return rc;
 }
@@ -174,33 +174,33 @@ static int rebuild_end_row(struct rebuild *b)
 int recover_rows_rebuild(struct recovery *r)
 {
     static const struct walscan_calls only_catalogue = { .block = rebuild_block };
-    struct journal *j = r->j;
-    struct rebuild b = { .r = r, .next = j->super.catalogue_start };
+    struct store *st = r->st;
+    struct rebuild b = { .r = r, .next = st->super.catalogue_start };
     struct buf *page = buf_new_aligned(PAGE_BYTES);
     struct walscan_end end;
-    int rc = page ? rows_clear(j->rows) : E_NOMEM;
+    int rc = page ? rows_clear(st->rows) : E_NOMEM;
 
-    LOG_WARN("rows.rebuild", F_LSN(j->super.ckpt_lsn));
-    for (unsigned i = 0; rc >= 0 && i < j->slabs.n; i++)
-        rebuild_slab(&b, &j->slabs.list[i], page->mem);
+    LOG_WARN("rows.rebuild", F_LSN(st->super.ckpt_lsn));
+    for (unsigned i = 0; rc >= 0 && i < st->slabs.n; i++)
+        rebuild_slab(&b, &st->slabs.list[i], page->mem);
     if (rc >= 0)
         rc = rebuild_apply(&b);
     if (rc >= 0)
         rc = rebuild_end_row(&b);
     if (rc >= 0)
-        rc = walscan_run(j->dev, &j->slabs, &j->super, &only_catalogue, &b, &end, r->e);
+        rc = walscan_run(st->dev, &st->slabs, &st->super, &only_catalogue, &b, &end, r->e);
     for (unsigned i = 0; i < b.n; i++)
         buf_unref(b.list[i].buf);
     free(b.list);
     buf_unref(page);
-    if (rc >= 0 && b.next < j->super.catalogue_end)
+    if (rc >= 0 && b.next < st->super.catalogue_end)
         rc = err_set(r->e, E_CORRUPT, "the catalogue ends at %" PRIu64 ", not at %" PRIu64, b.next,
-                     j->super.catalogue_end);
+                     st->super.catalogue_end);
     if (rc >= 0)
-        rc = recover_table_scan(j, ROW_SEGMENT, recover_segment_row, r);
+        rc = recover_table_scan(st, ROW_SEGMENT, recover_segment_row, r);
     if (rc >= 0)
         rc = recover_segments_fill(r);
-    segments_fini(&j->segments);
-    segments_init(&j->segments, j->dev, &j->slabs);
+    segments_fini(&st->segments);
+    segments_init(&st->segments, st->dev, &st->slabs);
     return rc;
 }

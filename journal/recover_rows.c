@@ -12,11 +12,11 @@
 
 /* --- rows --- */
 
-int recover_table_scan(struct journal *j, enum row_table table,
+int recover_table_scan(struct store *st, enum row_table table,
                        int (*fn)(void *, const void *, size_t, const void *, size_t), void *ctx)
 {
     uint8_t key = (uint8_t)table;
-    int rc = rows_scan(j->rows, &key, 1, false, fn, ctx);
+    int rc = rows_scan(st->rows, &key, 1, false, fn, ctx);
 
     return rc < 0 ? rc : 0;
 }
@@ -31,7 +31,7 @@ int recover_group_row(void *ctx, const void *key, size_t key_bytes, const void *
 
     if (((const uint8_t *)key)[0] != ROW_GROUP || !row_key_parse(key, key_bytes, &id, NULL))
         return 1;
-    g = journal_group(r->j, id);
+    g = store_group(r->st, id);
     if (!g || row_group_read(&row, value, value_bytes) < 0)
         return E_CORRUPT;
     g->destaged_lsn = row.destaged_lsn;
@@ -51,7 +51,7 @@ int recover_loss_row(void *ctx, const void *key, size_t key_bytes, const void *v
 
     if (((const uint8_t *)key)[0] != ROW_LOSS || !row_key_parse(key, key_bytes, &id, &lsn))
         return 1;
-    g = journal_group(r->j, id);
+    g = store_group(r->st, id);
     if (!g || row_loss_read(&row, value, value_bytes) < 0)
         return E_CORRUPT;
     while (n < g->n_losses && g->losses[n].lsn != lsn)
@@ -83,9 +83,9 @@ int recover_segment_row(void *ctx, const void *key, size_t key_bytes, const void
     row = mem_new(sizeof *row);
     rc = row_segment_read(row, value, value_bytes);
     if (rc >= 0) {
-        seg = segments_add(&r->j->segments, id, row);
+        seg = segments_add(&r->st->segments, id, row);
         seg->live = UINT64_MAX; /* not known yet */
-        rc = rows_get(r->j->rows, live_key, row_key(live_key, ROW_LIVE, id), &mem, &bytes);
+        rc = rows_get(r->st->rows, live_key, row_key(live_key, ROW_LIVE, id), &mem, &bytes);
         if (rc >= 0) {
             rc = row_u64_read(&seg->live, mem, bytes);
             free(mem);
@@ -113,7 +113,7 @@ static bool run_alive(struct run_filter *f, const struct seg_run *run)
 
         f->last = run->shard;
         f->exists =
-            rows_get(f->r->j->rows, key, row_key(key, ROW_SHARD, run->shard), &mem, &bytes) >= 0;
+            rows_get(f->r->st->rows, key, row_key(key, ROW_SHARD, run->shard), &mem, &bytes) >= 0;
         if (f->exists) {
             f->exists = row_shard_read(&row, mem, bytes) >= 0;
             f->start = row.start;
@@ -138,7 +138,7 @@ static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_
         if (n->shard != shard)
             continue;
         if (!hash_get(&p.by_id, (uint64_t)n->producer) &&
-            rows_get(r->j->rows, key, row_key2(key, ROW_PRODUCER, shard, (uint64_t)n->producer),
+            rows_get(r->st->rows, key, row_key2(key, ROW_PRODUCER, shard, (uint64_t)n->producer),
                      &mem, &bytes) >= 0) {
             if (row_producer_read(&before, mem, bytes) >= 0)
                 for (unsigned k = 0; k < before.n; k++)
@@ -146,7 +146,7 @@ static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_
             free(mem);
         }
         /* Expiry counts from when we saw it; after a rebuild that is now. */
-        b.time = loop_wall_ms(r->j->keeper);
+        b.time = loop_wall_ms(r->st->keeper);
         producer_note_raw(&p, n->producer, n->epoch, &b);
     }
     producers_save(&p, shard, UINT64_MAX, rows);
@@ -159,7 +159,7 @@ static void end_row(struct recovery *r, const struct seg_run *run, struct rows_b
     uint64_t end = 0;
     size_t bytes;
 
-    if (rows_get(r->j->rows, key, row_key(key, ROW_END, run->shard), &mem, &bytes) >= 0) {
+    if (rows_get(r->st->rows, key, row_key(key, ROW_END, run->shard), &mem, &bytes) >= 0) {
         if (row_u64_read(&end, mem, bytes) < 0)
             end = 0;
         free(mem);
@@ -193,7 +193,7 @@ static int overlaps_delete(struct recovery *r, const struct seg_run *run, struct
 {
     struct overlap o = { run, rows };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(r->j->rows, key, row_key2(key, ROW_RUN, run->shard, run->base + 1), false,
+    int rc = rows_scan(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base + 1), false,
                        overlap_row, &o);
 
     return rc < 0 ? rc : 0;
@@ -223,7 +223,7 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
     }
     segment_run_rows(seg->id, &alive, &rows);
     if (rc >= 0)
-        rc = rows_write(r->j->rows, &rows, 0);
+        rc = rows_write(r->st->rows, &rows, 0);
     free(alive.runs);
     rows_batch_free(&rows);
     return rc;
@@ -239,7 +239,7 @@ static int by_entry(const void *a, const void *b)
 static int segment_fill(struct recovery *r, struct segment *seg)
 {
     const struct seg_index *x;
-    int rc = segment_index(&r->j->segments, seg, &x);
+    int rc = segment_index(&r->st->segments, seg, &x);
 
     if (rc >= 0)
         return segment_rows(r, seg, x);
@@ -254,13 +254,13 @@ static int segment_fill(struct recovery *r, struct segment *seg)
  * that producers end with their latest batches. */
 int recover_segments_fill(struct recovery *r)
 {
-    size_t n = 0, count = r->j->segments.by_id.count;
+    size_t n = 0, count = r->st->segments.by_id.count;
     struct segment **list = mem_new((count + 1) * sizeof(*list));
     uint64_t pos = 0;
     void *value;
     int rc = 0;
 
-    while (hash_next(&r->j->segments.by_id, &pos, NULL, &value))
+    while (hash_next(&r->st->segments.by_id, &pos, NULL, &value))
         if (((struct segment *)value)->live == UINT64_MAX)
             list[n++] = value;
     qsort(list, n, sizeof(*list), by_entry);
@@ -281,10 +281,10 @@ static int newest_first(const void *a, const void *b)
 static int segment_mark(struct recovery *r, const struct row_segment *row)
 {
     for (unsigned i = 0; i < row->n_extents; i++) {
-        if (slabs_mark(&r->j->slabs, row->extents[i].place, row->extents[i].log2) >= 0)
+        if (slabs_mark(&r->st->slabs, row->extents[i].place, row->extents[i].log2) >= 0)
             continue;
         while (i-- > 0)
-            slabs_give(&r->j->slabs, row->extents[i].place, row->extents[i].log2);
+            slabs_give(&r->st->slabs, row->extents[i].place, row->extents[i].log2);
         return E_CORRUPT;
     }
     return 0;
@@ -295,7 +295,7 @@ static int segment_mark(struct recovery *r, const struct row_segment *row)
  * record said. */
 void recover_segments_mark(struct recovery *r)
 {
-    struct segments *t = &r->j->segments;
+    struct segments *t = &r->st->segments;
     struct segment **list = mem_new((t->by_id.count + 1) * sizeof(*list));
     struct recover_todo *todo = r->todo;
     uint64_t pos = 0;

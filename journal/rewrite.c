@@ -17,7 +17,7 @@ struct rewrite_run {
 };
 
 struct rewrite {
-    struct journal *j;
+    struct store *st;
     bool running;
     struct segment *old[REWRITE_SEGMENTS]; /* pinned; neighbours of one group, oldest first */
     const struct seg_index *index[REWRITE_SEGMENTS];
@@ -34,11 +34,11 @@ struct rewrite_update {
     struct rewrite *r;
 };
 
-struct rewrite *rewrite_new(struct journal *j)
+struct rewrite *rewrite_new(struct store *st)
 {
     struct rewrite *r = mem_new(sizeof *r);
 
-    r->j = j;
+    r->st = st;
     return r;
 }
 
@@ -55,7 +55,7 @@ bool rewrite_idle(const struct rewrite *r)
 static void rewrite_end(struct rewrite *r)
 {
     for (unsigned i = 0; i < r->n; i++)
-        segment_unpin(&r->j->segments, r->old[i]);
+        segment_unpin(&r->st->segments, r->old[i]);
     r->n = 0;
     free(r->runs);
     r->runs = NULL;
@@ -93,7 +93,7 @@ static int swap_prepare(struct catalogue_update *u)
                    row_segment_write(&r->out.row, value));
     segment_run_rows(r->out.segment, &r->out.builder.index, &u->rows);
     /* Known before the rows name it: a reader may follow them at once. */
-    seg = segments_add(&r->j->segments, r->out.segment, &r->out.row);
+    seg = segments_add(&r->st->segments, r->out.segment, &r->out.row);
     seg->live = 0;
     for (uint32_t i = 0; i < r->out.builder.index.n_runs; i++)
         seg->live += r->out.builder.index.runs[i].bytes;
@@ -107,7 +107,7 @@ static void rewrite_failed(struct rewrite *r)
         r->old[i]->dropping = false;
         r->old[i]->kept = true;
         if (r->old[i]->live == 0)
-            catalogue_drop_segment(r->j, r->old[i]->id);
+            catalogue_drop_segment(r->st, r->old[i]->id);
     }
     rewrite_end(r);
 }
@@ -115,7 +115,7 @@ static void rewrite_failed(struct rewrite *r)
 static void swapped(struct catalogue_update *u)
 {
     struct rewrite *r = ((struct rewrite_update *)u)->r;
-    struct journal *j = u->j;
+    struct store *st = u->st;
     int rc = u->rc;
 
     free(u);
@@ -128,11 +128,11 @@ static void swapped(struct catalogue_update *u)
              F_INT("into", r->out.segment), F_BYTES(r->out.row.data_bytes));
     for (unsigned i = 0; i < r->n; i++) {
         r->old[i]->live = 0;
-        catalogue_grave(j, r->old[i]->id);
+        catalogue_grave(st, r->old[i]->id);
     }
-    catalogue_reap_late(j, &r->out.builder.index);
+    catalogue_reap_late(st, &r->out.builder.index);
     rewrite_end(r);
-    journal_space_check(j);
+    store_space_check(st);
 }
 
 /* --- 1: copying what is alive, on a pool thread --- */
@@ -145,7 +145,7 @@ static bool run_is_alive(struct rewrite *r, const struct segment *from, const st
     size_t bytes;
     bool alive;
 
-    if (rows_get(r->j->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), &mem, &bytes) < 0)
+    if (rows_get(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), &mem, &bytes) < 0)
         return false;
     alive = row_run_read(&row, mem, bytes) >= 0 && row.segment == from->id;
     free(mem);
@@ -167,7 +167,7 @@ static int runs_collect(struct rewrite *r, uint64_t *bytes)
     *bytes = 0;
     for (unsigned i = 0; i < r->n; i++) {
         const struct seg_index *x;
-        int rc = segment_index(&r->j->segments, r->old[i], &x);
+        int rc = segment_index(&r->st->segments, r->old[i], &x);
 
         if (rc < 0)
             return rc;
@@ -189,7 +189,7 @@ static int run_copy(struct rewrite *r, const struct rewrite_run *n)
     struct buf *buf;
     uint32_t start;
     uint64_t at = 0, next = n->run->base;
-    int rc = segment_read(&r->j->segments, n->from, n->run->pos, n->run->bytes, &buf, &start);
+    int rc = segment_read(&r->st->segments, n->from, n->run->pos, n->run->bytes, &buf, &start);
 
     if (rc < 0)
         return rc;
@@ -216,7 +216,7 @@ static void copy_run(struct work *w)
 
     r->rc = runs_collect(r, &bytes);
     if (r->rc >= 0)
-        r->rc = segwrite_open(&r->out, r->j, r->old[0]->row.group, r->out.segment, bytes);
+        r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment, bytes);
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
@@ -232,7 +232,7 @@ static void copy_done(struct work *w)
     if (r->rc < 0) {
         LOG_WARN("rewrite.failed", F_INT("segment", r->old[0]->id), F_ERR(r->rc));
         if (r->rc == E_IO)
-            journal_fail(r->j, "rewrite.device", r->rc);
+            store_fail(r->st, "rewrite.device", r->rc);
         segwrite_undo(&r->out);
         rewrite_failed(r);
         return;
@@ -241,23 +241,23 @@ static void copy_done(struct work *w)
     u->r = r;
     u->u.prepare = swap_prepare;
     u->u.applied = swapped;
-    catalogue_submit(r->j->catalogue, &u->u);
+    catalogue_submit(r->st->catalogue, &u->u);
 }
 
-void rewrite_consider(struct journal *j, bool urgent)
+void rewrite_consider(struct store *st, bool urgent)
 {
-    struct rewrite *r = j->rewrite;
+    struct rewrite *r = st->rewrite;
 
-    if (r->running || atomic_load(&j->failed) || atomic_load(&j->closing))
+    if (r->running || atomic_load(&st->failed) || atomic_load(&st->closing))
         return;
-    r->n = segments_wasteful(&j->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << j->wal_log2,
+    r->n = segments_wasteful(&st->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << st->wal_log2,
                              urgent);
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)
         r->old[i]->dropping = true;
     r->running = true;
-    r->out = (struct segwrite){ .segment = j->start_no << 32 | ++j->segment_serial };
-    r->work = (struct work){ .run = copy_run, .done = copy_done, .loop = j->keeper };
-    pool_submit(j->env.pool, &r->work);
+    r->out = (struct segwrite){ .segment = st->start_no << 32 | ++st->segment_serial };
+    r->work = (struct work){ .run = copy_run, .done = copy_done, .loop = st->keeper };
+    pool_submit(st->env.pool, &r->work);
 }

@@ -8,11 +8,11 @@
 
 struct rewrite;
 
-struct rewrite *rewrite_new(struct journal *j);
+struct rewrite *rewrite_new(struct store *st);
 void rewrite_free(struct rewrite *r);
 /* Begins with the segments that gain most, if any do. urgent: the device is full, and every unit
  * counts. */
-void rewrite_consider(struct journal *j, bool urgent);
+void rewrite_consider(struct store *st, bool urgent);
 bool rewrite_idle(const struct rewrite *r);
 
 #endif

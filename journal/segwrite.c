@@ -7,10 +7,10 @@
 
 enum { WRITE_PIECE = 1 << 20 };
 
-int segwrite_open(struct segwrite *w, struct journal *j, uint64_t group, uint64_t segment,
+int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
                   uint64_t max_bytes)
 {
-    *w = (struct segwrite){ .j = j, .group = group, .segment = segment };
+    *w = (struct segwrite){ .st = st, .group = group, .segment = segment };
     /* Room for the index behind it, as a rule; segwrite_finish copes when there is less. */
     w->data = buf_new_aligned(max_bytes + max_bytes / 32 + UNIT_BYTES);
     return w->data ? 0 : E_NOMEM;
@@ -48,9 +48,9 @@ static struct sum128 identity_of(const struct seg_builder *b, const uint8_t *dat
 
 /* Takes extents for `bytes` of pages, the footer's included: as large as fit, down to a unit when
  * space is scattered. */
-static int extents_take(struct journal *j, uint64_t bytes, struct row_segment *row)
+static int extents_take(struct store *st, uint64_t bytes, struct row_segment *row)
 {
-    uint32_t log2 = j->wal_log2;
+    uint32_t log2 = st->wal_log2;
 
     row->n_extents = 0;
     while (bytes > 0) {
@@ -60,11 +60,11 @@ static int extents_take(struct journal *j, uint64_t bytes, struct row_segment *r
             log2--;
         if (log2 > UNIT_LOG2 && seg_extent_room(log2) > bytes + bytes / 4)
             log2--;
-        while (slabs_take(&j->slabs, log2, &place) < 0)
+        while (slabs_take(&st->slabs, log2, &place) < 0)
             if (log2-- == UNIT_LOG2)
                 return E_NOSPACE;
         if (row->n_extents == SEG_MAX_EXTENTS) {
-            slabs_give(&j->slabs, place, log2);
+            slabs_give(&st->slabs, place, log2);
             return E_NOSPACE;
         }
         row->extents[row->n_extents++] = (struct seg_extent){ place, log2 };
@@ -73,13 +73,13 @@ static int extents_take(struct journal *j, uint64_t bytes, struct row_segment *r
     return 0;
 }
 
-static int extent_write(struct journal *j, const struct segwrite *w, unsigned i, uint64_t pos,
+static int extent_write(struct store *st, const struct segwrite *w, unsigned i, uint64_t pos,
                         const uint8_t *mem, uint64_t bytes, uint8_t *page)
 {
     const struct seg_extent *x = &w->row.extents[i];
-    struct dev_file *file = slabs_file(&j->slabs, x->place, x->log2);
+    struct dev_file *file = slabs_file(&st->slabs, x->place, x->log2);
     struct extent_head h = { .kind = EXTENT_SEGMENT,
-                             .store = j->super.store,
+                             .store = st->super.store,
                              .place = x->place,
                              .log2 = x->log2,
                              .group = w->group,
@@ -90,18 +90,18 @@ static int extent_write(struct journal *j, const struct segwrite *w, unsigned i,
     int rc;
 
     extent_head_write(&h, page);
-    rc = dev_write(j->dev, file, place_pos(x->place), page, PAGE_BYTES);
+    rc = dev_write(st->dev, file, place_pos(x->place), page, PAGE_BYTES);
     for (uint64_t at = 0; rc >= 0 && at < bytes; at += WRITE_PIECE) {
         uint64_t n = bytes - at < WRITE_PIECE ? bytes - at : WRITE_PIECE;
 
-        rc = dev_write(j->dev, file, place_pos(x->place) + PAGE_BYTES + at, mem + at, (uint32_t)n);
+        rc = dev_write(st->dev, file, place_pos(x->place) + PAGE_BYTES + at, mem + at, (uint32_t)n);
     }
     return rc;
 }
 
-static void footer_make(struct journal *j, const struct segwrite *w, uint8_t *page)
+static void footer_make(struct store *st, const struct segwrite *w, uint8_t *page)
 {
-    struct seg_footer f = { .store = j->super.store,
+    struct seg_footer f = { .store = st->super.store,
                             .group = w->group,
                             .segment = w->segment,
                             .first_entry = w->row.first_entry,
@@ -122,7 +122,7 @@ static void footer_make(struct journal *j, const struct segwrite *w, uint8_t *pa
 }
 
 /* One flush for each slab file that the segment touches. */
-static int segment_sync(struct journal *j, const struct row_segment *row)
+static int segment_sync(struct store *st, const struct row_segment *row)
 {
     int rc = 0;
 
@@ -133,36 +133,36 @@ static int segment_sync(struct journal *j, const struct row_segment *row)
         for (unsigned k = 0; k < i; k++)
             seen = seen || place_slab(row->extents[k].place) == slab;
         if (!seen)
-            rc = dev_sync(j->dev,
-                          slabs_file(&j->slabs, row->extents[i].place, row->extents[i].log2));
+            rc = dev_sync(st->dev,
+                          slabs_file(&st->slabs, row->extents[i].place, row->extents[i].log2));
     }
     return rc;
 }
 
 static int segment_write(struct segwrite *w, const uint8_t *mem, uint64_t bytes)
 {
-    struct journal *j = w->j;
+    struct store *st = w->st;
     struct buf *page = buf_new_aligned(PAGE_BYTES);
     struct seg_extent *last;
     uint64_t pos = 0;
-    int rc = page ? extents_take(j, bytes + PAGE_BYTES, &w->row) : E_NOMEM;
+    int rc = page ? extents_take(st, bytes + PAGE_BYTES, &w->row) : E_NOMEM;
 
     for (unsigned i = 0; rc >= 0 && i < w->row.n_extents; i++) {
         uint64_t room = seg_extent_room(w->row.extents[i].log2), left = bytes - pos;
         uint64_t n = left < room ? left : room;
 
-        rc = extent_write(j, w, i, pos, mem + pos, n, page->mem);
+        rc = extent_write(st, w, i, pos, mem + pos, n, page->mem);
         pos += n;
     }
     if (rc >= 0) {
         last = &w->row.extents[w->row.n_extents - 1];
-        footer_make(j, w, page->mem);
-        rc = dev_write(j->dev, slabs_file(&j->slabs, last->place, last->log2),
+        footer_make(st, w, page->mem);
+        rc = dev_write(st->dev, slabs_file(&st->slabs, last->place, last->log2),
                        place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES, page->mem,
                        PAGE_BYTES);
     }
     if (rc >= 0)
-        rc = segment_sync(j, &w->row);
+        rc = segment_sync(st, &w->row);
     buf_unref(page);
     return rc;
 }
@@ -190,7 +190,7 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
                                    .n_batches = b->n_batches,
                                    .min_ts = b->min_ts,
                                    .max_ts = b->max_ts,
-                                   .created = loop_wall_ms(w->j->keeper),
+                                   .created = loop_wall_ms(w->st->keeper),
                                    .identity = identity_of(b, w->data->mem) };
     if (all != w->data)
         memcpy(all->mem, w->data->mem, b->pos);
@@ -205,7 +205,7 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
 void segwrite_undo(struct segwrite *w)
 {
     for (unsigned i = 0; i < w->row.n_extents; i++)
-        slabs_give(&w->j->slabs, w->row.extents[i].place, w->row.extents[i].log2);
+        slabs_give(&w->st->slabs, w->row.extents[i].place, w->row.extents[i].log2);
     w->row.n_extents = 0;
 }
 

@@ -7,7 +7,7 @@
 
 /* Zeroed is closed. */
 struct segwrite {
-    struct journal *j;
+    struct store *st;
     uint64_t group, segment;
     struct seg_builder builder;
     struct buf *data;
@@ -15,7 +15,7 @@ struct segwrite {
 };
 
 /* max_bytes: of all batches, and SEG_RUN_HEAD_BYTES for each run. E_NOMEM. */
-int segwrite_open(struct segwrite *w, struct journal *j, uint64_t group, uint64_t segment,
+int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
                   uint64_t max_bytes) MUST_USE;
 /* Copies one batch of shard to the end. */
 void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,

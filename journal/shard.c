@@ -1,4 +1,5 @@
 #include "journal/shard.h"
+#include "journal/store.h"
 
 #include <stdlib.h>
 
@@ -8,31 +9,31 @@
 
 /* --- the table of loaded shards, and handles --- */
 
-struct shard *shard_find(struct journal *j, uint64_t id)
+struct shard *shard_find(struct store *st, uint64_t id)
 {
     struct shard *s;
 
-    pthread_mutex_lock(&j->shards_lock);
-    s = hash_get(&j->shards, id);
+    pthread_mutex_lock(&st->shards_lock);
+    s = hash_get(&st->shards, id);
     if (s)
         atomic_fetch_add(&s->refs, 1);
-    pthread_mutex_unlock(&j->shards_lock);
+    pthread_mutex_unlock(&st->shards_lock);
     return s;
 }
 
 struct shard *shard_publish(struct shard *s)
 {
-    struct journal *j = s->j;
+    struct store *st = s->st;
     struct shard *first;
 
-    pthread_mutex_lock(&j->shards_lock);
-    first = hash_get(&j->shards, s->id);
+    pthread_mutex_lock(&st->shards_lock);
+    first = hash_get(&st->shards, s->id);
     if (!first) {
-        hash_put(&j->shards, s->id, s);
+        hash_put(&st->shards, s->id, s);
         first = s;
     }
     atomic_fetch_add(&first->refs, 1);
-    pthread_mutex_unlock(&j->shards_lock);
+    pthread_mutex_unlock(&st->shards_lock);
     if (first != s)
         shard_unref(s);
     return first;
@@ -40,14 +41,14 @@ struct shard *shard_publish(struct shard *s)
 
 void shard_withdraw(struct shard *s)
 {
-    struct journal *j = s->j;
+    struct store *st = s->st;
     bool was;
 
-    pthread_mutex_lock(&j->shards_lock);
-    was = hash_get(&j->shards, s->id) == s;
+    pthread_mutex_lock(&st->shards_lock);
+    was = hash_get(&st->shards, s->id) == s;
     if (was)
-        hash_take(&j->shards, s->id);
-    pthread_mutex_unlock(&j->shards_lock);
+        hash_take(&st->shards, s->id);
+    pthread_mutex_unlock(&st->shards_lock);
     if (was)
         shard_unref(s);
 }
@@ -148,7 +149,7 @@ int shard_load_holes(struct shard *s)
 {
     struct load l = { .s = s, .next = s->next };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(s->j->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
+    int rc = rows_scan(s->st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
 
     if (l.next > s->next)
         s->next = l.next;
@@ -157,18 +158,18 @@ int shard_load_holes(struct shard *s)
 
 static int load_rest(struct shard *s, uint64_t start)
 {
-    struct journal *j = s->j;
-    struct load l = { .s = s, .expired = loop_wall_ms(j->keeper) - PRODUCER_EXPIRE_MS };
+    struct store *st = s->st;
+    struct load l = { .s = s, .expired = loop_wall_ms(st->keeper) - PRODUCER_EXPIRE_MS };
     uint8_t key[ROW_KEY_MAX];
-    int rc = row_u64(j->rows, key, row_key(key, ROW_END, s->id), &l.next);
+    int rc = row_u64(st->rows, key, row_key(key, ROW_END, s->id), &l.next);
 
     if (rc < 0 && rc != E_NOTFOUND)
         return rc;
     if (l.next < start)
         l.next = start;
-    rc = rows_scan(j->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
+    rc = rows_scan(st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
     if (rc >= 0)
-        rc = rows_scan(j->rows, key, row_key2(key, ROW_PRODUCER, s->id, 0), false, load_producer,
+        rc = rows_scan(st->rows, key, row_key2(key, ROW_PRODUCER, s->id, 0), false, load_producer,
                        &l);
     s->next = l.next;
     atomic_store(&s->start, start);
@@ -176,13 +177,13 @@ static int load_rest(struct shard *s, uint64_t start)
     return rc < 0 ? rc : 0;
 }
 
-int shard_load(struct journal *j, uint64_t id, struct shard **out)
+int shard_load(struct store *st, uint64_t id, struct shard **out)
 {
     uint8_t key[ROW_KEY_MAX], *mem;
     struct row_shard row;
     struct shard *s;
     size_t bytes;
-    int rc = rows_get(j->rows, key, row_key(key, ROW_SHARD, id), &mem, &bytes);
+    int rc = rows_get(st->rows, key, row_key(key, ROW_SHARD, id), &mem, &bytes);
 
     if (rc < 0)
         return rc;
@@ -191,11 +192,11 @@ int shard_load(struct journal *j, uint64_t id, struct shard **out)
     if (rc < 0)
         return rc;
     s = mem_new(sizeof *s);
-    s->j = j;
+    s->st = st;
     s->id = id;
     s->kind = row.kind;
     s->created = row.created;
-    s->group = journal_group(j, row.group);
+    s->group = store_group(st, row.group);
     atomic_store(&s->refs, 1);
     rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
     if (rc < 0)
@@ -231,11 +232,11 @@ static void open_run(struct work *w)
     uint8_t key[ROW_KEY_MAX], *mem = NULL;
     size_t bytes;
 
-    ow->rc = shard_load(o->journal, o->id, &ow->s);
+    ow->rc = shard_load(o->store, o->id, &ow->s);
     if (ow->rc < 0)
         return;
     ow->s = shard_publish(ow->s);
-    ow->rc = rows_get(o->journal->rows, key, row_key(key, ROW_SHARD, o->id), &mem, &bytes);
+    ow->rc = rows_get(o->store->rows, key, row_key(key, ROW_SHARD, o->id), &mem, &bytes);
     free(mem);
     if (ow->rc == E_NOTFOUND) {
         atomic_store(&ow->s->deleted, true);
@@ -254,30 +255,30 @@ static void open_finish(struct work *w)
     else
         shard_unref(ow->s);
     free(ow);
-    atomic_fetch_sub(&o->journal->busy, 1);
+    atomic_fetch_sub(&o->store->busy, 1);
     open_done_run(&o->task);
 }
 
-void shard_open(struct journal *j, uint64_t id, struct shard_open *o)
+void store_shard_open(struct store *st, uint64_t id, struct shard_open *o)
 {
     struct open_work *ow;
 
-    o->journal = j;
+    o->store = st;
     o->id = id;
-    o->shard = shard_find(j, id);
+    o->shard = shard_find(st, id);
     o->rc = 0;
     o->task.run = open_done_run;
     if (o->shard) {
         loop_post(o->loop, &o->task);
         return;
     }
-    atomic_fetch_add(&j->busy, 1);
+    atomic_fetch_add(&st->busy, 1);
     ow = mem_new(sizeof *ow);
     ow->o = o;
     ow->work.run = open_run;
     ow->work.done = open_finish;
     ow->work.loop = o->loop;
-    pool_submit(j->env.pool, &ow->work);
+    pool_submit(st->env.pool, &ow->work);
 }
 
 /* --- appending --- */
@@ -292,15 +293,15 @@ void append_done_run(struct task *t)
 static int append_allowed(struct append *a)
 {
     struct shard *s = a->shard;
-    struct journal *j = s->j;
+    struct store *st = s->st;
 
     if (atomic_load(&s->deleted))
         return E_DELETED;
-    if (atomic_load(&j->failed))
+    if (atomic_load(&st->failed))
         return E_DEVICE;
     if (atomic_load(&s->group->read_only))
         return E_READONLY;
-    if (s->group->class == SHARD_CLASS_DATA && atomic_load(&j->space) == SPACE_FULL)
+    if (s->group->class == SHARD_CLASS_DATA && atomic_load(&st->space) == SPACE_FULL)
         return E_NOSPACE;
     return 0;
 }
@@ -332,8 +333,8 @@ void shard_append_home(struct append *a)
 
     ASSERT_HOME(g->loop);
     if (rc >= 0 && g->class == SHARD_CLASS_DATA &&
-        (g->held || atomic_load(&s->j->space) == SPACE_WAIT)) {
-        if (atomic_load(&s->j->closing)) {
+        (g->held || atomic_load(&s->st->space) == SPACE_WAIT)) {
+        if (atomic_load(&s->st->closing)) {
             append_end(a, E_CLOSED, 0);
             return;
         }
@@ -362,7 +363,7 @@ void shard_append_home(struct append *a)
 #endif
         buf_unref(a->batch);
         a->batch = NULL;
-        atomic_fetch_sub(&s->j->backlog, a->bytes);
+        atomic_fetch_sub(&s->st->backlog, a->bytes);
         a->bytes = 0;
     } else {
         a->base_offset = s->next;
@@ -384,7 +385,7 @@ static int append_sizes(const struct shard *s, const struct buf *batch, uint32_t
 {
     struct batch_head h;
 
-    if (bytes > s->j->conf.batch_max)
+    if (bytes > s->st->conf.batch_max)
         return E_TOOBIG;
     if (at > batch->len || bytes > batch->len - at ||
         batch_head_read(&h, batch->mem + at, bytes) < 0 || h.bytes != bytes ||
@@ -406,9 +407,9 @@ void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t byte
     a->ack = ack;
     a->done = done;
     a->task.run = append_task;
-    atomic_fetch_add(&s->j->backlog, bytes);
-    atomic_fetch_add(&s->j->busy, 1);
-    if (rc >= 0 && atomic_load(&s->j->closing) && s->group->id != GROUP_CATALOGUE)
+    atomic_fetch_add(&s->st->backlog, bytes);
+    atomic_fetch_add(&s->st->busy, 1);
+    if (rc >= 0 && atomic_load(&s->st->closing) && s->group->id != GROUP_CATALOGUE)
         rc = E_CLOSED;
     if (rc < 0)
         append_end(a, rc, 0);

@@ -6,11 +6,11 @@
 
 /* Makes the shard's memory from its rows; blocks. E_NOTFOUND. The result is not in the table yet.
  * */
-int shard_load(struct journal *j, uint64_t id, struct shard **out) MUST_USE;
+int shard_load(struct store *st, uint64_t id, struct shard **out) MUST_USE;
 /* Brings the next offset of a loaded shard above every hole that its rows have. Blocks. */
 int shard_load_holes(struct shard *s) MUST_USE;
 /* The loaded shard with a reference, or NULL. Any thread. */
-struct shard *shard_find(struct journal *j, uint64_t id);
+struct shard *shard_find(struct store *st, uint64_t id);
 /* Puts a loaded shard into the table (which takes a reference), or gives the one that was there
  * first. Any thread. */
 struct shard *shard_publish(struct shard *s);

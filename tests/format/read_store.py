@@ -71,12 +71,14 @@ def u64(data, at):
 
 def sealed(data, magic, what):
     """What superblock, slab, extent, index and footer have in common [1]."""
-    if data[:4] != magic or u64(data, 8) != xxh3(data[16:]):
-        raise Damage(f"{what}: bad magic or sum")
     version = struct.unpack_from("<H", data, 4)[0]
-    if version > 1:
+    known = 2 if magic == b"WSUP" else 1
+    seed = version if magic == b"WSUP" and version > 1 else 0
+    if data[:4] != magic or u64(data, 8) != xxh3(data[16:], seed):
+        raise Damage(f"{what}: bad magic or sum")
+    if version > known:
         raise Refused(f"{what}: version {version} is newer than this reader")
-    if version != 1 or (magic != b"WEXT" and data[6:8] != b"\0\0"):
+    if version == 0 or (magic != b"WEXT" and data[6:8] != b"\0\0"):
         raise Damage(f"{what}: version {version}, or what stands beside it")
 
 
@@ -483,7 +485,7 @@ class Store:
         for key in sorted(self.rows):
             value = self.rows[key]
             if key[:1] == letter and letter != b"A":
-                if value[0] != 1:
+                if value[0] not in ((1, 2) if letter == b"S" else (1,)):
                     raise Refused(f"row {key.hex()}: version {value[0]}")
                 yield struct.unpack(f">{len(key) // 8}Q", key[1:]), value[1:]
 
@@ -530,7 +532,7 @@ class Store:
 
     def contents(self):
         """shards: {number: row}, holes: {shard: [(start, end)]}, batches: {shard: [Batch]}."""
-        shards = {n: struct.unpack("<3B2Qq", v) for (n,), v in self.table(b"S")}
+        shards = {n: struct.unpack("<3B2Qq", v[:27]) for (n,), v in self.table(b"S")}
         holes, all_ = {}, {n: {} for n in shards}
         for (shard, start), v in self.table(b"H"):
             holes.setdefault(shard, []).append((start, u64(v, 7)))

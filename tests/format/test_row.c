@@ -18,7 +18,7 @@ static void check_refusals(size_t bytes, int (*read)(const void *mem, size_t byt
         memcpy(part, mem, n < bytes ? n : bytes);
         CHECK_EQ(read(part, n), n == bytes ? 0 : E_CORRUPT);
         if (n == bytes) {
-            part[0] = 2;
+            part[0] = 3;
             CHECK_EQ(read(part, n), E_VERSION);
             part[0] = 255;
             CHECK_EQ(read(part, n), E_VERSION);

@@ -26,9 +26,12 @@ static void super_random(struct rng *r, struct super *s, uint32_t n)
                                                  rng_u64(r), rng_u64(r), rng_u64(r) };
 }
 
-static void reseal(void)
+/* The right sum for a version. */
+static void reseal(uint8_t version)
 {
-    uint64_t sum = sum_xxh3(mem + 16, SUPER_BYTES - 16, 0);
+    uint64_t sum = sum_xxh3(mem + 16, SUPER_BYTES - 16, version > 1 ? version : 0);
+
+    mem[4] = version;
 
     for (unsigned i = 0; i < 8; i++)
         mem[8 + i] = (uint8_t)(sum >> 8 * i);
@@ -76,7 +79,7 @@ static void test_superblock_is_laid_out_as_documented(void)
     one.list[1].incarnation = 6;
     one.list[1].end_lsn = LSN_OPEN;
     super_write(&one, mem);
-    CHECK(memcmp(mem, "WSUP\x01\0\0\0", 8) == 0);
+    CHECK(memcmp(mem, "WSUP\x02\0\0\0", 8) == 0);
     CHECK(memcmp(mem + 32, "\x08\x07\x06\x05\x04\x03\x02\x01\x07", 9) == 0);
     CHECK(mem[49] == 16 && mem[64] == 23 && mem[68] == 2 && mem[80] == 4 && mem[88] == 11);
     CHECK(mem[128 + 64] == 6);
@@ -107,12 +110,15 @@ static void test_newer_version_is_told_from_damage(void)
     rng_seed(&r, 3);
     super_random(&r, &one, 1);
     super_write(&one, mem);
-    mem[4] = 2;
+    reseal(3);
     CHECK_EQ(super_read(&got, mem), E_VERSION);
     mem[4] = 0;
     CHECK_EQ(super_read(&got, mem), E_CORRUPT);
-    mem[4] = 2;
+    mem[4] = 3;
     mem[5000] ^= 4;
+    CHECK_EQ(super_read(&got, mem), E_CORRUPT);
+    mem[5000] ^= 4;
+    mem[4] = 4; /* the sum is of version 3: a flipped bit, not a newer store */
     CHECK_EQ(super_read(&got, mem), E_CORRUPT);
 }
 
@@ -128,12 +134,12 @@ static void test_counts_and_sizes_out_of_bounds_are_refused(void)
         super_write(&one, mem);
         for (unsigned k = 0; k < 4; k++)
             mem[68 + k] = (uint8_t)(counts[i] >> 8 * k);
-        reseal();
+        reseal(2);
         CHECK_EQ(super_read(&got, mem), E_CORRUPT);
         super_write(&one, mem);
         for (unsigned k = 0; k < 4; k++)
             mem[64 + k] = (uint8_t)(log2s[i] >> 8 * k);
-        reseal();
+        reseal(2);
         CHECK_EQ(super_read(&got, mem), E_CORRUPT);
     }
 }

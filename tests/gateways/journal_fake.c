@@ -332,6 +332,8 @@ void journal_update(struct journal *j, const struct jrn_change *changes, unsigne
         case JRN_SHARD_DELETE:
             delete_shard(find_shard(j, c->shard));
             break;
+        case JRN_SHARD_POLICY:
+            break; /* nothing here grows old */
         case JRN_ROW_PUT:
             row_put(j, c);
             break;

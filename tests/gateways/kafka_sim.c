@@ -76,13 +76,13 @@ bool kafka_sim_topic_excused(const struct sim_topic *t, int16_t error)
 
 static void watch(struct kafka_sim *w)
 {
-    struct journal *j = w->js.j;
+    struct store *st = w->js.st;
 
-    if (!j)
+    if (!st)
         return;
-    if (w->ckpt_lsn && j->super.ckpt_lsn > w->ckpt_lsn)
+    if (w->ckpt_lsn && st->super.ckpt_lsn > w->ckpt_lsn)
         w->n->checkpoints++;
-    w->ckpt_lsn = j->super.ckpt_lsn;
+    w->ckpt_lsn = st->super.ckpt_lsn;
 }
 
 static void poll_all(struct kafka_sim *w)

@@ -72,7 +72,7 @@ static void journal_start_up(struct store *s, const struct journal_conf *conf)
     must(journal_open(&s->journal, &env, conf, &e), "journal", &e);
 }
 
-void store_open(struct store *s, const char *path, const struct journal_conf *conf)
+void maker_open(struct store *s, const char *path, const struct journal_conf *conf)
 {
     struct err e = { 0 };
     char rows[4096];
@@ -90,7 +90,7 @@ void store_open(struct store *s, const char *path, const struct journal_conf *co
             abort();
 }
 
-void store_close(struct store *s)
+void maker_close(struct store *s)
 {
     struct closed_gate g = { .answer = { .fn = closed_answered, .loop = s->loops[0] } };
 

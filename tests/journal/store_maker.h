@@ -23,9 +23,9 @@ struct store {
 };
 
 /* Opens or makes it. */
-void store_open(struct store *s, const char *path, const struct journal_conf *conf);
+void maker_open(struct store *s, const char *path, const struct journal_conf *conf);
 /* In order, so that the WAL ends with a closing block. */
-void store_close(struct store *s);
+void maker_close(struct store *s);
 
 void store_create(struct store *s, uint64_t id, enum shard_class class);
 void store_delete(struct store *s, uint64_t id);

@@ -59,7 +59,7 @@ static int make(const char *path)
                            { BETA, 0, 0, 0 },  { GONE, 0, 0, 0 },      { INTERNAL, 0, 0, 0 } };
     struct store s;
 
-    store_open(&s, path, &conf);
+    maker_open(&s, path, &conf);
     for (unsigned i = 0; i < 6; i++)
         store_create(&s, made[i].id,
                      made[i].id == INTERNAL ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
@@ -78,11 +78,11 @@ static int make(const char *path)
             store_trim(&s, ALPHA + 1, made[1].start);
         }
     }
-    store_close(&s);
+    maker_close(&s);
     /* A second incarnation with a little of its own. */
-    store_open(&s, path, &conf);
+    maker_open(&s, path, &conf);
     append_some(&s, &made[0], N_BATCHES);
-    store_close(&s);
+    maker_close(&s);
     printf("{\"shards\": [");
     for (unsigned k = 0; k < 6; k++)
         if (made[k].id != GONE)
@@ -162,7 +162,7 @@ static int churn_run(const char *path)
     uint64_t ids[CHURN_SHARDS], next = STORE_FIRST, rounds = 0;
     bool said = false;
 
-    store_open(s, path, &conf);
+    maker_open(s, path, &conf);
     for (unsigned i = 0; i < CHURN_SHARDS; i++) {
         ids[i] = next++;
         store_create(s, ids[i], SHARD_CLASS_DATA);
@@ -189,7 +189,7 @@ static int churn_run(const char *path)
             said = true;
         }
     }
-    store_close(s);
+    maker_close(s);
     printf("%llu bytes, %llu failed\n", (unsigned long long)atomic_load(&churn.lane.bytes),
            (unsigned long long)atomic_load(&churn.lane.failed));
     return atomic_load(&churn.lane.failed) ? 1 : 0;

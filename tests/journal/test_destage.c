@@ -38,9 +38,9 @@ static void handles_drop(struct shard **s)
         shard_unref(s[i]);
 }
 
-static void begin(struct journal *j, void *arg)
+static void begin(struct store *st, void *arg)
 {
-    destage_consider(j, true);
+    destage_consider(st, true);
     *(bool *)arg = true;
 }
 
@@ -53,19 +53,19 @@ static bool round_over(void *ctx)
 {
     struct round *r = ctx;
 
-    return r->begun && (destage_idle(r->js->j->destage) || journal_state(r->js->j) == JRN_FAILED);
+    return r->begun && (destage_idle(r->js->st->destage) || journal_state(r->js->j) == JRN_FAILED);
 }
 
 /* One round over what is closed; true when the checkpoint has moved. */
 static bool round_run(struct jrn_sim *js)
 {
     struct round r = { .js = js };
-    uint64_t before = js->j->super.ckpt_lsn;
+    uint64_t before = js->st->super.ckpt_lsn;
 
-    journal_on_keeper(js->j, begin, &r.begun);
+    store_on_keeper(js->st, begin, &r.begun);
     REQUIRE(sim_run_until(js->sim, round_over, &r, STEPS));
-    CHECK(js->j->super.ckpt_lsn >= before);
-    return js->j->super.ckpt_lsn > before;
+    CHECK(js->st->super.ckpt_lsn >= before);
+    return js->st->super.ckpt_lsn > before;
 }
 
 static uint64_t closed_bytes(struct jrn_sim *js)
@@ -73,7 +73,7 @@ static uint64_t closed_bytes(struct jrn_sim *js)
     uint64_t closed;
     unsigned n;
 
-    wal_live(&js->j->wal, &closed, &n);
+    wal_live(&js->st->wal, &closed, &n);
     return closed;
 }
 
@@ -99,7 +99,7 @@ static void test_after_a_round_all_reads_the_same_and_the_wal_is_free(void)
     CHECK(closed_bytes(&js) >= 2 * EXTENT);
     rounds_run(&js);
     CHECK_EQ(closed_bytes(&js), 0);
-    CHECK(js.j->segments.by_id.count > 0);
+    CHECK(js.st->segments.by_id.count > 0);
     for (unsigned i = 0; i < SHARDS; i++) {
         struct call_bytes after = { 0 };
 
@@ -127,7 +127,7 @@ static void test_the_index_lets_go_of_what_is_destaged(void)
     call_wait_ms(&js, 10);
     for (unsigned i = 0; i < SHARDS; i++) {
         for (uint32_t k = 0; k < index_count(&s[i]->index); k++)
-            CHECK(index_at(&s[i]->index, k)->lsn >= js.j->super.ckpt_lsn);
+            CHECK(index_at(&s[i]->index, k)->lsn >= js.st->super.ckpt_lsn);
         kept += index_count(&s[i]->index);
     }
     CHECK(kept < SHARDS * 30);
@@ -150,7 +150,7 @@ static unsigned sealed_list(struct jrn_sim *js, struct sealed *list, unsigned ma
     unsigned n = 0;
     void *value;
 
-    while (n < max && hash_next(&js->j->segments.by_id, &pos, NULL, &value)) {
+    while (n < max && hash_next(&js->st->segments.by_id, &pos, NULL, &value)) {
         const struct row_segment *row = &((struct segment *)value)->row;
 
         list[n++] = (struct sealed){ row->group, row->first_entry, row->last_entry, row->identity,
@@ -175,12 +175,12 @@ static void test_segments_of_the_same_entries_have_the_same_identity(void)
 
         up(&js, 3, (k ? 40 : 16) * UNIT_BYTES, 30, s);
         if (k) { /* only single units are left, and no more will come */
-            js.j->slabs.space_max = 1;
-            while (slabs_take(&js.j->slabs, UNIT_LOG2, &place) >= 0)
+            js.st->slabs.space_max = 1;
+            while (slabs_take(&js.st->slabs, UNIT_LOG2, &place) >= 0)
                 slabs_taken[n_taken++] = place;
             for (unsigned i = 0; i < n_taken; i++)
                 if ((uint32_t)slabs_taken[i] % 2)
-                    slabs_give(&js.j->slabs, slabs_taken[i], UNIT_LOG2);
+                    slabs_give(&js.st->slabs, slabs_taken[i], UNIT_LOG2);
         }
         rounds_run(&js);
         n[k] = sealed_list(&js, list[k], 64);
@@ -214,12 +214,12 @@ static struct index_entry damage_entry(struct jrn_sim *js, struct shard *s, uint
     char name[32];
     uint64_t pos;
 
-    REQUIRE(wal_pin(&js->j->wal, n.lsn, n.bytes, &x) >= 0);
+    REQUIRE(wal_pin(&js->st->wal, n.lsn, n.bytes, &x) >= 0);
     REQUIRE(x->end_lsn != LSN_OPEN);
-    REQUIRE(wal_at(&js->j->wal, x, n.lsn, &pos) != NULL);
+    REQUIRE(wal_at(&js->st->wal, x, n.lsn, &pos) != NULL);
     snprintf(name, sizeof name, "slab-%06" PRIu32, place_slab(x->place));
     REQUIRE(sim_disk_rot(js->disk, name, pos + n.bytes - 1) >= 0);
-    wal_unpin(&js->j->wal, x);
+    wal_unpin(&js->st->wal, x);
     return n;
 }
 

@@ -46,7 +46,7 @@ static void make_store(void)
     uint64_t end[5] = { 0 };
     struct store s;
 
-    store_open(&s, folder, &conf);
+    maker_open(&s, folder, &conf);
     for (uint64_t id = A; id <= INTERNAL; id++)
         store_create(&s, id, id == INTERNAL ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
     for (unsigned i = 0; i < N_BATCHES; i++) {
@@ -62,10 +62,10 @@ static void make_store(void)
             store_trim(&s, B, TRIMMED);
     }
     store_put_row(&s, "Xkey", 4, "value", 5);
-    store_close(&s);
-    store_open(&s, folder, &conf);
+    maker_close(&s);
+    maker_open(&s, folder, &conf);
     append_batch(&s, A, &end[0], N_BATCHES);
-    store_close(&s);
+    maker_close(&s);
 }
 
 static void shell(const char *fmt, ...) PRINTF_LIKE(1, 2);

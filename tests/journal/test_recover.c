@@ -95,8 +95,8 @@ static void check_hit_shard(struct jrn_sim *js, struct shard *s, const struct hi
 
 static void check_after_rot(struct jrn_sim *js, const struct hit *hit, uint64_t n)
 {
-    for (unsigned i = 0; i < js->j->n_groups; i++)
-        CHECK_EQ(atomic_load(&js->j->groups[i]->read_only), hit->group[i]);
+    for (unsigned i = 0; i < js->st->n_groups; i++)
+        CHECK_EQ(atomic_load(&js->st->groups[i]->read_only), hit->group[i]);
     for (unsigned i = 0; i < SHARDS; i++) {
         struct shard *s = call_open(js, 16 + i, NULL);
         int rc;
@@ -145,8 +145,8 @@ static bool rot_in_block(unsigned k, uint64_t n)
         jrn_sim_close(&js);
         /* The loss is recorded: the next start says the same. */
         REQUIRE(jrn_sim_open(&js, &e) >= 0);
-        for (unsigned i = 0; i < js.j->n_groups; i++)
-            CHECK_EQ(atomic_load(&js.j->groups[i]->read_only), hit.group[i]);
+        for (unsigned i = 0; i < js.st->n_groups; i++)
+            CHECK_EQ(atomic_load(&js.st->groups[i]->read_only), hit.group[i]);
         jrn_sim_close(&js);
     } else {
         wal_look_close(&l);
@@ -199,8 +199,8 @@ static void test_rot_in_the_catalogue_stops_updates_and_nothing_else(void)
     wal_look_flip(&l, l.blocks[k].file, l.blocks[k].pos + 500);
     wal_look_close(&l);
     REQUIRE(jrn_sim_open(&js, &e) >= 0);
-    for (unsigned i = 0; i < js.j->n_groups; i++)
-        CHECK_EQ(atomic_load(&js.j->groups[i]->read_only), i == GROUP_CATALOGUE);
+    for (unsigned i = 0; i < js.st->n_groups; i++)
+        CHECK_EQ(atomic_load(&js.st->groups[i]->read_only), i == GROUP_CATALOGUE);
     CHECK_EQ(call_create(&js, 91, SHARD_CLASS_DATA), E_READONLY);
     check_all(&js, 3);
     jrn_sim_close(&js);

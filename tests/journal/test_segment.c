@@ -26,20 +26,20 @@ static void bed_init(struct bed *t, uint64_t seed, unsigned n_shards, unsigned p
     rng_seed(&r, seed);
     jrn_bare_init(&t->b, seed, 0);
     for (unsigned i = 0; i < 5; i++)
-        REQUIRE(slabs_grow(&t->b.j->slabs, UNIT_BYTES, NULL) >= 0);
+        REQUIRE(slabs_grow(&t->b.st->slabs, UNIT_BYTES, NULL) >= 0);
     if (seed % 2)
         jrn_bare_scatter(&t->b);
     bare_batches_draw(&t->m, &r, n_shards, per_shard, max_value);
     REQUIRE(jrn_bare_segment(&t->b, SEGMENT, &t->m, &t->w) >= 0);
-    segments_add(&t->b.j->segments, SEGMENT, &t->w.row);
-    t->s = segment_pin(&t->b.j->segments, SEGMENT);
+    segments_add(&t->b.st->segments, SEGMENT, &t->w.row);
+    t->s = segment_pin(&t->b.st->segments, SEGMENT);
     REQUIRE(t->s != NULL);
 }
 
 static void bed_fini(struct bed *t)
 {
     if (t->s)
-        segment_unpin(&t->b.j->segments, t->s);
+        segment_unpin(&t->b.st->segments, t->s);
     segwrite_close(&t->w);
     bare_batches_free(&t->m);
     jrn_bare_fini(&t->b);
@@ -77,7 +77,7 @@ static void test_any_range_reads_as_it_was_written_across_extents(void)
             struct buf *buf;
             uint32_t at;
 
-            REQUIRE(segment_read(&t.b.j->segments, t.s, pos, bytes, &buf, &at) >= 0);
+            REQUIRE(segment_read(&t.b.st->segments, t.s, pos, bytes, &buf, &at) >= 0);
             CHECK(at + bytes <= buf->len);
             CHECK(memcmp(buf->mem + at, t.w.data->mem + pos, bytes) == 0);
             buf_unref(buf);
@@ -93,10 +93,10 @@ static void test_a_read_behind_the_extents_is_corrupt_and_a_failed_one_is_io(voi
     uint32_t at;
 
     bed_init(&t, 6, 1, 10, 100);
-    CHECK_EQ(segment_read(&t.b.j->segments, t.s, segment_space(&t.w.row), 10, &buf, &at),
+    CHECK_EQ(segment_read(&t.b.st->segments, t.s, segment_space(&t.w.row), 10, &buf, &at),
              E_CORRUPT);
     t.b.disk->faults.nth[SIM_FAULT_READ] = 1;
-    CHECK_EQ(segment_read(&t.b.j->segments, t.s, 0, 10, &buf, &at), E_IO);
+    CHECK_EQ(segment_read(&t.b.st->segments, t.s, 0, 10, &buf, &at), E_IO);
     bed_fini(&t);
 }
 
@@ -140,7 +140,7 @@ static void test_every_offset_is_found_from_its_sparse_entry(void)
         struct bed t;
 
         bed_init(&t, seed, 4, 100, seed % 3 ? 3000 : 30000);
-        REQUIRE(segment_index(&t.b.j->segments, t.s, &x) >= 0);
+        REQUIRE(segment_index(&t.b.st->segments, t.s, &x) >= 0);
         for (unsigned i = 0; i < t.m.n; i++) {
             const struct bare_batch *n = &t.m.list[i];
             const struct seg_run *run = run_of(x, n);
@@ -161,7 +161,7 @@ static void test_sparse_entries_are_32_kib_apart_and_know_their_largest_time(voi
     unsigned more_than_one = 0;
 
     bed_init(&t, 15, 2, 150, 4000);
-    REQUIRE(segment_index(&t.b.j->segments, t.s, &x) >= 0);
+    REQUIRE(segment_index(&t.b.st->segments, t.s, &x) >= 0);
     for (uint32_t i = 0; i < x->n_runs; i++) {
         const struct seg_run *run = &x->runs[i];
 
@@ -217,7 +217,7 @@ static void test_the_index_keeps_the_last_five_batches_of_each_producer(void)
     const struct seg_index *x;
 
     bed_init(&t, 16, 3, 50, 500);
-    REQUIRE(segment_index(&t.b.j->segments, t.s, &x) >= 0);
+    REQUIRE(segment_index(&t.b.st->segments, t.s, &x) >= 0);
     for (uint64_t shard = 16; shard < 19; shard++) {
         struct batch_head last[5];
         uint32_t n = 0, at = 0;
@@ -258,13 +258,13 @@ static void test_an_index_rebuilt_from_the_data_equals_the_stored_one(void)
         struct rng r;
 
         bed_init(&t, seed, 5, 60, 3000);
-        REQUIRE(segment_index_rebuild(&t.b.j->segments, t.s, &made) >= 0);
+        REQUIRE(segment_index_rebuild(&t.b.st->segments, t.s, &made) >= 0);
         CHECK(same_index(&made, &t.w.builder.index));
         seg_index_free(&made);
         /* The stored one is damaged: the reader gets an equal one. */
         rng_seed(&r, seed);
         damage(&t, t.w.row.index_pos + rng_below(&r, t.w.row.index_bytes));
-        REQUIRE(segment_index(&t.b.j->segments, t.s, &x) >= 0);
+        REQUIRE(segment_index(&t.b.st->segments, t.s, &x) >= 0);
         CHECK(same_index(x, &t.w.builder.index));
         bed_fini(&t);
     }
@@ -285,7 +285,7 @@ static void test_a_damaged_batch_costs_a_rebuilt_index_the_rest_of_its_run_only(
         k++;
     hit = &made->runs[k];
     damage(&t, hit->pos + hit->bytes - 1); /* in its last batch */
-    REQUIRE(segment_index_rebuild(&t.b.j->segments, t.s, &x) >= 0);
+    REQUIRE(segment_index_rebuild(&t.b.st->segments, t.s, &x) >= 0);
     REQUIRE(x.n_runs == made->n_runs);
     for (uint32_t i = 0; i < x.n_runs; i++) {
         CHECK_EQ(x.runs[i].shard, made->runs[i].shard);
@@ -305,13 +305,13 @@ static void test_another_segments_index_is_not_taken_for_ours(void)
     struct segment *other;
 
     bed_init(&t, 28, 2, 10, 500);
-    segments_add(&t.b.j->segments, SEGMENT + 1, &t.w.row);
-    other = segment_pin(&t.b.j->segments, SEGMENT + 1);
+    segments_add(&t.b.st->segments, SEGMENT + 1, &t.w.row);
+    other = segment_pin(&t.b.st->segments, SEGMENT + 1);
     /* Neither its index nor its run headers are of the other's number: nothing is found in it. */
-    REQUIRE(segment_index(&t.b.j->segments, other, &x) >= 0);
+    REQUIRE(segment_index(&t.b.st->segments, other, &x) >= 0);
     CHECK_EQ(x->n_runs, 0);
     CHECK_EQ(x->segment, SEGMENT + 1);
-    segment_unpin(&t.b.j->segments, other);
+    segment_unpin(&t.b.st->segments, other);
     bed_fini(&t);
 }
 
@@ -321,21 +321,21 @@ static void test_only_so_many_parsed_indexes_are_kept_and_pinned_ones_stay(void)
     const struct seg_index *pinned, *x;
 
     bed_init(&t, 30, 1, 3, 100);
-    REQUIRE(segment_index(&t.b.j->segments, t.s, &pinned) >= 0);
+    REQUIRE(segment_index(&t.b.st->segments, t.s, &pinned) >= 0);
     for (unsigned i = 1; i <= 2 * INDEXES_BOUND; i++) {
         struct segwrite w;
         struct segment *s;
 
         REQUIRE(jrn_bare_segment(&t.b, SEGMENT + i, &t.m, &w) >= 0);
-        segments_add(&t.b.j->segments, SEGMENT + i, &w.row);
+        segments_add(&t.b.st->segments, SEGMENT + i, &w.row);
         segwrite_close(&w);
-        s = segment_pin(&t.b.j->segments, SEGMENT + i);
-        REQUIRE(segment_index(&t.b.j->segments, s, &x) >= 0);
+        s = segment_pin(&t.b.st->segments, SEGMENT + i);
+        REQUIRE(segment_index(&t.b.st->segments, s, &x) >= 0);
         CHECK_EQ(x->segment, SEGMENT + i);
-        segment_unpin(&t.b.j->segments, s);
-        CHECK(t.b.j->segments.n_indexes <= INDEXES_BOUND);
+        segment_unpin(&t.b.st->segments, s);
+        CHECK(t.b.st->segments.n_indexes <= INDEXES_BOUND);
     }
-    REQUIRE(segment_index(&t.b.j->segments, t.s, &x) >= 0);
+    REQUIRE(segment_index(&t.b.st->segments, t.s, &x) >= 0);
     CHECK(x == pinned);
     bed_fini(&t);
 }
@@ -346,7 +346,7 @@ static uint64_t free_bytes(struct bed *t)
 {
     uint64_t total, left;
 
-    slabs_space(&t->b.j->slabs, &total, &left);
+    slabs_space(&t->b.st->slabs, &total, &left);
     return left;
 }
 
@@ -360,7 +360,7 @@ static void test_a_removed_segment_is_readable_and_keeps_its_space_until_the_las
     uint32_t at;
 
     bed_init(&t, 32, 2, 20, 2000);
-    table = &t.b.j->segments;
+    table = &t.b.st->segments;
     space = segment_space(&t.w.row);
     again = segment_pin(table, SEGMENT);
     CHECK(again == t.s);
@@ -386,12 +386,12 @@ static void test_a_segment_that_nobody_pins_is_freed_at_once(void)
     uint64_t before;
 
     bed_init(&t, 34, 2, 20, 2000);
-    segment_unpin(&t.b.j->segments, t.s);
+    segment_unpin(&t.b.st->segments, t.s);
     t.s = NULL;
     before = free_bytes(&t);
-    segments_remove(&t.b.j->segments, SEGMENT, true);
+    segments_remove(&t.b.st->segments, SEGMENT, true);
     CHECK_EQ(free_bytes(&t), before + segment_space(&t.w.row));
-    segments_remove(&t.b.j->segments, 12345, true); /* there is none */
+    segments_remove(&t.b.st->segments, 12345, true); /* there is none */
     bed_fini(&t);
 }
 

@@ -11,8 +11,8 @@ static void grow_to(struct jrn_bare *b, uint64_t bytes)
     uint64_t total, left = 0;
 
     while (left < bytes) {
-        REQUIRE(slabs_grow(&b->j->slabs, UNIT_BYTES, NULL) >= 0);
-        slabs_space(&b->j->slabs, &total, &left);
+        REQUIRE(slabs_grow(&b->st->slabs, UNIT_BYTES, NULL) >= 0);
+        slabs_space(&b->st->slabs, &total, &left);
     }
 }
 
@@ -20,7 +20,7 @@ static uint64_t free_bytes(struct jrn_bare *b)
 {
     uint64_t total, left;
 
-    slabs_space(&b->j->slabs, &total, &left);
+    slabs_space(&b->st->slabs, &total, &left);
     return left;
 }
 
@@ -128,10 +128,10 @@ static void check_heads_and_footer(struct jrn_bare *b, const struct segwrite *w)
 
     for (unsigned i = 0; i < w->row.n_extents; i++) {
         const struct seg_extent *x = &w->row.extents[i];
-        struct dev_file *file = slabs_file(&b->j->slabs, x->place, x->log2);
+        struct dev_file *file = slabs_file(&b->st->slabs, x->place, x->log2);
         struct extent_head h;
 
-        REQUIRE(dev_read(b->j->dev, file, place_pos(x->place), page->mem, PAGE_BYTES) >= 0);
+        REQUIRE(dev_read(b->st->dev, file, place_pos(x->place), page->mem, PAGE_BYTES) >= 0);
         REQUIRE(extent_head_read(&h, page->mem) >= 0);
         CHECK_EQ(h.kind, EXTENT_SEGMENT);
         CHECK_EQ(h.place, x->place);
@@ -144,7 +144,7 @@ static void check_heads_and_footer(struct jrn_bare *b, const struct segwrite *w)
         pos += ((uint64_t)1 << x->log2) - PAGE_BYTES;
     }
     CHECK(pos >= w->row.index_pos + w->row.index_bytes + PAGE_BYTES);
-    REQUIRE(dev_read(b->j->dev, slabs_file(&b->j->slabs, last->place, last->log2),
+    REQUIRE(dev_read(b->st->dev, slabs_file(&b->st->slabs, last->place, last->log2),
                      place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES, page->mem,
                      PAGE_BYTES) >= 0);
     REQUIRE(seg_footer_read(&f, page->mem) >= 0);

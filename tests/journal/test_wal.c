@@ -17,8 +17,8 @@ static void bed_init(struct bed *t, uint64_t seed)
 {
     jrn_bare_init(&t->b, seed, 0);
     for (unsigned i = 0; i < 3; i++)
-        REQUIRE(slabs_grow(&t->b.j->slabs, EXTENT, NULL) >= 0);
-    wal_init(&t->w, &t->b.j->slabs, t->b.j->wal_log2);
+        REQUIRE(slabs_grow(&t->b.st->slabs, EXTENT, NULL) >= 0);
+    wal_init(&t->w, &t->b.st->slabs, t->b.st->wal_log2);
 }
 
 static void bed_fini(struct bed *t)
@@ -33,15 +33,15 @@ static uint64_t free_extents(struct bed *t)
 {
     uint64_t total, left;
 
-    slabs_space(&t->b.j->slabs, &total, &left);
-    return (left - t->b.j->slabs.n * UNIT_BYTES) / EXTENT;
+    slabs_space(&t->b.st->slabs, &total, &left);
+    return (left - t->b.st->slabs.n * UNIT_BYTES) / EXTENT;
 }
 
 static uint64_t add(struct bed *t, uint64_t incarnation, uint64_t first_lsn)
 {
     uint64_t place;
 
-    REQUIRE(slabs_take(&t->b.j->slabs, t->b.j->wal_log2, &place) >= 0);
+    REQUIRE(slabs_take(&t->b.st->slabs, t->b.st->wal_log2, &place) >= 0);
     wal_add(&t->w, place, incarnation, 99, first_lsn);
     return place;
 }
@@ -82,7 +82,7 @@ static void test_an_lsn_is_found_in_the_extent_that_holds_it_whole(void)
     REQUIRE(wal_pin(&t.w, 4096 + 40960 + 500, 8, &x) >= 0);
     CHECK_EQ(x->place, places[1]);
     file = wal_at(&t.w, x, 4096 + 40960 + 500, &pos);
-    CHECK(file == slabs_file(&t.b.j->slabs, places[1], t.b.j->wal_log2));
+    CHECK(file == slabs_file(&t.b.st->slabs, places[1], t.b.st->wal_log2));
     CHECK_EQ(pos, place_pos(places[1]) + PAGE_BYTES + 500);
     wal_unpin(&t.w, x);
     CHECK(places[0] != places[2]);
@@ -143,7 +143,7 @@ static void test_a_pinned_extent_is_freed_at_its_last_unpin(void)
     CHECK_EQ(free_extents(&t), before - 2);
     wal_unpin(&t.w, y);
     CHECK_EQ(free_extents(&t), before - 1);
-    CHECK_EQ(slabs_mark(&t.b.j->slabs, place, t.b.j->wal_log2), 0);
+    CHECK_EQ(slabs_mark(&t.b.st->slabs, place, t.b.st->wal_log2), 0);
     bed_fini(&t);
 }
 

@@ -10,20 +10,20 @@
 
 static void parts_open(struct jrn_bare *b)
 {
-    int rc = dev_sim_new(&b->j->dev, b->sim, b->disk);
+    int rc = dev_sim_new(&b->st->dev, b->sim, b->disk);
 
     ASSERT(rc >= 0);
-    b->j->slabs.first_bytes = 1 << 20;
-    b->j->slabs.max_bytes = 4 << 20;
-    segments_init(&b->j->segments, b->j->dev, &b->j->slabs);
+    b->st->slabs.first_bytes = 1 << 20;
+    b->st->slabs.max_bytes = 4 << 20;
+    segments_init(&b->st->segments, b->st->dev, &b->st->slabs);
 }
 
 static void parts_close(struct jrn_bare *b)
 {
-    segments_fini(&b->j->segments);
-    slabs_close(&b->j->slabs);
-    dev_sim_free(b->j->dev);
-    b->j->slabs = (struct slabs){ 0 };
+    segments_fini(&b->st->segments);
+    slabs_close(&b->st->slabs);
+    dev_sim_free(b->st->dev);
+    b->st->slabs = (struct slabs){ 0 };
 }
 
 void jrn_bare_init(struct jrn_bare *b, uint64_t seed, uint64_t capacity)
@@ -33,19 +33,19 @@ void jrn_bare_init(struct jrn_bare *b, uint64_t seed, uint64_t capacity)
     logger_to(-1);
     b->sim = sim_new(seed);
     b->disk = sim_disk_new(seed + 1, capacity);
-    b->j = mem_new(sizeof *b->j);
-    b->j->keeper = sim_loop(b->sim, 0);
-    b->j->wal_log2 = 17;
-    memcpy(b->j->super.store.bytes, "a store's number", 16);
+    b->st = mem_new(sizeof *b->st);
+    b->st->keeper = sim_loop(b->sim, 0);
+    b->st->wal_log2 = 17;
+    memcpy(b->st->super.store.bytes, "a store's number", 16);
     parts_open(b);
-    rc = slabs_open(&b->j->slabs, b->j->dev, &b->j->super.store, NULL);
+    rc = slabs_open(&b->st->slabs, b->st->dev, &b->st->super.store, NULL);
     ASSERT(rc >= 0);
 }
 
 void jrn_bare_fini(struct jrn_bare *b)
 {
     parts_close(b);
-    free(b->j);
+    free(b->st);
     sim_free(b->sim);
     sim_disk_free(b->disk);
 }
@@ -56,7 +56,7 @@ int jrn_bare_reopen(struct jrn_bare *b, bool crash, struct err *e)
     if (crash)
         sim_disk_crash(b->disk, sim_rng(b->sim));
     parts_open(b);
-    return slabs_open(&b->j->slabs, b->j->dev, &b->j->super.store, e);
+    return slabs_open(&b->st->slabs, b->st->dev, &b->st->super.store, e);
 }
 
 /* --- batches and segments --- */
@@ -104,7 +104,7 @@ void bare_batches_free(struct bare_batches *m)
 int jrn_bare_segment(struct jrn_bare *b, uint64_t segment, const struct bare_batches *m,
                      struct segwrite *w)
 {
-    int rc = segwrite_open(w, b->j, 2, segment, m->bytes + m->n * SEG_RUN_HEAD_BYTES);
+    int rc = segwrite_open(w, b->st, 2, segment, m->bytes + m->n * SEG_RUN_HEAD_BYTES);
 
     ASSERT(rc >= 0);
     for (unsigned i = 0; i < m->n; i++) {
@@ -119,7 +119,7 @@ int jrn_bare_segment(struct jrn_bare *b, uint64_t segment, const struct bare_bat
 
 void jrn_bare_scatter(struct jrn_bare *b)
 {
-    struct slabs *s = &b->j->slabs;
+    struct slabs *s = &b->st->slabs;
     uint64_t place;
 
     while (slabs_take(s, UNIT_LOG2, &place) >= 0)

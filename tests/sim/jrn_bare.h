@@ -1,5 +1,5 @@
 /* The journal's lower modules without a journal: a simulated device, slabs, the table of segments,
- * and as much of struct journal as they look at. */
+ * and as much of struct store as they look at. */
 #ifndef WEIR_TESTS_SIM_JRN_BARE_H
 #define WEIR_TESTS_SIM_JRN_BARE_H
 
@@ -9,7 +9,7 @@
 struct jrn_bare {
     struct sim *sim;
     struct sim_disk *disk;
-    struct journal *j; /* dev, slabs, segments, super.store, wal_log2, keeper */
+    struct store *st; /* dev, slabs, segments, super.store, wal_log2, keeper */
 };
 
 /* capacity: bytes of the disk, 0: no limit. No slab exists yet; sizes of slabs are 1 MiB to

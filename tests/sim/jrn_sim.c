@@ -1,5 +1,7 @@
 #include "tests/sim/jrn_sim.h"
 
+#include "journal/store.h"
+
 #include <string.h>
 
 enum { CLOSE_STEPS = 2000000 };
@@ -42,6 +44,7 @@ static void life_end(struct jrn_sim *js)
     js->dev = NULL;
     js->rows = NULL;
     js->j = NULL;
+    js->st = NULL;
 }
 
 int jrn_sim_open(struct jrn_sim *js, struct err *e)
@@ -60,6 +63,7 @@ int jrn_sim_open(struct jrn_sim *js, struct err *e)
     env.dev = js->dev;
     env.rows = js->rows;
     rc = journal_open(&js->j, &env, &js->conf, e);
+    js->st = rc < 0 ? NULL : journal_store(js->j);
     if (rc < 0)
         life_end(js);
     return rc;

@@ -30,6 +30,7 @@ struct jrn_sim {
     struct rows *rows;
     struct loop *loops[8];
     struct journal *j;
+    struct store *st; /* what is behind j */
     unsigned lives;
 };
 

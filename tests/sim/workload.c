@@ -7,7 +7,7 @@
 
 #include "journal/catalogue.h"
 #include "journal/committer.h"
-#include "journal/core.h"
+#include "journal/store.h"
 #include "journal/destage.h"
 #include "journal/rewrite.h"
 #include "tests/sim/jrn_sim.h"
@@ -118,12 +118,12 @@ static void place_used(struct workload *w, uint64_t place)
         w->n->reuses = w->places[i].uses - 1;
 }
 
-static void watch_wal(struct workload *w, struct journal *j)
+static void watch_wal(struct workload *w, struct store *st)
 {
-    uint64_t lap = j->conf.wal_budget + 2 * ((uint64_t)1 << j->wal_log2);
+    uint64_t lap = st->conf.wal_budget + 2 * ((uint64_t)1 << st->wal_log2);
 
-    for (unsigned i = 0; i < j->wal.n; i++) {
-        const struct wal_extent *x = j->wal.list[i];
+    for (unsigned i = 0; i < st->wal.n; i++) {
+        const struct wal_extent *x = st->wal.list[i];
 
         if (x->first_lsn < w->wal_lsn || (x->first_lsn == w->wal_lsn && x->incarnation == 0))
             continue;
@@ -136,28 +136,28 @@ static void watch_wal(struct workload *w, struct journal *j)
 /* Called all the time. J3 is checked here. */
 static void watch(struct workload *w)
 {
-    struct journal *j = w->js.j;
+    struct store *st = w->js.st;
     unsigned segments;
 
     w->m.now_us = sim_now_us(w->js.sim);
-    if (!j)
+    if (!st)
         return;
-    segments = (unsigned)j->segments.by_id.count;
-    if (j->super.ckpt_lsn < w->ckpt_lsn)
+    segments = (unsigned)st->segments.by_id.count;
+    if (st->super.ckpt_lsn < w->ckpt_lsn)
         model_fail(&w->m, "the checkpoint went back from %" PRIu64 " to %" PRIu64, w->ckpt_lsn,
-                   j->super.ckpt_lsn);
-    if (w->ckpt_lsn && j->super.ckpt_lsn > w->ckpt_lsn)
+                   st->super.ckpt_lsn);
+    if (w->ckpt_lsn && st->super.ckpt_lsn > w->ckpt_lsn)
         w->n->destages++;
-    w->ckpt_lsn = j->super.ckpt_lsn;
-    if (w->slabs && j->slabs.n > w->slabs)
-        w->n->grown += j->slabs.n - w->slabs;
-    w->slabs = j->slabs.n;
+    w->ckpt_lsn = st->super.ckpt_lsn;
+    if (w->slabs && st->slabs.n > w->slabs)
+        w->n->grown += st->slabs.n - w->slabs;
+    w->slabs = st->slabs.n;
     if (segments > w->segments)
         w->n->sealed += segments - w->segments;
     else
         w->n->deleted += w->segments - segments;
     w->segments = segments;
-    watch_wal(w, j);
+    watch_wal(w, st);
 }
 
 static void step(struct workload *w, unsigned n)
@@ -1060,10 +1060,10 @@ static void accepted_check(struct workload *w)
 static void read_only_check(struct workload *w)
 {
     struct rot_report now = { .catalogue = w->rot.catalogue };
-    struct journal *j = w->js.j;
+    struct store *st = w->js.st;
 
-    for (unsigned i = 0; i < j->n_groups; i++) {
-        bool is = atomic_load(&j->groups[i]->read_only), may = group_read_only(w, i);
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        bool is = atomic_load(&st->groups[i]->read_only), may = group_read_only(w, i);
 
         if (is ? !may : may && w->rot.certain)
             model_fail(&w->m, "group %u is %s", i,
@@ -1103,14 +1103,14 @@ static void check_recovered(struct workload *w)
 static bool is_quiet(void *ctx)
 {
     struct workload *w = ctx;
-    struct journal *j = w->js.j;
+    struct store *st = w->js.st;
 
     for (const struct op *op = w->ops; op; op = op->next)
         if (op->kind != OP_WAIT)
             return false;
-    return catalogue_idle(j->catalogue) && !j->rows_running && !j->rows_first && !j->growing &&
-           destage_idle(j->destage) && rewrite_idle(j->rewrite) && journal_backlog(j) == 0 &&
-           atomic_load(&j->busy) == 0;
+    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
+           destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
+           atomic_load(&st->busy) == 0;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -1131,17 +1131,17 @@ static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void 
 /* Every unit is free, or the WAL's, or a segment's; and segments know how much of them is alive. */
 static void space_check(struct workload *w)
 {
-    struct journal *j = w->js.j;
+    struct store *st = w->js.st;
     uint64_t total, free_bytes, pos = 0, used = 0;
     uint8_t table = ROW_RUN;
     struct hash sums = { 0 };
     void *value;
 
-    slabs_space(&j->slabs, &total, &free_bytes);
-    used = (uint64_t)(j->wal.n + committer_spare(j->committer)) << j->wal_log2;
-    if (rows_scan(j->rows, &table, 1, false, sum_run_row, &sums) < 0)
+    slabs_space(&st->slabs, &total, &free_bytes);
+    used = (uint64_t)(st->wal.n + committer_spare(st->committer)) << st->wal_log2;
+    if (rows_scan(st->rows, &table, 1, false, sum_run_row, &sums) < 0)
         model_fail(&w->m, "rows cannot be read");
-    while (hash_next(&j->segments.by_id, &pos, NULL, &value)) {
+    while (hash_next(&st->segments.by_id, &pos, NULL, &value)) {
         const struct segment *seg = value;
 
         used += segment_space(&seg->row);
@@ -1169,8 +1169,8 @@ static void settle_down(struct workload *w)
         model_fail(&w->m,
                    "does not come to rest: %u operations open, catalogue %d rows %d growing %d "
                    "destage %d backlog %" PRIu64,
-                   w->n_ops, !catalogue_idle(w->js.j->catalogue), w->js.j->rows_running,
-                   w->js.j->growing, !destage_idle(w->js.j->destage), journal_backlog(w->js.j));
+                   w->n_ops, !catalogue_idle(w->js.st->catalogue), w->js.st->rows_running,
+                   w->js.st->growing, !destage_idle(w->js.st->destage), journal_backlog(w->js.j));
     watch(w);
 }
 
@@ -1324,7 +1324,7 @@ static bool try_open(struct workload *w, bool may_fail)
     w->segments = 0;
     if (rc >= 0) {
         w->js.disk->off_armed = false;
-        w->segments = (unsigned)w->js.j->segments.by_id.count;
+        w->segments = (unsigned)w->js.st->segments.by_id.count;
         watch(w);
         return true;
     }
@@ -1405,8 +1405,8 @@ static bool open_life(struct workload *w)
     if (!w->js.j && !try_open(w, false))
         return false;
     w->power_must_go = w->ending = false;
-    TALK(w, "life %u: start %" PRIu64 " checkpoint %" PRIu64, w->js.lives, w->js.j->start_no,
-         w->js.j->super.ckpt_lsn);
+    TALK(w, "life %u: start %" PRIu64 " checkpoint %" PRIu64, w->js.lives, w->js.st->start_no,
+         w->js.st->super.ckpt_lsn);
     return true;
 }
 

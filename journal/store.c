@@ -1,0 +1,816 @@
+#include "journal/store.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/logger.h"
+#include "journal/catalogue.h"
+#include "journal/committer.h"
+#include "journal/core.h"
+#include "journal/destage.h"
+#include "journal/group.h"
+#include "journal/recover.h"
+#include "journal/rewrite.h"
+#include "journal/shard.h"
+
+enum {
+    MIB = 1 << 20,
+    RESERVE_EXTENTS =
+        3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
+    SPACE_RETRY_US = 200 * 1000,
+    TRIM_AFTER_US = 2 * 1000 * 1000, /* without destage: the large buffers are not needed soon */
+    CLOSE_POLL_US = 1000
+};
+
+/* --- small parts --- */
+
+static uint64_t local_grant(struct jrn_assigner *a, uint64_t group, uint64_t start)
+{
+    return start;
+}
+
+struct jrn_assigner *jrn_assigner_local(void)
+{
+    static struct jrn_assigner local = { local_grant };
+
+    return &local;
+}
+
+struct jrn_group *store_group(struct store *st, uint64_t id)
+{
+    return id < st->n_groups ? st->groups[id] : NULL;
+}
+
+uint64_t store_backlog(const struct store *st)
+{
+    return atomic_load(&((struct store *)(uintptr_t)st)->backlog);
+}
+
+enum jrn_state store_state(const struct store *st)
+{
+    struct store *m = (struct store *)(uintptr_t)st;
+
+    if (atomic_load(&m->failed))
+        return JRN_FAILED;
+    return atomic_load(&m->space) == SPACE_FULL ? JRN_FULL : JRN_OK;
+}
+
+uint64_t store_start(const struct store *st)
+{
+    return st->start_no;
+}
+
+uint64_t store_max_shard(struct store *st)
+{
+    return atomic_load(&st->max_shard);
+}
+
+struct app_scan {
+    const uint8_t *prefix;
+    size_t bytes;
+    int (*fn)(void *, const void *, size_t, const void *, size_t);
+    void *ctx;
+    int rc;
+};
+
+static int app_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                   size_t value_bytes)
+{
+    struct app_scan *s = ctx;
+
+    if (key_bytes < s->bytes || memcmp(key, s->prefix, s->bytes) != 0)
+        return 1;
+    s->rc = s->fn(s->ctx, (const uint8_t *)key + 1, key_bytes - 1, value, value_bytes);
+    return s->rc;
+}
+
+int store_rows_scan(struct store *st, const void *prefix, size_t prefix_bytes,
+                    int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
+                              size_t value_bytes),
+                    void *ctx)
+{
+    uint8_t from[1024];
+    struct app_scan s = { from, prefix_bytes + 1, fn, ctx, 0 };
+    int rc;
+
+    if (prefix_bytes >= sizeof from)
+        return E_INVALID;
+    from[0] = ROW_APP;
+    memcpy(from + 1, prefix, prefix_bytes);
+    rc = rows_scan(st->rows, from, s.bytes, false, app_row, &s);
+    return rc < 0 ? rc : s.rc;
+}
+
+/* --- the keeper --- */
+
+struct keeper_task {
+    struct task task;
+    struct store *st;
+    void (*fn)(struct store *st, void *arg);
+    void *arg;
+};
+
+static void keeper_run(struct task *t)
+{
+    struct keeper_task *k = (struct keeper_task *)t;
+    struct keeper_task copy = *k;
+
+    free(k);
+    copy.fn(copy.st, copy.arg);
+}
+
+void store_on_keeper(struct store *st, void (*fn)(struct store *st, void *arg), void *arg)
+{
+    struct keeper_task *k = mem_new(sizeof *k);
+
+    k->task.run = keeper_run;
+    k->st = st;
+    k->fn = fn;
+    k->arg = arg;
+    loop_post(st->keeper, &k->task);
+}
+
+static void rows_next(struct store *st);
+
+static void rows_work_run(struct work *w)
+{
+    struct rows_work *r = (struct rows_work *)w;
+
+    r->run(r);
+}
+
+static void rows_work_done(struct work *w)
+{
+    struct rows_work *r = (struct rows_work *)w;
+    struct store *st = r->st;
+
+    st->rows_running = false;
+    if (r->rc < 0)
+        LOG_ERROR("rows.failed", F_ERR(r->rc));
+    r->done(r);
+    rows_next(st);
+}
+
+static void rows_next(struct store *st)
+{
+    struct rows_work *r = st->rows_first;
+
+    if (st->rows_running || !r)
+        return;
+    st->rows_first = r->next;
+    if (!st->rows_first)
+        st->rows_end = &st->rows_first;
+    st->rows_running = true;
+    r->work = (struct work){ .run = rows_work_run, .done = rows_work_done, .loop = st->keeper };
+    pool_submit(st->env.pool, &r->work);
+}
+
+void store_rows_do(struct store *st, struct rows_work *w)
+{
+    ASSERT_HOME(st->keeper);
+    w->st = st;
+    w->rc = 0;
+    w->next = NULL;
+    *st->rows_end = w;
+    st->rows_end = &w->next;
+    rows_next(st);
+}
+
+static void groups_kick(struct store *st)
+{
+    for (unsigned i = 0; i < st->n_groups; i++)
+        group_kick(st->groups[i]);
+}
+
+void store_fail(struct store *st, const char *what, int rc)
+{
+    if (atomic_exchange(&st->failed, true))
+        return;
+    LOG_ERROR("device.failed", F_STR("at", what), F_ERR(rc),
+              F_STR("meaning", "nothing more is acknowledged; reads go on; restart after mending"));
+    groups_kick(st);
+}
+
+/* --- space --- */
+
+struct grow {
+    struct work work;
+    struct store *st;
+    int rc;
+    struct err e;
+};
+
+static void grow_run(struct work *w)
+{
+    struct grow *g = (struct grow *)w;
+
+    g->rc = slabs_grow(&g->st->slabs, (uint64_t)1 << g->st->wal_log2, &g->e);
+}
+
+static void grow_done(struct work *w)
+{
+    struct grow *g = (struct grow *)w;
+    struct store *st = g->st;
+
+    st->growing = false;
+    if (g->rc < 0) {
+        if (!st->grow_refused)
+            LOG_WARN("slab.not_grown", F_STR("why", g->e.text));
+        st->grow_refused = true;
+        st->grow_again_us = loop_now_us(st->keeper) + SPACE_RETRY_US;
+        if (g->rc != E_NOSPACE)
+            store_fail(st, "slab.grow", g->rc);
+    } else {
+        st->grow_refused = false;
+    }
+    free(g);
+    store_space_check(st);
+}
+
+static void grow_start(struct store *st)
+{
+    struct grow *g;
+
+    if (st->growing || atomic_load(&st->closing) || atomic_load(&st->failed) ||
+        (st->grow_refused && loop_now_us(st->keeper) < st->grow_again_us))
+        return;
+    g = mem_new(sizeof *g);
+    g->st = st;
+    g->work = (struct work){ .run = grow_run, .done = grow_done, .loop = st->keeper };
+    st->growing = true;
+    pool_submit(st->env.pool, &g->work);
+}
+
+static void space_set(struct store *st, enum space_state state)
+{
+    enum space_state before = (enum space_state)atomic_exchange(&st->space, state);
+
+    if (before == state)
+        return;
+    if (state == SPACE_FULL)
+        LOG_ERROR(
+            "device.full",
+            F_STR("meaning", "appends are refused until topics are deleted or space is added"));
+    else if (before == SPACE_FULL)
+        LOG_INFO("device.has_space_again", F_INT("state", state));
+    if (state != SPACE_WAIT)
+        groups_kick(st);
+}
+
+void store_space_check(struct store *st)
+{
+    uint64_t extent = (uint64_t)1 << st->wal_log2, total, free_bytes, closed, need;
+    unsigned n_live;
+    bool tight, behind, hungry;
+
+    ASSERT_HOME(st->keeper);
+    committer_feed(st->committer);
+    /* Enough may be free, and none of it a whole extent: somebody must look again, or the appends
+     * that wait for one wait for ever. */
+    hungry = committer_spare(st->committer) < 2;
+    if (hungry && atomic_load(&st->failed))
+        committer_starve(st->committer); /* nothing will grow any more: it answers what it holds */
+    slabs_space(&st->slabs, &total, &free_bytes);
+    wal_live(&st->wal, &closed, &n_live);
+    /* Destage must be able to write all that is live once more, and then some. */
+    need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
+    /* Each round writes a segment for each group, of a unit at least. */
+    need += (uint64_t)(n_live / 2 + 1) * st->n_groups * UNIT_BYTES;
+    /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
+     * back. */
+    if (atomic_load(&st->space) == SPACE_FULL)
+        need += 2 * extent;
+    tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
+    /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
+    behind = closed > 2 * st->conf.wal_budget + 4 * extent;
+    /* Ahead of need: a new slab takes a while to be written. */
+    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!st->grow_refused || tight)))
+        grow_start(st);
+    if (!tight)
+        space_set(st, behind ? SPACE_WAIT : SPACE_OK);
+    else
+        space_set(st, st->grow_refused ? SPACE_FULL : SPACE_WAIT);
+    catalogue_bury(st, tight);
+    destage_consider(st, tight && st->grow_refused);
+    if (!destage_idle(st->destage) && !atomic_load(&st->closing))
+        loop_timer_set(st->keeper, &st->trim_timer, TRIM_AFTER_US);
+    rewrite_consider(st, tight && st->grow_refused);
+    if ((tight || hungry) && !atomic_load(&st->closing))
+        loop_timer_set(st->keeper, &st->space_timer, SPACE_RETRY_US);
+}
+
+static void space_fire(struct loop_timer *t)
+{
+    store_space_check((struct store *)((char *)t - offsetof(struct store, space_timer)));
+}
+
+static void trim_fire(struct loop_timer *t)
+{
+    buf_trim();
+}
+
+static void grave_fire(struct loop_timer *t)
+{
+    struct store *st = (struct store *)((char *)t - offsetof(struct store, grave_timer));
+
+    catalogue_bury(st, false);
+    store_space_check(st);
+}
+
+/* --- opening --- */
+
+static uint32_t log2_of(uint64_t v)
+{
+    uint32_t n = 0;
+
+    while (((uint64_t)1 << n) < v)
+        n++;
+    return n;
+}
+
+static void conf_defaults(struct journal_conf *c)
+{
+    if (!c->wal_budget)
+        c->wal_budget = (uint64_t)1024 * MIB;
+    if (!c->wal_extent)
+        c->wal_extent = 8 * MIB;
+    if (!c->slab_first)
+        c->slab_first = (uint64_t)128 * MIB;
+    if (!c->slab_max)
+        c->slab_max = (uint64_t)1024 * MIB;
+    if (!c->space_floor)
+        c->space_floor = (uint64_t)256 * MIB;
+    if (!c->block_max)
+        c->block_max = MIB;
+    if (!c->batch_max)
+        c->batch_max = 2 * MIB;
+    if (!c->cache_bytes)
+        c->cache_bytes = (uint64_t)64 * MIB;
+    if (!c->pending_max)
+        c->pending_max = (uint64_t)64 * MIB;
+    if (!c->idle_close_ms)
+        c->idle_close_ms = 10;
+    if (!c->delete_grace_ms)
+        c->delete_grace_ms = 10000;
+}
+
+static int conf_check(struct journal_conf *c, struct err *e)
+{
+    if ((c->wal_extent & (c->wal_extent - 1)) != 0 || c->wal_extent < UNIT_BYTES ||
+        c->wal_extent > (1u << EXTENT_MAX_LOG2))
+        return err_set(e, E_INVALID,
+                       "wal_extent: %" PRIu32 " is not a power of two from 64 KiB to 1 GiB",
+                       c->wal_extent);
+    if (c->batch_max > c->wal_extent / 2)
+        c->batch_max = c->wal_extent / 2;
+    if (c->block_max > c->wal_extent / 2)
+        c->block_max = c->wal_extent / 2;
+    if (c->slab_first < (uint64_t)c->wal_extent * 8)
+        c->slab_first = (uint64_t)c->wal_extent * 8;
+    if (c->slab_max < c->slab_first)
+        c->slab_max = c->slab_first;
+    return 0;
+}
+
+static void new_uuid(struct rng *rng, struct uuid *u)
+{
+    uint64_t a = rng_u64(rng), b = rng_u64(rng);
+
+    memcpy(u->bytes, &a, 8);
+    memcpy(u->bytes + 8, &b, 8);
+    u->bytes[6] = (u->bytes[6] & 0x0f) | 0x40; /* RFC 4122 version 4 */
+    u->bytes[8] = (u->bytes[8] & 0x3f) | 0x80;
+}
+
+static void slab_seen(void *ctx, const char *name)
+{
+    if (strncmp(name, "slab-", 5) == 0 && !strstr(name, ".tmp"))
+        *(bool *)ctx = true;
+}
+
+/* A new store: the superblock file appears whole or not at all. */
+static int store_create(struct store *st, struct err *e)
+{
+    const char *tmp = "superblock.tmp";
+    struct rows_batch none = { 0 };
+    bool slabs = false;
+    int rc = dev_list(st->dev, slab_seen, &slabs);
+
+    if (rc >= 0 && slabs)
+        return err_set(e, E_CORRUPT, "there are slab files but no superblock");
+    if (rc >= 0)
+        rc = dev_remove(st->dev, tmp);
+    if (rc == E_NOTFOUND)
+        rc = 0;
+    new_uuid(&st->rng, &st->super.store);
+    st->super.ckpt_lsn = LSN_FIRST;
+    st->super.wal_extent_log2 = log2_of(st->conf.wal_extent);
+    st->super.created = loop_wall_ms(st->keeper);
+    st->super.n_groups = GROUP_DATA + st->env.n_loops;
+    if (rc >= 0)
+        rc = dev_create(st->dev, tmp, SUPER_COPIES * SUPER_BYTES, &st->super_file, e);
+    if (rc >= 0)
+        rc = super_store(st->dev, st->super_file, &st->super);
+    if (rc >= 0)
+        rc = rows_clear(st->rows);
+    if (rc >= 0)
+        rc = rows_write(st->rows, &none, LSN_FIRST);
+    if (rc >= 0)
+        rc = rows_flush(st->rows);
+    if (rc >= 0)
+        rc = dev_rename(st->dev, tmp, "superblock");
+    if (rc >= 0)
+        rc = dev_sync_names(st->dev);
+    return rc < 0 ? err_set(e, rc, "creating the superblock: %s", err_text(rc)) : 0;
+}
+
+static void groups_make(struct store *st)
+{
+    if (st->super.n_groups < GROUP_DATA + st->env.n_loops)
+        st->super.n_groups = GROUP_DATA + st->env.n_loops;
+    st->n_groups = st->super.n_groups;
+    st->groups = mem_new(st->n_groups * sizeof(*st->groups));
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        st->groups[i] = group_new(st, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
+        st->groups[i]->cache.max_bytes = st->conf.cache_bytes / (st->n_groups - 1);
+    }
+}
+
+/* An extent for the WAL, growing when there is none. */
+static int first_extent(struct store *st, uint64_t *place, struct err *e)
+{
+    int rc = slabs_take(&st->slabs, st->wal_log2, place);
+
+    if (rc == E_NOSPACE) {
+        rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
+        if (rc >= 0)
+            rc = slabs_take(&st->slabs, st->wal_log2, place);
+    }
+    return rc < 0 ? err_set(e, rc, "no extent for the WAL: %s", err_text(rc)) : 0;
+}
+
+/* The cut is durable before anything new is written: the superblock says where the incarnation
+ * before ended. */
+static int incarnation_begin(struct store *st, const struct walscan_end *end, struct err *e)
+{
+    struct committer_start s = { .first_lsn = end->lsn, .prev_place = end->last_place };
+    struct super *sup = &st->super;
+    uint32_t n = 0;
+    int rc = first_extent(st, &s.place, e);
+
+    if (rc >= 0)
+        rc = first_extent(st, &s.next_place, e);
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = 0; i < sup->n; i++) {
+        struct super_incarnation x = sup->list[i];
+
+#ifndef WEIR_MUTANT_CUT_NOT_RECORDED
+        if (x.end_lsn == LSN_OPEN) {
+            x.end_lsn = end->lsn;
+            x.end_hash = end->hash;
+        }
+#endif
+        s.before_incarnation = x.incarnation;
+        s.before_end_lsn = x.end_lsn;
+        s.before_end_hash = x.end_hash;
+        if (x.first_lsn < x.end_lsn)
+            sup->list[n++] = x;
+    }
+    sup->n = n;
+    if (n == SUPER_MAX_INCARNATIONS)
+        return err_set(e, E_TOOBIG,
+                       "%d starts without a checkpoint: let one run until it has destaged",
+                       SUPER_MAX_INCARNATIONS);
+    sup->starts++;
+    s.incarnation = sup->starts;
+    s.salt = rng_u64(&st->rng);
+#ifdef WEIR_MUTANT_CONSTANT_SALT
+    s.salt = 1;
+#endif
+    sup->list[sup->n++] = (struct super_incarnation){ .incarnation = s.incarnation,
+                                                      .salt = s.salt,
+                                                      .first_lsn = s.first_lsn,
+                                                      .end_lsn = LSN_OPEN,
+                                                      .place = s.place };
+    st->start_no = sup->starts;
+    rc = super_store(st->dev, st->super_file, sup);
+    if (rc < 0)
+        return err_set(e, rc, "writing the superblock: %s", err_text(rc));
+    return committer_open(st->committer, &s, e);
+}
+
+static int epochs_open(struct store *st, struct err *e)
+{
+    struct jrn_assigner *a = st->env.assigner ? st->env.assigner : jrn_assigner_local();
+
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        uint64_t epoch = a->grant_epoch(a, i, st->super.starts + 1);
+
+        if (epoch == 0 || epoch <= st->groups[i]->epoch)
+            return err_set(e, E_FENCED,
+                           "group %u: granted epoch %" PRIu64 ", but %" PRIu64 " has been used", i,
+                           epoch, st->groups[i]->epoch);
+        st->groups[i]->epoch = epoch;
+    }
+    return 0;
+}
+
+/* --- what recovery left to do, once the loops run --- */
+
+struct todo_update {
+    struct catalogue_update u;
+    struct recover_todo todo;
+};
+
+static void todo_applied(struct catalogue_update *u)
+{
+    struct todo_update *t = (struct todo_update *)u;
+    struct store *st = u->st;
+
+    if (u->rc < 0)
+        LOG_WARN("recovery.not_recorded", F_ERR(u->rc));
+    for (unsigned i = 0; i < t->todo.n_deleted; i++)
+        catalogue_reap(st, t->todo.deleted[i], UINT64_MAX);
+    for (unsigned i = 0; i < t->todo.n_trimmed; i++)
+        catalogue_reap(st, t->todo.trimmed[i][0], t->todo.trimmed[i][1]);
+    for (unsigned i = 0; i < t->todo.n_dead; i++)
+        catalogue_drop_segment(st, t->todo.dead_segments[i]);
+    recover_todo_free(&t->todo);
+    free(t);
+    store_space_check(st);
+}
+
+static void todo_start(struct store *st, void *arg)
+{
+    struct todo_update *t = arg;
+
+    catalogue_submit(st->catalogue, &t->u);
+}
+
+/* What recovery has read may be a killed process's last writes and names, which a power cut still
+ * takes back: they are made durable
+ * before anything is built on them. */
+static int found_sync(struct store *st, struct err *e)
+{
+    struct dev_file *last = NULL;
+    int rc = dev_sync_names(st->dev);
+
+#ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
+    return 0;
+#endif
+
+    for (unsigned i = 0; rc >= 0 && i < st->wal.n; i++) {
+        struct dev_file *file = slabs_file(&st->slabs, st->wal.list[i]->place, st->wal_log2);
+
+        if (file && file != last)
+            rc = dev_sync(st->dev, file);
+        last = file;
+    }
+    return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
+}
+
+static int modules_open(struct store *st, struct recover_todo *todo, struct err *e)
+{
+    struct walscan_end end;
+    uint64_t t0 = loop_now_us(st->keeper);
+    int rc = slabs_open(&st->slabs, st->dev, &st->super.store, e);
+
+    if (rc >= 0 && st->slabs.n == 0)
+        rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
+    if (rc < 0)
+        return rc;
+    wal_init(&st->wal, &st->slabs, st->wal_log2);
+    segments_init(&st->segments, st->dev, &st->slabs);
+    groups_make(st);
+    st->catalogue = catalogue_new(st);
+    st->committer = committer_new(st);
+    st->destage = destage_new(st);
+    st->rewrite = rewrite_new(st);
+    rc = recover_run(st, &end, todo, e);
+    if (rc < 0)
+        return rc;
+    LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", st->super.ckpt_lsn),
+             F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
+             F_INT("us", loop_now_us(st->keeper) - t0));
+    rc = found_sync(st, e);
+    if (rc >= 0)
+        rc = epochs_open(st, e);
+    return rc < 0 ? rc : incarnation_begin(st, &end, e);
+}
+
+static void store_free(struct store *st)
+{
+    uint64_t pos = 0;
+    void *value;
+
+    shard_unref(st->catalogue_shard);
+    while (st->groups && hash_next(&st->shards, &pos, NULL, &value)) {
+        struct shard *s = value;
+
+        index_free(&s->index);
+        shard_unref(s);
+    }
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        struct jrn_group *g = st->groups[i];
+
+        while (g->dirty) {
+            struct shard *s = g->dirty;
+
+            g->dirty = s->dirty_next;
+            shard_unref(s);
+        }
+        group_free(g);
+    }
+    free(st->groups);
+    hash_free(&st->shards);
+    committer_free(st->committer);
+    catalogue_free(st->catalogue);
+    destage_free(st->destage);
+    rewrite_free(st->rewrite);
+    segments_fini(&st->segments);
+    wal_fini(&st->wal);
+    slabs_close(&st->slabs);
+    dev_close(st->dev, st->super_file);
+    while (st->graves) {
+        struct grave *g = st->graves;
+
+        st->graves = g->next;
+        free(g);
+    }
+    pthread_mutex_destroy(&st->shards_lock);
+    free((void *)(uintptr_t)st->conf.accept_loss);
+    free(st);
+}
+
+static struct store *store_new(const struct journal_env *env, const struct journal_conf *conf)
+{
+    struct store *st = mem_new(sizeof *st);
+    uint64_t *accept = mem_new((conf->n_accept_loss + 1) * sizeof *accept);
+
+    if (conf->n_accept_loss)
+        memcpy(accept, conf->accept_loss, conf->n_accept_loss * sizeof *accept);
+    st->env = *env;
+    st->conf = *conf;
+    st->conf.accept_loss = accept;
+    st->keeper = env->loops[0];
+    st->dev = env->dev;
+    st->rows = env->rows;
+    if (!st->env.read_pool)
+        st->env.read_pool = env->pool;
+    pthread_mutex_init(&st->shards_lock, NULL);
+    rng_seed(&st->rng, env->seed);
+    st->rows_end = &st->rows_first;
+    st->graves_end = &st->graves;
+    st->grave_timer.fire = grave_fire;
+    st->space_timer.fire = space_fire;
+    st->trim_timer.fire = trim_fire;
+    return st;
+}
+
+int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
+               struct err *e)
+{
+    struct store *st = store_new(env, conf);
+    struct todo_update *t = mem_new(sizeof *t);
+    int rc;
+
+    conf_defaults(&st->conf);
+    rc = conf_check(&st->conf, e);
+    if (rc >= 0)
+        rc = recover_super(st->dev, &st->super_file, &st->super, e);
+    if (rc == E_NOTFOUND) {
+        if (e)
+            *e = (struct err){ 0 }; /* nothing is wrong yet */
+        rc = store_create(st, e);
+    }
+    if (rc >= 0) {
+        st->wal_log2 = st->super.wal_extent_log2;
+        if (st->conf.batch_max > 1u << (st->wal_log2 - 1))
+            st->conf.batch_max = 1u << (st->wal_log2 - 1);
+        if (st->conf.block_max > 1u << (st->wal_log2 - 1))
+            st->conf.block_max = 1u << (st->wal_log2 - 1);
+        st->slabs.first_bytes = st->conf.slab_first;
+        st->slabs.max_bytes = st->conf.slab_max;
+        st->slabs.space_max = st->conf.space_max;
+        st->slabs.space_floor = st->conf.space_floor;
+        st->slabs.whole_units = 1u << (st->wal_log2 - UNIT_LOG2);
+        rc = modules_open(st, &t->todo, e);
+    }
+    if (rc < 0) {
+        if (e && e->code >= 0)
+            err_set(e, rc, "opening the store: %s", err_text(rc));
+        recover_todo_free(&t->todo);
+        free(t);
+        store_free(st);
+        return rc;
+    }
+    t->u.rows = t->todo.rows;
+    t->todo.rows = (struct rows_batch){ 0 };
+    t->u.applied = todo_applied;
+    store_on_keeper(st, todo_start, t);
+    *out = st;
+    return 0;
+}
+
+/* --- closing --- */
+
+static void close_done_run(struct task *t)
+{
+    struct journal_close *c = (struct journal_close *)t;
+
+    c->fn(c);
+}
+
+/* The last step, on the keeper: nothing of ours is pending anywhere. */
+static void close_end(struct store *st)
+{
+    struct journal_close *c = st->close;
+
+    loop_timer_stop(&st->close_timer);
+    loop_timer_stop(&st->grave_timer);
+    loop_timer_stop(&st->space_timer);
+    loop_timer_stop(&st->trim_timer);
+    store_free(st);
+    c->task.run = close_done_run;
+    loop_post(c->loop, &c->task);
+}
+
+/* Goes to the committer's loop and every other, and back: what was posted there before it has then
+ * run. */
+struct close_round {
+    struct task task;
+    struct store *st;
+    unsigned loop;
+};
+
+static void round_go(struct store *st, unsigned loop);
+
+static void round_back(struct task *t)
+{
+    struct close_round *r = (struct close_round *)t;
+    struct store *st = r->st;
+    unsigned next = r->loop + 1;
+
+    free(r);
+    if (next <= st->env.n_loops)
+        round_go(st, next);
+    else
+        close_end(st);
+}
+
+static void round_there(struct task *t)
+{
+    struct close_round *r = (struct close_round *)t;
+
+    r->task.run = round_back;
+    loop_post(r->st->keeper, &r->task);
+}
+
+static void round_go(struct store *st, unsigned loop)
+{
+    struct close_round *r = mem_new(sizeof *r);
+
+    r->task.run = round_there;
+    r->st = st;
+    r->loop = loop;
+    loop_post(loop ? st->env.loops[loop - 1] : st->env.commit_loop, &r->task);
+}
+
+static void close_finish(struct task *t)
+{
+    round_go(((struct journal_close *)t)->store, 0);
+}
+
+static void close_poll(struct loop_timer *t)
+{
+    struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
+
+    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || st->growing ||
+        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || store_backlog(st) > 0 ||
+        atomic_load(&st->busy) > 0) {
+        committer_feed(st->committer);
+        if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite))
+            committer_starve(st->committer);
+        loop_timer_set(st->keeper, &st->close_timer, CLOSE_POLL_US);
+        return;
+    }
+    st->close->task.run = close_finish;
+    committer_close(st->committer, st->keeper, &st->close->task);
+}
+
+static void close_start(struct store *st, void *arg)
+{
+    st->close = arg;
+    atomic_store(&st->closing, true);
+    groups_kick(st);
+    st->close_timer.fire = close_poll;
+    loop_timer_set(st->keeper, &st->close_timer, 1);
+}
+
+void store_close(struct store *st, struct journal_close *done)
+{
+    done->store = st;
+    store_on_keeper(st, close_start, done);
+}
