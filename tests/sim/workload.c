@@ -1138,14 +1138,16 @@ static void space_check(struct workload *w)
     void *value;
 
     slabs_space(&st->slabs, &total, &free_bytes);
-    used = (uint64_t)(st->wal.n + committer_spare(st->committer)) << st->wal_log2;
+    used = (uint64_t)(st->wal.n + committer_spare(st->committer) +
+                      committer_spare_direct(st->committer))
+           << st->wal_log2;
     if (rows_scan(st->rows, &table, 1, false, sum_run_row, &sums) < 0)
         model_fail(&w->m, "rows cannot be read");
     while (hash_next(&st->segments.by_id, &pos, NULL, &value)) {
         const struct segment *seg = value;
 
         used += segment_space(&seg->row);
-        if (seg->live != (uintptr_t)hash_get(&sums, seg->id))
+        if (!seg->open && seg->live != (uintptr_t)hash_get(&sums, seg->id))
             model_fail(&w->m,
                        "segment %" PRIx64 ": %" PRIu64 " bytes alive, but its runs are %" PRIu64,
                        seg->id, seg->live, (uint64_t)(uintptr_t)hash_get(&sums, seg->id));
@@ -1573,6 +1575,13 @@ static void swarm(struct workload *w, uint64_t seed)
         c->block_max = 65536;
         w->m.scale = 4;
     }
+    if (chance(w, 1, 8))
+        c->direct_from = UINT32_MAX;
+    else if (chance(w, 1, 8))
+        c->direct_from = 1;
+    else
+        c->direct_from = 128u << below(w, 8);
+    c->segment_bytes = UNIT_64K << below(w, 5);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));
