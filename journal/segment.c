@@ -142,7 +142,6 @@ void segments_seal(struct segments *t, uint64_t id, const struct row_segment *ro
     s = hash_get(&t->by_id, id);
     ASSERT(s && s->open);
     s->row = *row;
-    s->open = false;
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -152,10 +151,9 @@ void segments_unseal(struct segments *t, uint64_t id, unsigned n_extents)
 
     pthread_mutex_lock(&t->lock);
     s = hash_get(&t->by_id, id);
-    ASSERT(s && !s->open && s->row.n_extents >= n_extents);
+    ASSERT(s && s->open && s->row.n_extents >= n_extents);
     s->row.n_extents = (uint16_t)n_extents;
     s->row.data_bytes = s->row.direct_bytes;
-    s->open = true;
     if (s->index && s->pins == 0) { /* it names what was not sealed */
         index_drop(s);
         t->n_indexes--;

@@ -51,8 +51,9 @@ void segments_open(struct segments *t, uint64_t id, uint64_t group);
 void segments_extend(struct segments *t, uint64_t id, unsigned number, struct seg_extent x);
 /* Something is written to it up to `end`. */
 void segments_written(struct segments *t, uint64_t id, uint64_t end);
-/* An open segment is sealed: row's extents begin with those that it has. Or (unseal) it is not,
- * after all, and keeps n_extents. */
+/* An open segment is about to be sealed, and can be read so: row's extents begin with those that it
+ * has. It is sealed when open is no longer set. Or (unseal) it is not, after all, and keeps
+ * n_extents. */
 void segments_seal(struct segments *t, uint64_t id, const struct row_segment *row);
 void segments_unseal(struct segments *t, uint64_t id, unsigned n_extents);
 /* The same as segments_remove, if it is still open; nothing otherwise. */
