@@ -66,6 +66,31 @@ void block_prev_read(struct block_prev *p, const uint8_t *mem, uint32_t n_frames
     p->n_offsets = rd_u32le(&r);
 }
 
+void block_placement_write(const struct block_placement *p, uint8_t *mem, uint32_t n_frames,
+                           uint32_t n_prev, uint32_t i)
+{
+    struct wr w = wr_of(mem + dir_end(n_frames, n_prev, i), BLOCK_PLACEMENT_BYTES);
+
+    wr_u64le(&w, p->shard);
+    wr_u64le(&w, p->base);
+    wr_u64le(&w, p->segment);
+    wr_u64le(&w, p->pos);
+    wr_u32le(&w, p->bytes);
+    wr_u32le(&w, 0);
+}
+
+void block_placement_read(struct block_placement *p, const struct block_head *h, const uint8_t *mem,
+                          uint32_t i)
+{
+    struct rd r = rd_of(mem + dir_end(h->n_frames, h->n_prev, i), BLOCK_PLACEMENT_BYTES);
+
+    p->shard = rd_u64le(&r);
+    p->base = rd_u64le(&r);
+    p->segment = rd_u64le(&r);
+    p->pos = rd_u64le(&r);
+    p->bytes = rd_u32le(&r);
+}
+
 void block_head_write(struct block_head *h, uint64_t salt, uint8_t *mem)
 {
     uint64_t end = dir_end(h->n_frames, h->n_prev, h->n_placements);

@@ -20,9 +20,14 @@
  *       40 u64 XXH3 of the frame
  *      then n_prev of 24 bytes, what the block before held:
  *        0 u64 group       8 u64 last entry  16 u32 n_offsets  20 u32 0
- *      then n_placements of 40 bytes, where this node put direct batches:
+ *      then n_placements of 40 bytes, where this node put direct batches: first one for each direct
+ *      item of the frames, in their order,
  *        0 u64 shard       8 u64 base_offset 16 u64 segment
- *       24 u64 pos in the segment            32 u32 bytes     36 u32 0
+ *       24 u64 pos of the batch in the segment                32 u32 its bytes 36 u32 0
+ *      then one for each extent that these batches touch,
+ *        0 u64 0           8 u64 place       16 u64 segment
+ *       24 u64 the segment's pos that is the extent's byte 4096
+ *       32 u32 log2 of its bytes             36 u32 0
  *      then the frames in order, each at its pos, with zeros between.
  *
  * The head hash covers every frame's hash, so one pass over the bytes checks all. The prev entries
@@ -66,10 +71,18 @@ struct block_prev {
     uint32_t n_offsets;
 };
 
+/* Of a direct batch, or (shard 0) of an extent: then base is its place and bytes its log2. */
+struct block_placement {
+    uint64_t shard, base, segment, pos;
+    uint32_t bytes;
+};
+
 /* Where the frames begin. */
 uint32_t block_frames_pos(uint32_t n_frames, uint32_t n_prev, uint32_t n_placements);
 void block_dir_write(const struct block_dir *d, uint8_t *mem, uint32_t i);
 void block_prev_write(const struct block_prev *p, uint8_t *mem, uint32_t n_frames, uint32_t i);
+void block_placement_write(const struct block_placement *p, uint8_t *mem, uint32_t n_frames,
+                           uint32_t n_prev, uint32_t i);
 /* Writes the header last: hashes everything before the frames; fills h->hash. */
 void block_head_write(struct block_head *h, uint64_t salt, uint8_t *mem);
 
@@ -80,6 +93,8 @@ int block_head_read(struct block_head *h, const struct uuid *store, uint64_t inc
                     uint64_t salt, const uint8_t *mem, uint64_t left) MUST_USE;
 void block_dir_read(struct block_dir *d, const uint8_t *mem, uint32_t i);
 void block_prev_read(struct block_prev *p, const uint8_t *mem, uint32_t n_frames, uint32_t i);
+void block_placement_read(struct block_placement *p, const struct block_head *h, const uint8_t *mem,
+                          uint32_t i);
 /* Checks every frame against its hash, and the zeros between and behind. E_CORRUPT. */
 int block_body_check(const struct block_head *h, const uint8_t *mem) MUST_USE;
 

@@ -1,12 +1,18 @@
 #include "format/frame.h"
 
 #include "base/rd.h"
+#include "format/batch.h"
 
 enum { FRAME_MAGIC = 0x4d524657 /* "WFRM" */, FRAME_VERSION = 1 };
 
-size_t frame_bytes(uint32_t n_items, uint64_t inline_bytes)
+uint32_t frame_item_body(const struct frame_item *item)
 {
-    size_t bytes = FRAME_HEAD_BYTES + (size_t)n_items * FRAME_ITEM_BYTES + inline_bytes;
+    return item->kind == ITEM_DIRECT ? BATCH_HEAD_BYTES : item->bytes;
+}
+
+size_t frame_bytes(uint32_t n_items, uint64_t body_bytes)
+{
+    size_t bytes = FRAME_HEAD_BYTES + (size_t)n_items * FRAME_ITEM_BYTES + body_bytes;
 
     return (bytes + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
 }
@@ -48,18 +54,18 @@ void frame_item_write(const struct frame_item *item, uint8_t *mem, uint32_t i)
 
 static int items_check(const struct frame_head *h, const uint8_t *mem)
 {
-    uint64_t inline_bytes = 0;
+    uint64_t body_bytes = 0;
 
     for (uint32_t i = 0; i < h->n_items; i++) {
         struct frame_item item;
 
         frame_item_read(&item, mem, i);
-        if (item.kind > ITEM_DIRECT || item.n_offsets == 0)
+        if (item.kind > ITEM_DIRECT || item.n_offsets == 0 ||
+            (item.kind == ITEM_DIRECT && item.bytes < BATCH_HEAD_BYTES))
             return E_CORRUPT;
-        if (item.kind == ITEM_INLINE)
-            inline_bytes += item.bytes;
+        body_bytes += frame_item_body(&item);
     }
-    return frame_bytes(h->n_items, inline_bytes) == h->bytes ? 0 : E_CORRUPT;
+    return frame_bytes(h->n_items, body_bytes) == h->bytes ? 0 : E_CORRUPT;
 }
 
 int frame_head_read(struct frame_head *h, const uint8_t *mem, size_t left)

@@ -12,8 +12,9 @@
  *        0 u64 shard       8 u64 base_offset 16 u32 n_offsets
  *       20 u32 bytes of the batch            24 u8 kind (0 inline batch, 1 direct batch)
  *       25 zeros to 32    32 u64 XXH3 of the batch (direct only, else 0)
- *   then the inline batches, stamped, back to back in the order of the items, then zeros to a
- *   multiple of 8.
+ *   then, in the order of the items and back to back: of an inline item the batch, stamped; of a
+ *   direct one the first 61 bytes of it, stamped (its header), so that who reads the log knows its
+ *   times and sequences without its payload; then zeros to a multiple of 8.
  *
  * A frame's hash is XXH3 over all its bytes, seed 0. It is not stored in the frame: the next frame
  * and the block carry it. */
@@ -46,8 +47,10 @@ struct frame_head {
     uint32_t bytes;
 };
 
-/* Bytes of a frame with that many items and inline bytes. */
-size_t frame_bytes(uint32_t n_items, uint64_t inline_bytes);
+/* Bytes of a frame with that many items and bytes of bodies behind them. */
+size_t frame_bytes(uint32_t n_items, uint64_t body_bytes);
+/* Bytes that an item has behind the items: its batch, or the batch's header. */
+uint32_t frame_item_body(const struct frame_item *item);
 /* Writes the header at mem. */
 void frame_head_write(const struct frame_head *h, uint8_t *mem);
 /* Writes item i of the frame at mem. */

@@ -2,7 +2,7 @@
 
 #include "base/rd.h"
 
-enum { ROW_VERSION = 1, ROW_SHARD_POLICY_VERSION = 2 };
+enum { ROW_VERSION = 1, ROW_SHARD_POLICY_VERSION = 2, ROW_SEGMENT_VERSION = SEG_FOOTER_VERSION };
 
 size_t row_key(uint8_t *key, enum row_table table, uint64_t a)
 {
@@ -136,8 +136,10 @@ int row_shard_read(struct row_shard *v, const void *mem, size_t bytes)
 
 size_t row_segment_write(const struct row_segment *v, uint8_t *mem)
 {
-    struct wr w = begin(mem);
+    struct wr w = wr_of(mem, ROW_VALUE_MAX);
+    uint8_t version = v->version ? v->version : ROW_SEGMENT_VERSION;
 
+    wr_u8(&w, version);
     wr_u8(&w, 0);
     wr_u16le(&w, v->n_extents);
     wr_u64le(&w, v->group);
@@ -151,6 +153,10 @@ size_t row_segment_write(const struct row_segment *v, uint8_t *mem)
     wr_u64le(&w, (uint64_t)v->max_ts);
     wr_bytes(&w, v->identity.bytes, sizeof v->identity.bytes);
     wr_u64le(&w, (uint64_t)v->created);
+    if (version > 1) {
+        wr_u64le(&w, v->direct_bytes);
+        wr_u64le(&w, v->sorted_pos);
+    }
     for (unsigned i = 0; i < v->n_extents; i++) {
         wr_u64le(&w, v->extents[i].place);
         wr_u32le(&w, v->extents[i].log2);
@@ -160,12 +166,14 @@ size_t row_segment_write(const struct row_segment *v, uint8_t *mem)
 
 int row_segment_read(struct row_segment *v, const void *mem, size_t bytes)
 {
-    struct rd r;
-    int rc = open_value(&r, mem, bytes);
+    struct rd r = rd_of(mem, bytes);
     const uint8_t *identity;
 
-    if (rc < 0)
-        return rc;
+    v->version = rd_u8(&r);
+    if (!rd_ok(&r) || v->version == 0)
+        return E_CORRUPT;
+    if (v->version > ROW_SEGMENT_VERSION)
+        return E_VERSION;
     rd_u8(&r);
     v->n_extents = rd_u16le(&r);
     v->group = rd_u64le(&r);
@@ -179,6 +187,8 @@ int row_segment_read(struct row_segment *v, const void *mem, size_t bytes)
     v->max_ts = (int64_t)rd_u64le(&r);
     identity = rd_bytes(&r, sizeof v->identity.bytes);
     v->created = (int64_t)rd_u64le(&r);
+    v->direct_bytes = v->version > 1 ? rd_u64le(&r) : 0;
+    v->sorted_pos = v->version > 1 ? rd_u64le(&r) : 0;
     if (!rd_ok(&r) || v->n_extents > SEG_MAX_EXTENTS)
         return E_CORRUPT;
     memcpy(v->identity.bytes, identity, sizeof v->identity.bytes);

@@ -13,8 +13,9 @@
  *                      i64 retention bytes, i64 least compaction lag ms, i64 delete retention ms
  *   'M' segment u64    segment: u8 1, u8 0, u16 n_extents, u64 group, u64 first entry, u64 last
  *                      entry, u64 data_bytes, u64 index_pos, u64 index_bytes, u64 n_batches,
- *                      i64 min_ts, i64 max_ts, u8[16] identity, i64 created, ms, then the extents,
- *                      12 bytes each: u64 place, u32 log2
+ *                      i64 min_ts, i64 max_ts, u8[16] identity, i64 created, ms, then (version
+ *                      byte 2) u64 direct_bytes, u64 sorted_pos, then the extents, 12 bytes each:
+ *                      u64 place, u32 log2. The version says which identity it is (segfile.h)
  *   'H' shard u64, start u64   hole (records lost): u8 1, u8[7] 0, u64 end offset
  *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn,
  *                      u64 offsets that may have been used at most
@@ -76,9 +77,11 @@ struct row_shard {
     struct row_policy policy;
 };
 struct row_segment {
+    uint8_t version; /* as read, that of its footer; 0 to write the newest */
     uint64_t group, first_entry, last_entry, data_bytes, index_pos, index_bytes, n_batches;
     int64_t min_ts, max_ts, created;
     struct sum128 identity;
+    uint64_t direct_bytes, sorted_pos;
     uint16_t n_extents;
     struct seg_extent extents[SEG_MAX_EXTENTS];
 };

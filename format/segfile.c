@@ -10,7 +10,9 @@ enum {
     INDEX_MAGIC = 0x58444957,  /* "WIDX" */
     FOOTER_MAGIC = 0x52544657, /* "WFTR" */
     RUN_MAGIC = 0x4e555257,    /* "WRUN" */
-    SEG_VERSION = 1,
+    INDEX_VERSION = 1,
+    FOOTER_VERSION = SEG_FOOTER_VERSION,
+    FOOTER_DIRECT = 152 + 16 * SEG_MAX_EXTENTS,
     SUM_START = 16
 };
 
@@ -62,7 +64,7 @@ void seg_index_write(const struct seg_index *x, uint8_t *mem)
     struct wr w = wr_of(mem, bytes);
 
     wr_u32le(&w, INDEX_MAGIC);
-    wr_u16le(&w, SEG_VERSION);
+    wr_u16le(&w, INDEX_VERSION);
     wr_u16le(&w, 0);
     wr_u64le(&w, 0);
     wr_u64le(&w, x->segment);
@@ -140,8 +142,7 @@ static bool runs_make_sense(const struct seg_index *x)
             n->bytes > UINT64_MAX - n->pos)
             return false;
         if (before &&
-            (before->shard > n->shard || (before->shard == n->shard && before->end > n->base) ||
-             before->pos + before->bytes > n->pos))
+            (before->shard > n->shard || (before->shard == n->shard && before->end > n->base)))
             return false;
         for (uint32_t k = 0; k < n->n_sparse; k++)
             if (x->sparse[n->first_sparse + k].pos >= n->bytes)
@@ -164,8 +165,8 @@ static int index_head_read(struct seg_index *x, struct rd *r, const uint8_t *mem
     rd_bytes(r, SEG_INDEX_HEAD_BYTES - 36);
     if (!rd_ok(r) || magic != INDEX_MAGIC || sum != sum_xxh3(mem + SUM_START, bytes - SUM_START, 0))
         return E_CORRUPT;
-    if (version != SEG_VERSION)
-        return version > SEG_VERSION ? E_VERSION : E_CORRUPT;
+    if (version != INDEX_VERSION)
+        return version > INDEX_VERSION ? E_VERSION : E_CORRUPT;
     return reserved == 0 && seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers) == bytes
                ? 0
                : E_CORRUPT;
@@ -228,14 +229,21 @@ int seg_run_head_read(struct seg_run *run, uint64_t segment, const uint8_t *mem,
                : E_CORRUPT;
 }
 
+/* From version 2 on the version seeds the sum: a flipped bit in it is damage, too. */
+static uint64_t footer_sum(const uint8_t *page, uint16_t version)
+{
+    return sum_xxh3(page + SUM_START, PAGE_BYTES - SUM_START, version > 1 ? version : 0);
+}
+
 void seg_footer_write(const struct seg_footer *f, uint8_t *page)
 {
     struct wr w = wr_of(page, PAGE_BYTES);
+    uint16_t version = f->version ? f->version : FOOTER_VERSION;
 
     ASSERT(f->n_extents <= SEG_MAX_EXTENTS);
     memset(page, 0, PAGE_BYTES);
     wr_u32le(&w, FOOTER_MAGIC);
-    wr_u16le(&w, SEG_VERSION);
+    wr_u16le(&w, version);
     wr_u16le(&w, 0);
     wr_u64le(&w, 0);
     wr_bytes(&w, f->store.bytes, sizeof f->store.bytes);
@@ -259,8 +267,12 @@ void seg_footer_write(const struct seg_footer *f, uint8_t *page)
         wr_u32le(&w, f->extents[i].log2);
         wr_u32le(&w, 0);
     }
+    w = wr_of(page + FOOTER_DIRECT, 16);
+    wr_u64le(&w, f->direct_bytes);
+    wr_u64le(&w, f->sorted_pos);
     ASSERT(wr_ok(&w));
-    sum_put(page, PAGE_BYTES);
+    w = wr_of(page + 8, 8);
+    wr_u64le(&w, footer_sum(page, version));
 }
 
 int seg_footer_read(struct seg_footer *f, const uint8_t *page)
@@ -269,11 +281,11 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
     uint32_t magic = rd_u32le(&r);
     uint16_t version = rd_u16le(&r), reserved = rd_u16le(&r);
 
-    if (magic != FOOTER_MAGIC ||
-        rd_u64le(&r) != sum_xxh3(page + SUM_START, PAGE_BYTES - SUM_START, 0))
+    if (magic != FOOTER_MAGIC || rd_u64le(&r) != footer_sum(page, version))
         return E_CORRUPT;
-    if (version != SEG_VERSION)
-        return version > SEG_VERSION ? E_VERSION : E_CORRUPT;
+    if (version == 0 || version > FOOTER_VERSION)
+        return version > FOOTER_VERSION ? E_VERSION : E_CORRUPT;
+    f->version = version;
     memcpy(f->store.bytes, rd_bytes(&r, sizeof f->store.bytes), sizeof f->store.bytes);
     f->group = rd_u64le(&r);
     f->segment = rd_u64le(&r);
@@ -299,6 +311,12 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
         if (f->extents[i].log2 < UNIT_LOG2 || f->extents[i].log2 > EXTENT_MAX_LOG2)
             return E_CORRUPT;
     }
-    return rd_ok(&r) && f->index_pos % PAGE_BYTES == 0 && f->data_bytes <= f->index_pos ? 0
-                                                                                        : E_CORRUPT;
+    r = rd_of(page + FOOTER_DIRECT, 16);
+    f->direct_bytes = rd_u64le(&r);
+    f->sorted_pos = rd_u64le(&r);
+    return f->index_pos % PAGE_BYTES == 0 && f->data_bytes <= f->index_pos &&
+                   f->sorted_pos % PAGE_BYTES == 0 && f->sorted_pos <= f->data_bytes &&
+                   f->direct_bytes <= f->sorted_pos
+               ? 0
+               : E_CORRUPT;
 }

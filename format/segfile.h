@@ -1,9 +1,13 @@
 /* A sealed segment as it lies on a node, in the bytes of its extents without their header pages.
  * Integers little-endian.
  *
- * data:   runs, sorted by (shard, offset), back to back from byte 0; then zeros to a page. A run is a
- *         header of 40 bytes and the batches (RecordBatch v2) of one shard whose offsets follow one
- *         another:
+ * data:   runs. A segment without direct batches has them sorted by (shard, offset), back to back from
+ *         byte 0 to data_bytes. One that was written to directly has first, from byte 0 to
+ *         direct_bytes, what came so: pieces that begin on a page, each runs of one batch back to
+ *         back, and behind them zeros or other bytes that are no run's header; in them may be runs
+ *         that the index does not name any more. Then, from sorted_pos (a page) to data_bytes, the
+ *         others, sorted. Then zeros to a page. A run is a header of 40 bytes and the batches
+ *         (RecordBatch v2) of one shard whose offsets follow one another:
  *    0 u32 magic "WRUN"    4 u32 n_batches    8 u64 shard    16 u64 base offset
  *   24 u64 bytes of the batches              32 u64 xxh3 of bytes 0..31, seed: the segment
  *
@@ -11,7 +15,7 @@
  *    0 u32 magic "WIDX"    4 u16 version 1    6 u16 0        8 u64 xxh3 of bytes 16..index_bytes
  *   16 u64 segment        24 u32 n_runs      28 u32 n_sparse
  *   32 u32 n_producers    36 u32 0           40 zeros to 64
- *   runs of 72 bytes, in (shard, base) order:
+ *   runs of 72 bytes, in (shard, base) order (their pos is then in any order):
  *      0 u64 shard         8 u64 base offset 16 u64 end offset
  *     24 u64 pos (of its first batch)        32 u64 bytes
  *     40 u32 n_batches    44 u32 n_sparse    48 u32 number of its first sparse entry    52 u32 0
@@ -28,7 +32,8 @@
  *   then zeros to a page.
  *
  * footer: the last page of the last extent:
- *    0 u32 magic "WFTR"    4 u16 version 1    6 u16 0        8 u64 xxh3 of bytes 16..4095
+ *    0 u32 magic "WFTR"    4 u16 version 2 (or 1)            6 u16 0
+ *    8 u64 xxh3 of bytes 16..4095, seed: the version (0 in version 1)
  *   16 u8[16] store uuid  32 u64 group       40 u64 segment
  *   48 u64 first entry    56 u64 last entry (of the group's log that it holds)
  *   64 u64 data_bytes     72 u64 index_pos   80 u64 index_bytes
@@ -37,10 +42,12 @@
  *  120 u8[16] identity   136 i64 created, ms
  *  144 u32 n_extents     148 u32 0
  *  152 extents of 16 bytes: 0 u64 place  8 u32 log2 bytes  12 u32 0;  then zeros
+ * 3992 u64 direct_bytes (0: none)           4000 u64 sorted_pos           (version 1: zeros)
  *
- * Identity: XXH3-128 (canonical form) over, for each batch in (shard, offset) order, the shard id
- * (u64 little-endian) and the batch's bytes. It does not depend on how the batches are cut into runs
- * or extents. */
+ * Identity: XXH3-128 (canonical form) over, for each batch that the index names, in (shard, offset)
+ * order, the shard id (u64 little-endian) and XXH3 of the batch's bytes (u64 little-endian, seed 0).
+ * It does not depend on how the batches are cut into runs or extents, nor on where they lie. In
+ * version 1: the shard id and the batch's bytes. */
 #ifndef WEIR_FORMAT_SEGFILE_H
 #define WEIR_FORMAT_SEGFILE_H
 
@@ -58,7 +65,8 @@ enum {
     SEG_SPARSE_BYTES = 24,
     SEG_PRODUCER_BYTES = 48,
     SEG_SPARSE_EVERY = 32 * 1024,
-    SEG_MAX_EXTENTS = 240
+    SEG_MAX_EXTENTS = 240,
+    SEG_FOOTER_VERSION = 2 /* what is written; 1 is read, too */
 };
 
 struct seg_run {
@@ -111,6 +119,7 @@ int seg_run_head_read(struct seg_run *run, uint64_t segment, const uint8_t *mem,
                       uint64_t left) MUST_USE;
 
 struct seg_footer {
+    uint16_t version; /* as read; 0 to write the newest */
     struct uuid store;
     uint64_t group, segment, first_entry, last_entry;
     uint64_t data_bytes, index_pos, index_bytes, n_batches, n_offsets;
@@ -119,6 +128,7 @@ struct seg_footer {
     int64_t created;
     uint32_t n_extents;
     struct seg_extent extents[SEG_MAX_EXTENTS];
+    uint64_t direct_bytes, sorted_pos;
 };
 void seg_footer_write(const struct seg_footer *f, uint8_t *page);
 int seg_footer_read(struct seg_footer *f, const uint8_t *page) MUST_USE;

@@ -1,59 +1,10 @@
-#include "journal/committer.h"
+#include "journal/committer_int.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/logger.h"
-#include "format/batch.h"
-#include "format/block.h"
-#include "format/frame.h"
 #include "journal/group.h"
-#include "journal/io/dev.h"
-
-enum { MAX_PREV = 4096, MAX_ITEMS = 65536, COMMIT_SPREAD = 3 };
-
-struct committer {
-    struct store *st;
-    struct loop *loop;
-    /* any thread, under lock */
-    pthread_mutex_t lock;
-    struct append *queue, **queue_end;
-    bool wake_posted, gone;
-    bool starved;      /* no extent will come any more */
-    uint64_t given[4]; /* extents the keeper has given */
-    unsigned n_given;
-    /* committer */
-    struct task wake;
-    struct append *taken, **taken_end; /* out of the queue, not yet in a block */
-    bool in_flight;
-    uint64_t incarnation, salt, extent_no;
-    uint64_t place, next_place, prev_place;
-    uint64_t extent_lsn; /* first LSN of the present extent */
-    uint64_t lsn;        /* where the next block goes */
-    uint64_t durable_lsn;
-    uint64_t prev_hash, prev_lsn; /* of the block before */
-    bool extent_new;              /* its header is not written yet */
-    bool closing_written;
-    uint64_t before_incarnation, before_end_lsn, before_end_hash;
-    struct block_prev *prev; /* what the last block held */
-    uint32_t n_prev;
-    struct jrn_group **in_block; /* groups with something in the block being made */
-    unsigned n_in_block;
-    struct append *barriers, **barriers_end;
-    struct append **order; /* scratch for sorting a frame */
-    /* in flight */
-    struct dev_req req;
-    struct dev_io io[2];
-    struct dev_file *sync[2];
-    struct buf *block, *head_page;
-    uint64_t block_lsn;
-    int64_t block_time;
-    struct loop_timer idle;
-    struct task close;
-    struct loop *close_loop;
-    struct task *close_asked;
-    struct task *close_task; /* committer */
-};
 
 static void wake_run(struct task *t);
 static void pump(struct committer *c);
@@ -75,6 +26,7 @@ struct committer *committer_new(struct store *st)
     c->place = c->next_place = PLACE_NONE;
     c->prev = mem_new(MAX_PREV * sizeof *c->prev);
     c->order = mem_new(MAX_ITEMS * sizeof(*c->order));
+    c->direct_want = st->direct_from == UINT32_MAX ? 0 : 1;
     return c;
 }
 
@@ -87,6 +39,9 @@ void committer_free(struct committer *c)
     free(c->in_block);
     free(c->prev);
     free(c->order);
+    free(c->io);
+    free(c->sync);
+    committer_direct_free(c);
     free(c);
 }
 
@@ -96,6 +51,16 @@ unsigned committer_spare(struct committer *c)
 
     pthread_mutex_lock(&c->lock);
     n = c->n_given + (c->next_place != PLACE_NONE);
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
+unsigned committer_spare_direct(struct committer *c)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&c->lock);
+    n = c->n_direct_given;
     pthread_mutex_unlock(&c->lock);
     return n;
 }
@@ -146,6 +111,44 @@ void committer_feed(struct committer *c)
     wake(c);
 }
 
+void committer_feed_direct(struct committer *c, bool plenty)
+{
+    struct store *st = c->st;
+    uint64_t place;
+    bool more = true;
+
+    while (more) {
+        pthread_mutex_lock(&c->lock);
+        more = plenty ? c->n_direct_given < c->direct_want : c->n_direct_given > 0;
+        place = !plenty && more ? c->direct_given[--c->n_direct_given] : PLACE_NONE;
+        pthread_mutex_unlock(&c->lock);
+        if (!more || c->close_asked)
+            break;
+        if (!plenty) {
+            slabs_give(&st->slabs, place, st->wal_log2);
+        } else {
+            if (slabs_take_near(&st->slabs, st->wal_log2, wal_last_place(&st->wal), &place) < 0)
+                break;
+            pthread_mutex_lock(&c->lock);
+            c->direct_given[c->n_direct_given++] = place;
+            pthread_mutex_unlock(&c->lock);
+            more = slabs_has_whole(&st->slabs, c->direct_want + 3);
+        }
+    }
+}
+
+void committer_roll(struct committer *c)
+{
+    bool tell;
+
+    pthread_mutex_lock(&c->lock);
+    tell = !c->roll_asked && !c->close_asked;
+    c->roll_asked = c->roll_asked || tell;
+    pthread_mutex_unlock(&c->lock);
+    if (tell)
+        wake(c);
+}
+
 void committer_starve(struct committer *c)
 {
     bool tell;
@@ -171,11 +174,6 @@ static bool is_starved(struct committer *c)
 static void space_check(struct store *st, void *arg)
 {
     store_space_check(st);
-}
-
-static uint64_t extent_left(const struct committer *c)
-{
-    return wal_room(&c->st->wal) - (c->lsn - c->extent_lsn);
 }
 
 /* Where each group's log stands, for destage to record when the extent is left behind. */
@@ -214,6 +212,7 @@ static bool extent_next(struct committer *c)
     c->extent_no++;
     c->extent_lsn = c->lsn;
     c->extent_new = true;
+    committer_direct_renew(c);
     wal_add(&c->st->wal, c->place, c->incarnation, c->salt, c->lsn);
     store_on_keeper(c->st, space_check,
                     c); /* one extent is always wanted in hand, and destage may be due */
@@ -242,8 +241,6 @@ static void extent_head_make(struct committer *c, uint8_t *page)
     extent_head_write(&h, page);
 }
 
-/* --- making a block --- */
-
 static void take_queue(struct committer *c)
 {
     pthread_mutex_lock(&c->lock);
@@ -256,210 +253,56 @@ static void take_queue(struct committer *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-static void group_begin(struct committer *c, struct jrn_group *g)
+void committer_io_add(struct committer *c, struct dev_file *file, uint64_t pos, void *mem,
+                      uint32_t bytes)
 {
-    if (g->in_block_end)
+    unsigned i = 0;
+
+    if (c->n_io == c->cap_io) {
+        c->cap_io = c->cap_io ? c->cap_io * 2 : 16;
+        c->io = mem_grow(c->io, c->cap_io * sizeof *c->io);
+    }
+    c->io[c->n_io++] = (struct dev_io){ file, pos, mem, bytes, true };
+    while (i < c->n_sync && c->sync[i] != file)
+        i++;
+#ifdef WEIR_MUTANT_DIRECT_NOT_SYNCED
+    if (c->n_sync > 0)
+        return; /* only the WAL's slab, which is added first */
+#endif
+    if (i < c->n_sync)
         return;
-    g->in_block = NULL;
-    g->in_block_end = &g->in_block;
-    g->n_in_block = 0;
-    g->bytes_in_block = 0;
-    c->in_block = mem_grow(c->in_block, (c->n_in_block + 1) * sizeof(*c->in_block));
-    c->in_block[c->n_in_block++] = g;
-}
-
-/* Bytes that the block would have with what is in it now plus one item of `bytes`. */
-static uint64_t block_bytes_with(const struct committer *c, uint64_t items, uint64_t bytes,
-                                 unsigned n_groups)
-{
-    uint64_t body = block_frames_pos(n_groups, c->n_prev, 0) + items * FRAME_ITEM_BYTES + bytes +
-                    n_groups * (uint64_t)(FRAME_HEAD_BYTES + FRAME_ALIGN * 2);
-
-    return (body + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-}
-
-/* Moves appends from taken into the groups' parts of the block, up to block_max (one batch at
- * least). Returns the bytes that the
- * block may need at most; 0: nothing to write. */
-static uint64_t gather(struct committer *c)
-{
-    uint64_t bytes = 0, items = 0, need = 0;
-
-    while (c->taken) {
-        struct append *a = c->taken;
-        struct jrn_group *g = a->shard->group;
-        unsigned n_groups = c->n_in_block + (g->in_block_end ? 0 : 1);
-        uint64_t with = block_bytes_with(c, items + 1, bytes + a->bytes, n_groups);
-
-        if (a->batch && items > 0 && (with > c->st->conf.block_max || items == MAX_ITEMS))
-            break;
-        c->taken = a->next;
-        a->next = NULL;
-        if (!a->batch) {
-            *c->barriers_end = a;
-            c->barriers_end = &a->next;
-            continue;
-        }
-        group_begin(c, g);
-        *g->in_block_end = a;
-        g->in_block_end = &a->next;
-        g->n_in_block++;
-        g->bytes_in_block += a->bytes;
-        items++;
-        bytes += a->bytes;
-        need = with;
+    if (c->n_sync == c->cap_sync) {
+        c->cap_sync = c->cap_sync ? c->cap_sync * 2 : 4;
+        c->sync = mem_grow(c->sync, c->cap_sync * sizeof(*c->sync));
     }
-    if (!c->taken)
-        c->taken_end = &c->taken;
-    return need;
+    c->sync[c->n_sync++] = file;
 }
 
-static int by_shard(const void *x, const void *y)
-{
-    const struct append *a = *(struct append *const *)x, *b = *(struct append *const *)y;
-
-    if (a->shard->id != b->shard->id)
-        return a->shard->id < b->shard->id ? -1 : 1;
-    return a->base_offset < b->base_offset ? -1 : a->base_offset > b->base_offset;
-}
-
-/* Puts the group's part in (shard, offset) order, so that what one frame holds of a shard is one
- * run. */
-static void sort_group(struct committer *c, struct jrn_group *g)
-{
-    uint32_t n = 0;
-    bool sorted = true;
-
-    for (struct append *a = g->in_block; a; a = a->next) {
-        c->order[n++] = a;
-        if (n > 1 && by_shard(&c->order[n - 2], &c->order[n - 1]) > 0)
-            sorted = false;
-    }
-    if (sorted)
-        return;
-    qsort(c->order, n, sizeof(*c->order), by_shard);
-    g->in_block = c->order[0];
-    for (uint32_t i = 0; i < n; i++)
-        c->order[i]->next = i + 1 < n ? c->order[i + 1] : NULL;
-}
-
-static uint32_t add_saturating(uint32_t a, uint32_t b)
-{
-    return a > UINT32_MAX - b ? UINT32_MAX : a + b;
-}
-
-/* Writes one group's frame at pos of the block and its row of the directory. */
-static void frame_make(struct committer *c, struct jrn_group *g, struct block_dir *d, uint8_t *mem,
-                       uint32_t pos)
-{
-    struct frame_head h = {
-        .flags = g->restart ? FRAME_RESTART : 0,
-        .group = g->id,
-        .epoch = g->epoch,
-        .entry = g->last_entry + 1,
-        .prev_hash = g->restart ? 0 : g->last_hash,
-        .lac = g->durable_entry,
-        .append_time = c->block_time,
-        .n_items = g->n_in_block,
-        .bytes = (uint32_t)frame_bytes(g->n_in_block, g->bytes_in_block),
-    };
-    uint32_t at = pos + FRAME_HEAD_BYTES + h.n_items * FRAME_ITEM_BYTES, i = 0, offsets = 0;
-
-    frame_head_write(&h, mem + pos);
-    for (struct append *a = g->in_block; a; a = a->next, i++) {
-        struct frame_item item = { .shard = a->shard->id,
-                                   .base_offset = a->base_offset,
-                                   .n_offsets = a->n_offsets,
-                                   .bytes = a->bytes,
-                                   .kind = ITEM_INLINE };
-
-        frame_item_write(&item, mem + pos, i);
-        memcpy(mem + at, a->batch->mem + a->at, a->bytes);
-        batch_stamp(mem + at, (int64_t)a->base_offset, (int32_t)g->epoch);
-        a->lsn = c->lsn + at;
-        at += a->bytes;
-        offsets = add_saturating(offsets, a->n_offsets);
-    }
-    memset(mem + at, 0, pos + h.bytes - at);
-    *d = (struct block_dir){ .group = g->id,
-                             .epoch = g->epoch,
-                             .entry = h.entry,
-                             .pos = pos,
-                             .bytes = h.bytes,
-                             .n_offsets = offsets,
-                             .hash = sum_xxh3(mem + pos, h.bytes, 0) };
-    g->last_entry = h.entry;
-    g->last_hash = d->hash;
-    g->restart = false;
-}
-
-/* Lays the block out in c->block: frames of the gathered groups (none: a closing block). */
-static void block_make(struct committer *c, uint64_t room, uint32_t flags)
-{
-    struct buf *b = buf_new_aligned(room);
-    struct block_head h = { .store = c->st->super.store,
-                            .incarnation = c->incarnation,
-                            .lsn = c->lsn,
-                            .prev_hash = c->prev_hash,
-                            .prev_lsn = c->prev_lsn,
-                            .durable_lsn = c->durable_lsn,
-                            .next_place = c->next_place,
-                            .n_frames = c->n_in_block,
-                            .n_prev = c->n_prev,
-                            .flags = flags,
-                            .written = c->block_time };
-    uint32_t start = block_frames_pos(h.n_frames, h.n_prev, 0), pos;
-
-    ASSERT(b); /* one block is in flight: this is a few MiB at most */
-    for (uint32_t i = 0; i < c->n_prev; i++)
-        block_prev_write(&c->prev[i], b->mem, h.n_frames, i);
-    pos = (start + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
-    memset(b->mem + start, 0, pos - start);
-    c->n_prev = 0;
-    for (unsigned i = 0; i < c->n_in_block; i++) {
-        struct jrn_group *g = c->in_block[i];
-        struct block_dir d;
-
-        sort_group(c, g);
-        frame_make(c, g, &d, b->mem, pos);
-        block_dir_write(&d, b->mem, i);
-        if (c->n_prev < MAX_PREV)
-            c->prev[c->n_prev++] = (struct block_prev){ g->id, d.entry, d.n_offsets };
-        pos += d.bytes;
-    }
-    h.body_bytes = pos;
-    h.block_bytes = (pos + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    ASSERT(h.block_bytes <= b->cap);
-    memset(b->mem + pos, 0, h.block_bytes - pos);
-    block_head_write(&h, c->salt, b->mem);
-    b->len = h.block_bytes;
-    c->prev_hash = h.hash;
-    c->prev_lsn = h.lsn;
-    c->block = b;
-    c->block_lsn = c->lsn;
-    c->lsn += h.block_bytes;
-}
-
-/* Fills the request: the extent's header when it is new, the block, one flush. */
+/* Fills the request: the extent's header when it is new, the block, what goes to open segments; one
+ * flush for each file. */
 static void request_make(struct committer *c)
 {
     uint64_t base = place_pos(c->place);
     struct dev_file *file = slabs_file(&c->st->slabs, c->place, c->st->wal_log2);
-    unsigned n = 0;
 
+    c->n_io = c->n_sync = 0;
+    atomic_fetch_add(&c->st->bytes.wal, c->block->len + (c->extent_new ? PAGE_BYTES : 0));
     if (c->extent_new) {
         c->head_page = buf_new_aligned(PAGE_BYTES);
         ASSERT(c->head_page);
         extent_head_make(c, c->head_page->mem);
-        c->io[n++] = (struct dev_io){ file, base, c->head_page->mem, PAGE_BYTES, true };
+        committer_io_add(c, file, base, c->head_page->mem, PAGE_BYTES);
         c->extent_new = false;
     }
-    c->io[n++] = (struct dev_io){ file, base + PAGE_BYTES + (c->block_lsn - c->extent_lsn),
-                                  c->block->mem, c->block->len, true };
-    c->sync[0] = file;
-    c->req = (struct dev_req){
-        .loop = c->loop, .done = written, .io = c->io, .n_io = n, .sync = c->sync, .n_sync = 1
-    };
+    committer_io_add(c, file, base + PAGE_BYTES + (c->block_lsn - c->extent_lsn), c->block->mem,
+                     c->block->len);
+    committer_direct_request(c);
+    c->req = (struct dev_req){ .loop = c->loop,
+                               .done = written,
+                               .io = c->io,
+                               .n_io = c->n_io,
+                               .sync = c->sync,
+                               .n_sync = c->n_sync };
 #ifdef WEIR_MUTANT_NO_SYNC
     c->req.n_sync = 0;
 #endif
@@ -569,6 +412,7 @@ static void written(struct dev_req *r)
         store_fail(c->st, "wal.write_failed", r->rc);
     else
         c->durable_lsn = c->lsn;
+    committer_direct_done(c, r->rc >= 0);
 #ifndef WEIR_BREAK_EARLY_ACK
     answer(c, r->rc < 0 ? E_DEVICE : 0);
 #endif
@@ -599,15 +443,15 @@ static void idle_begin(struct committer *c)
 /* A block with nothing in it: it says that all before it is durable. */
 static bool closing_block(struct committer *c)
 {
-    uint64_t need = block_bytes_with(c, 0, 0, 0);
+    uint64_t need = committer_empty_block(c);
 
 #ifdef WEIR_MUTANT_NO_CLOSING_BLOCK
     return false;
 #endif
-    if (extent_left(c) < need && !extent_next(c))
+    if (committer_extent_left(c) < need && !extent_next(c))
         return false;
     c->block_time = loop_wall_ms(c->loop);
-    block_make(c, need, BLOCK_CLOSING);
+    committer_block_make(c, need, BLOCK_CLOSING);
     c->closing_written = true;
     submit(c);
     return true;
@@ -619,34 +463,6 @@ static void idle_fire(struct loop_timer *t)
 
     if (!c->in_flight && !c->taken && !c->closing_written && !atomic_load(&c->st->failed))
         closing_block(c);
-}
-
-/* What was gathered but cannot be written now, for want of an extent, goes back in front. */
-static void ungather(struct committer *c)
-{
-    struct append *all = NULL, **end = &all;
-
-    for (unsigned i = 0; i < c->n_in_block; i++) {
-        struct jrn_group *g = c->in_block[i];
-
-        *end = g->in_block;
-        end = g->in_block_end;
-        g->in_block = NULL;
-        g->in_block_end = NULL;
-    }
-    c->n_in_block = 0;
-    if (c->barriers) {
-        *end = c->barriers;
-        end = c->barriers_end;
-        c->barriers = NULL;
-        c->barriers_end = &c->barriers;
-    }
-    if (!all)
-        return;
-    *end = c->taken;
-    if (!c->taken)
-        c->taken_end = end;
-    c->taken = all;
 }
 
 static void nothing_to_write(struct committer *c)
@@ -671,10 +487,50 @@ static void wake_run(struct task *t)
     pump(c);
 }
 
+static bool roll_is_asked(struct committer *c)
+{
+    bool asked;
+
+    pthread_mutex_lock(&c->lock);
+    asked = c->roll_asked;
+    pthread_mutex_unlock(&c->lock);
+    return asked;
+}
+
+/* Ends the present extent, when there is another, though it has room: what its blocks put into open
+ * segments can then be sealed, or given back. */
+static void roll(struct committer *c)
+{
+    if (c->extent_new || !extent_next(c))
+        return;
+    pthread_mutex_lock(&c->lock);
+    c->roll_asked = false;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Gathers a block for which there is room. Gives what it needs at most; 0: nothing is there, or
+ * (*stuck) there is no extent for it. */
+static uint64_t next_block(struct committer *c, bool *stuck)
+{
+    uint64_t need;
+
+    *stuck = false;
+    while ((need = committer_gather(c)) > 0) {
+        *stuck = committer_extent_left(c) < need && !extent_next(c);
+        if (!*stuck && committer_direct_place(c))
+            break;
+        committer_ungather(c);
+        if (*stuck)
+            return 0;
+    }
+    return need;
+}
+
 /* The next step, whatever it is: called when something was pushed, given, or written. */
 static void pump(struct committer *c)
 {
     uint64_t need;
+    bool stuck, rolled = false;
 
     if (c->in_flight || c->gone)
         return;
@@ -683,14 +539,19 @@ static void pump(struct committer *c)
         closed(c);
         return;
     }
+    if (roll_is_asked(c)) {
+        roll(c);
+        rolled = c->extent_new;
+    }
     take_queue(c);
-    need = gather(c);
-    if (need == 0) {
-        nothing_to_write(c);
+    need = next_block(c, &stuck);
+    if (need == 0 && !stuck) {
+        /* An extent that was begun early is written to at once: the log must lead there. */
+        if (!rolled || c->close_task || !closing_block(c))
+            nothing_to_write(c);
         return;
     }
-    if (extent_left(c) < need && !extent_next(c)) {
-        ungather(c);
+    if (stuck) {
         if (c->close_task || is_starved(c)) {
             fail_all(c, E_CLOSED);
             c->closing_written = c->closing_written || c->close_task;
@@ -699,7 +560,7 @@ static void pump(struct committer *c)
         return;
     }
     c->block_time = loop_wall_ms(c->loop);
-    block_make(c, need, 0);
+    committer_block_make(c, need, 0);
     c->closing_written = false;
     submit(c);
 }
@@ -744,7 +605,7 @@ int committer_open(struct committer *c, const struct committer_start *s, struct 
             (struct block_prev){ st->groups[i]->id, st->groups[i]->last_entry, 0 };
     c->block_time = loop_wall_ms(c->loop);
     wal_add(&st->wal, c->place, c->incarnation, c->salt, c->lsn);
-    block_make(c, block_bytes_with(c, 0, 0, 0), BLOCK_OPENING);
+    committer_block_make(c, committer_empty_block(c), BLOCK_OPENING);
     request_make(c);
     for (unsigned i = 0; rc >= 0 && i < c->req.n_io; i++)
         rc = dev_write(st->dev, c->io[i].file, c->io[i].pos, c->io[i].mem, c->io[i].bytes);

@@ -29,6 +29,11 @@ void committer_push(struct committer *c, struct append *first, struct append **e
 /* Gives it the extent that it wants in hand, when there is one. Keeper; after any change of free
  * space. */
 void committer_feed(struct committer *c);
+/* Gives it extents for open segments, as many as it wants in hand when space is plenty; takes them
+ * back when not. Keeper. */
+void committer_feed_direct(struct committer *c, bool plenty);
+/* Makes it go on to another WAL extent, so that open segments can be sealed or freed. Keeper. */
+void committer_roll(struct committer *c);
 /* While closing: nobody is left who could free an extent. What needs one is answered E_CLOSED
  * instead of waiting for ever. Keeper. */
 void committer_starve(struct committer *c);
@@ -36,6 +41,8 @@ void committer_starve(struct committer *c);
 void committer_close(struct committer *c, struct loop *loop, struct task *t);
 /* Extents that it holds beside those of the WAL's list. Committer's loop, or at rest. */
 unsigned committer_spare(struct committer *c);
+/* Those of them that are for open segments, which are not counted there. */
+unsigned committer_spare_direct(struct committer *c);
 void committer_free(struct committer *c);
 
 #endif

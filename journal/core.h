@@ -14,10 +14,12 @@
 #include "base/rng.h"
 #include "format/super.h"
 #include "journal/cache.h"
+#include "journal/direct.h"
 #include "journal/index.h"
 #include "journal/io/rows.h"
 #include "journal/journal.h"
 #include "journal/producer.h"
+#include "journal/run_cache.h"
 #include "journal/segment.h"
 #include "journal/slab.h"
 #include "journal/wal.h"
@@ -43,8 +45,11 @@ struct append {
     uint64_t base_offset;
     uint32_t n_offsets;
     int64_t max_ts;
-    uint64_t lsn; /* committer: of its first byte */
+    uint64_t lsn; /* committer: of its first byte in the WAL */
     bool duplicate;
+    bool direct;           /* batch is a run buffer now; the committer may still decide otherwise */
+    uint64_t xxh3;         /* of its stored bytes; direct */
+    uint64_t segment, pos; /* committer: where it lies; direct */
 };
 
 /* What one block made durable (or not) for one group. */
@@ -81,6 +86,7 @@ struct jrn_group {
     struct task flush;
     bool flush_posted;
     struct cache cache;
+    struct direct_buffer direct; /* what is shared with the committer is under its lock */
     struct shard
         *dirty; /* shards with changes that rows do not have yet, or with entries in the index */
     struct group_loss *losses;
@@ -130,6 +136,12 @@ struct grave {
     uint64_t due_us;
 };
 
+/* What was written since the start, in bytes. Any thread. */
+struct store_bytes {
+    atomic_ullong accepted; /* of batches that became durable */
+    atomic_ullong wal, direct, destage, rewrite; /* to the device, headers and padding included */
+};
+
 struct committer;
 struct catalogue;
 struct destage;
@@ -158,8 +170,12 @@ struct store {
     struct destage *destage;
     struct rewrite *rewrite;
     atomic_ullong backlog;
+    struct run_cache runs; /* recent direct batches */
+    struct store_bytes bytes;
+    uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
     atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
+    atomic_ullong segment_serial;
     atomic_bool failed; /* a write or flush failed: nothing more is acked */
     atomic_bool closing;
     atomic_int space; /* enum space_state; written by the keeper */
@@ -169,7 +185,6 @@ struct store {
     bool growing;
     bool grow_refused;
     uint64_t grow_again_us; /* when refused: not before */
-    uint64_t segment_serial;
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;
     struct loop_timer space_timer;
@@ -184,6 +199,8 @@ struct store {
 struct store *journal_store(const struct journal *j);
 
 /* --- store.c --- */
+/* A new number for a segment. Any thread. */
+uint64_t store_new_segment(struct store *st);
 struct jrn_group *store_group(struct store *st, uint64_t id);
 /* Marks the device as failed (once, with an ERROR line). Any thread. */
 void store_fail(struct store *st, const char *what, int rc);

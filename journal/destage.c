@@ -6,6 +6,7 @@
 
 #include "base/logger.h"
 #include "format/batch.h"
+#include "format/block.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/group.h"
@@ -18,10 +19,15 @@ enum {
     READ_PIECE = 1 << 20
 };
 
-/* One run in the WAL that is to go into a segment. */
+/* One run in the WAL, or a direct batch, that is to go into a segment. */
 struct destage_entry {
     uint64_t shard;
-    struct index_entry entry;
+    struct index_entry entry; /* its direct is not NULL where direct holds, and is not to be followed */
+    struct index_direct direct;
+};
+
+struct lsn_range {
+    uint64_t start, end;
 };
 
 struct lost_range {
@@ -35,12 +41,16 @@ struct destage_part {
     struct jrn_group *group;
     struct destage_entry *list;
     uint32_t n, cap;
+    uint32_t n_direct;      /* of them */
     struct rows_batch rows; /* ends and producers of its dirty shards */
     /* made by the pool */
     uint64_t segment;
     struct segwrite out;
     struct lost_range *lost;
     unsigned n_lost;
+    uint64_t open;  /* the open segment that the round ends; 0: none */
+    bool seals;     /* it becomes the part's segment */
+    bool in_table;  /* as such, already */
 };
 
 struct destage {
@@ -53,6 +63,8 @@ struct destage {
     unsigned waiting;
     struct work work;
     struct buf *wal[ROUND_EXTENTS];
+    struct lsn_range *whole; /* blocks of an extent with direct batches, in order */
+    unsigned n_whole;
     int rc;
     struct rows_work rows_work;
     struct super super; /* as it will be */
@@ -103,7 +115,10 @@ static void round_clean(struct destage *d)
         segwrite_close(&p->out);
     }
     free(d->parts);
+    free(d->whole);
     d->parts = NULL;
+    d->whole = NULL;
+    d->n_whole = 0;
     d->running = false;
 }
 
@@ -123,6 +138,9 @@ static void dropped_on_keeper(struct store *st, void *arg)
 
     if (--d->waiting > 0)
         return;
+    for (unsigned i = 0; i < st->n_groups; i++)
+        if (d->parts[i].open && !d->parts[i].seals)
+            segments_remove_open(&st->segments, d->parts[i].open);
     wal_passed(&st->wal, d->end_lsn);
     LOG_DEBUG("destage.done", F_LSN(d->end_lsn));
     round_clean(d);
@@ -332,14 +350,24 @@ static int seal_prepare(struct catalogue_update *u)
         rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, p->segment), value,
                        row_segment_write(&p->out.row, value));
         segment_run_rows(p->segment, &p->out.builder.index, &u->rows);
+        /* Known as sealed before the rows name it: a reader may follow them at once. */
+        if (p->seals)
+            segments_seal(&d->st->segments, p->segment, &p->out.row);
+        p->in_table = p->seals;
     }
     return 0;
 }
 
 static void give_back(struct destage *d)
 {
-    for (unsigned i = 0; i < d->st->n_groups; i++)
-        segwrite_undo(&d->parts[i].out);
+    for (unsigned i = 0; i < d->st->n_groups; i++) {
+        struct destage_part *p = &d->parts[i];
+
+        if (p->in_table)
+            segments_unseal(&d->st->segments, p->segment, p->out.n_open);
+        p->in_table = false;
+        segwrite_undo(&p->out);
+    }
 }
 
 static void sealed(struct catalogue_update *u)
@@ -371,6 +399,7 @@ static void sealed(struct catalogue_update *u)
         seg->live = 0;
         for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
             seg->live += p->out.builder.index.runs[k].bytes;
+        seg->open = false;
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
                  F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }
@@ -410,6 +439,43 @@ static int extent_read(struct destage *d, unsigned i)
     }
     d->wal[i]->len = (uint32_t)bytes;
     return rc;
+}
+
+/* Notes the blocks of the first extent that are whole: what they say of direct batches can be used. */
+static void blocks_look(struct destage *d)
+{
+    const struct wal_extent *x = d->extents[0];
+    uint64_t at = x->first_lsn;
+
+    while (at < x->end_lsn) {
+        const uint8_t *mem = d->wal[0]->mem + (at - x->first_lsn);
+        struct block_head h;
+
+        if (block_head_read(&h, &d->st->super.store, x->incarnation, x->salt, mem,
+                            x->end_lsn - at) < 0 ||
+            h.lsn != at || block_body_check(&h, mem) < 0) {
+            at += PAGE_BYTES;
+            continue;
+        }
+        d->whole = mem_grow(d->whole, (d->n_whole + 1) * sizeof *d->whole);
+        d->whole[d->n_whole++] = (struct lsn_range){ at, at + h.block_bytes };
+        at += h.block_bytes;
+    }
+}
+
+static bool block_is_whole(const struct destage *d, uint64_t lsn)
+{
+    unsigned low = 0, high = d->n_whole;
+
+    while (low < high) {
+        unsigned mid = (low + high) / 2;
+
+        if (d->whole[mid].end <= lsn)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < d->n_whole && d->whole[low].start <= lsn;
 }
 
 static const uint8_t *wal_bytes(const struct destage *d, uint64_t lsn)
@@ -455,23 +521,130 @@ static void entry_add(struct destage *d, struct destage_part *p, const struct de
         lost_add(p, n->shard, next, end);
 }
 
+/* The header of a direct batch: from the WAL, if what says so there is sound; else from the batch. */
+static int direct_head(struct destage *d, struct segment *seg, const struct destage_entry *n,
+                       struct batch_head *h)
+{
+    const uint8_t *mem = wal_bytes(d, n->entry.lsn);
+    struct buf *buf;
+    uint32_t at;
+    int rc;
+
+    if (mem && block_is_whole(d, n->entry.lsn))
+        return batch_head_read(h, mem, n->entry.bytes);
+    rc = segment_read(&d->st->segments, seg, n->direct.pos, n->entry.bytes, &buf, &at);
+    if (rc >= 0) {
+        rc = batch_check(h, buf->mem + at, n->entry.bytes);
+        buf_unref(buf);
+    }
+    return rc;
+}
+
+/* Names a direct batch, which stays where it is. */
+static int direct_name(struct destage *d, struct destage_part *p, struct segment *seg,
+                       const struct destage_entry *n)
+{
+    struct batch_head h;
+    int rc = direct_head(d, seg, n, &h);
+
+    if (rc < 0 && rc != E_CORRUPT && rc != E_UNSUPPORTED)
+        return rc;
+    if (rc < 0 || h.bytes != n->entry.bytes || (uint64_t)h.base_offset != n->entry.base ||
+        (uint64_t)h.last_offset_delta + 1 != n->entry.n_offsets)
+        lost_add(p, n->shard, n->entry.base, n->entry.base + n->entry.n_offsets);
+    else
+        segwrite_add_direct(&p->out, n->shard, &h, n->direct.pos, n->direct.xxh3);
+    return 0;
+}
+
+/* Copies a direct batch out of an open segment that cannot be sealed. */
+static int direct_copy(struct destage *d, struct destage_part *p, struct segment *seg,
+                       const struct destage_entry *n)
+{
+    struct batch_head h;
+    struct buf *buf;
+    uint32_t at;
+    int rc = segment_read(&d->st->segments, seg, n->direct.pos, n->entry.bytes, &buf, &at);
+
+    if (rc < 0 && rc != E_CORRUPT)
+        return rc;
+    if (rc >= 0 && batch_check(&h, buf->mem + at, n->entry.bytes) >= 0 &&
+        h.bytes == n->entry.bytes && (uint64_t)h.base_offset == n->entry.base)
+        segwrite_add(&p->out, n->shard, &h, buf->mem + at);
+    else
+        lost_add(p, n->shard, n->entry.base, n->entry.base + n->entry.n_offsets);
+    if (rc >= 0)
+        buf_unref(buf);
+    return 0;
+}
+
+/* Rot in the WAL may have taken what said where an extent of it is: then it is not sealed, but copied.
+ */
+static bool can_seal(const struct segment *seg)
+{
+    for (unsigned i = 0; i < seg->row.n_extents; i++)
+        if (seg->row.extents[i].place == PLACE_NONE)
+            return false;
+    return true;
+}
+
+/* What the segment must hold in memory. */
+static uint64_t part_bytes(const struct destage_part *p)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < p->n; i++)
+        if (!p->list[i].entry.direct || !p->seals)
+            bytes += p->list[i].entry.bytes + SEG_RUN_HEAD_BYTES;
+    return bytes;
+}
+
+static int part_entries(struct destage *d, struct destage_part *p, struct segment *seg)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc >= 0 && i < p->n; i++) {
+        const struct destage_entry *n = &p->list[i];
+
+        if (!n->entry.direct)
+            entry_add(d, p, n);
+        else
+            rc = p->seals ? direct_name(d, p, seg, n) : direct_copy(d, p, seg, n);
+    }
+    return rc;
+}
+
 static int part_run(struct destage *d, struct destage_part *p)
 {
     const struct wal_mark *m = mark_of(d, p->group->id);
-    uint64_t bytes = 0;
+    struct segment *seg = NULL;
     int rc;
 
     if (p->n == 0)
         return 0;
+    if (p->n_direct > 0) {
+        seg = segment_pin(&d->st->segments, p->open);
+        if (!seg)
+            return E_CORRUPT; /* our own books are wrong */
+        p->seals = can_seal(seg);
+        if (p->seals)
+            p->segment = p->open;
+    }
     qsort(p->list, p->n, sizeof *p->list, by_shard_offset);
-    for (uint32_t i = 0; i < p->n; i++)
-        bytes += p->list[i].entry.bytes + SEG_RUN_HEAD_BYTES;
-    rc = segwrite_open(&p->out, d->st, p->group->id, p->segment, bytes);
-    for (uint32_t i = 0; rc >= 0 && i < p->n; i++)
-        entry_add(d, p, &p->list[i]);
+    rc = segwrite_open(&p->out, d->st, p->group->id, p->segment, part_bytes(p));
+    if (rc >= 0 && p->seals)
+        segwrite_begin_open(&p->out, seg->row.extents, seg->row.n_extents, seg->row.data_bytes);
+    if (rc >= 0)
+        rc = part_entries(d, p, seg);
     if (rc >= 0 && p->out.builder.n_batches > 0)
         rc = segwrite_finish(&p->out, p->group->destaged_entry + 1,
                              m ? m->last_entry : p->group->destaged_entry);
+    if (rc >= 0 && p->seals && p->out.builder.n_batches == 0) {
+        p->seals = false; /* all of it is lost: nothing is sealed */
+        p->out.row.n_extents = 0;
+    }
+    if (seg)
+        segment_unpin(&d->st->segments, seg);
     return rc;
 }
 
@@ -482,6 +655,8 @@ static void pool_run(struct work *w)
     d->rc = 0;
     for (unsigned i = 0; d->rc >= 0 && i < d->n_extents; i++)
         d->rc = extent_read(d, i);
+    if (d->rc >= 0 && d->extents[0]->n_direct > 0)
+        blocks_look(d);
     for (unsigned i = 0; d->rc >= 0 && i < d->st->n_groups; i++)
         d->rc = part_run(d, &d->parts[i]);
 }
@@ -507,7 +682,7 @@ static void collected_on_keeper(struct store *st, void *arg)
     if (--d->waiting > 0)
         return;
     for (unsigned i = 0; i < st->n_groups; i++)
-        d->parts[i].segment = st->start_no << 32 | ++st->segment_serial;
+        d->parts[i].segment = store_new_segment(st);
     d->work = (struct work){ .run = pool_run, .done = pool_done, .loop = st->keeper };
     pool_submit(st->env.pool, &d->work);
 }
@@ -528,7 +703,11 @@ static void shard_collect(struct destage_part *p, struct shard *s)
             p->cap = p->cap ? p->cap * 2 : 64;
             p->list = mem_grow(p->list, p->cap * sizeof *p->list);
         }
-        p->list[p->n++] = (struct destage_entry){ s->id, *n };
+        p->list[p->n] = (struct destage_entry){ .shard = s->id, .entry = *n };
+        if (n->direct)
+            p->list[p->n].direct = *n->direct;
+        p->n_direct += n->direct != NULL;
+        p->n++;
     }
     rows_batch_put(&p->rows, key, row_key(key, ROW_END, s->id), value, row_u64_write(end, value));
     producers_save(&s->producers, s->id, end, &p->rows);
@@ -545,15 +724,29 @@ static void collect_home(struct task *t)
 
 /* --- 1: which extents --- */
 
+/* A round takes extents that put nothing into open segments, or exactly one that did. */
+static unsigned round_extents(struct destage *d)
+{
+    unsigned n = 0;
+
+    if (d->n_extents > 0 && d->extents[0]->n_direct > 0)
+        return 1;
+    while (n < d->n_extents && d->extents[n]->n_direct == 0)
+        n++;
+    return n;
+}
+
 void destage_consider(struct store *st, bool anything)
 {
     struct destage *d = st->destage;
+    struct wal_live live;
     uint64_t closed;
-    unsigned live, want, max;
+    unsigned want, max;
 
     if (d->running || atomic_load(&st->failed) || atomic_load(&st->closing))
         return;
-    wal_live(&st->wal, &closed, &live);
+    live = wal_live(&st->wal);
+    closed = live.closed_bytes + live.closed_direct;
     want = closed > st->conf.wal_budget
                ? (unsigned)((closed - st->conf.wal_budget) >> st->wal_log2) + 1
                : 0;
@@ -564,6 +757,7 @@ void destage_consider(struct store *st, bool anything)
     max = ROUND_BYTES >> st->wal_log2;
     max = max < 1 ? 1 : max > ROUND_EXTENTS ? ROUND_EXTENTS : max;
     d->n_extents = wal_oldest(&st->wal, d->extents, want < max ? want : max);
+    d->n_extents = round_extents(d);
     if (d->n_extents == 0)
         return;
     d->running = true;
@@ -575,6 +769,9 @@ void destage_consider(struct store *st, bool anything)
 
         p->d = d;
         p->group = st->groups[i];
+        for (unsigned k = 0; k < d->extents[0]->n_direct; k++)
+            if (d->extents[0]->direct[k].group == p->group->id)
+                p->open = d->extents[0]->direct[k].segment;
         p->task.run = collect_home;
         loop_post(p->group->loop, &p->task);
     }

@@ -47,6 +47,7 @@ struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class clas
     g->held_end = &g->held;
     g->flush.run = flush_run;
     g->cache.max_bytes = st->conf.cache_bytes;
+    direct_init(&g->direct);
     return g;
 }
 
@@ -56,6 +57,7 @@ void group_free(struct jrn_group *g)
         return;
     ASSERT(!g->staged && !g->held);
     cache_free(&g->cache);
+    direct_fini(&g->direct);
     free(g->losses);
     free(g);
 }
@@ -63,6 +65,7 @@ void group_free(struct jrn_group *g)
 void group_stage(struct jrn_group *g, struct append *a)
 {
     ASSERT_HOME(g->loop);
+    direct_stage(g, a);
     a->next = NULL;
     *g->staged_end = a;
     g->staged_end = &a->next;
@@ -133,11 +136,16 @@ void append_end(struct append *a, int rc, int64_t append_time)
     atomic_fetch_sub(&st->busy, 1);
 }
 
-/* Adds what one frame holds of one shard, the appends first .. (before end), as one run. */
+/* Adds what one frame holds of one shard, the appends first .. (before end), as one run: inline ones
+ * that follow one another, or a direct one. */
 static void run_committed(struct jrn_group *g, struct append *first, struct append *end)
 {
     struct shard *s = first->shard;
-    struct index_entry n = { .base = first->base_offset, .lsn = first->lsn, .max_ts = INT64_MIN };
+    struct index_direct direct = { first->segment, first->pos, first->xxh3 };
+    struct index_entry n = { .base = first->base_offset,
+                             .lsn = first->lsn,
+                             .max_ts = INT64_MIN,
+                             .direct = first->direct ? &direct : NULL };
 
     for (struct append *a = first; a != end; a = a->next) {
         ASSERT(a->base_offset == n.base + n.n_offsets);
@@ -147,6 +155,7 @@ static void run_committed(struct jrn_group *g, struct append *first, struct appe
             n.max_ts = a->max_ts;
     }
     ASSERT(n.base == atomic_load(&s->end));
+    atomic_fetch_add(&g->st->bytes.accepted, n.bytes);
     if (!atomic_load(&s->deleted)) {
         index_add(&s->index, &n);
         group_dirty(g, s);
@@ -164,8 +173,9 @@ static void frame_committed(struct jrn_group *g, struct commit_result *r)
     while (a) {
         struct append *first = a;
 
-        while (a && a->shard == first->shard)
+        do
             a = a->next;
+        while (a && a->shard == first->shard && !a->direct && !first->direct);
         run_committed(g, first, a);
     }
 }

@@ -32,7 +32,12 @@ void index_add(struct index *x, const struct index_entry *n)
         ASSERT(n->lsn > last->lsn && n->base >= last->base + last->n_offsets);
     }
     index_room(x);
-    x->list[x->end++] = *n;
+    x->list[x->end] = *n;
+    if (n->direct) {
+        x->list[x->end].direct = mem_new(sizeof *n->direct);
+        *x->list[x->end].direct = *n->direct;
+    }
+    x->end++;
 }
 
 uint32_t index_find(const struct index *x, uint64_t offset)
@@ -54,6 +59,8 @@ uint32_t index_find(const struct index *x, uint64_t offset)
 /* Gives memory back once the index is empty: an idle shard keeps nothing. */
 static uint32_t drop(struct index *x, uint32_t n)
 {
+    for (uint32_t i = 0; i < n; i++)
+        free(x->list[x->first + i].direct);
     x->first += n;
     if (x->first == x->end)
         index_free(x);
@@ -80,6 +87,8 @@ uint32_t index_drop_offset(struct index *x, uint64_t offset)
 
 void index_free(struct index *x)
 {
+    for (uint32_t i = x->first; i < x->end; i++)
+        free(x->list[i].direct);
     free(x->list);
     *x = (struct index){ 0 };
 }

@@ -7,12 +7,18 @@
 
 #include <stdint.h>
 
+/* Where a batch lies that is not in the WAL but in its group's open segment. */
+struct index_direct {
+    uint64_t segment, pos, xxh3;
+};
+
 struct index_entry {
     uint64_t base; /* first offset */
-    uint64_t lsn;  /* of the run's first byte */
+    uint64_t lsn;  /* of the run's first byte; of a direct batch's header */
     uint32_t n_offsets;
     uint32_t bytes;
     int64_t max_ts;
+    struct index_direct *direct; /* of one batch alone; NULL: inline. The index's own */
 };
 
 struct index {
@@ -29,6 +35,7 @@ static inline const struct index_entry *index_at(const struct index *x, uint32_t
     return &x->list[x->first + i];
 }
 
+/* A copy of *n->direct is taken. */
 void index_add(struct index *x, const struct index_entry *n);
 /* The entry that holds offset or, when none does, the first one after it; index_count when there is
  * none. */

@@ -113,6 +113,8 @@ int inspect_runs(struct inspect *in, uint64_t shard,
         rc = fn(ctx, &(struct inspect_run){ .base = n->base,
                                             .end = n->base + n->n_offsets,
                                             .lsn = n->lsn,
+                                            .segment = n->direct ? n->direct->segment : 0,
+                                            .pos = n->direct ? n->direct->pos : 0,
                                             .bytes = n->bytes,
                                             .max_ts = n->max_ts });
     }
@@ -418,7 +420,7 @@ int inspect_segment(struct inspect *in, uint64_t id, struct inspect_segment *out
 {
     const struct segment *seg = hash_get(&in->st->segments.by_id, id);
 
-    if (!seg)
+    if (!seg || seg->open)
         return E_NOTFOUND;
     *out = (struct inspect_segment){ .id = id,
                                      .row = &seg->row,
@@ -436,7 +438,8 @@ int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspe
     int rc = 0;
 
     while (hash_next(&in->st->segments.by_id, &pos, &id, &value))
-        ids_add(&ids, id);
+        if (!((const struct segment *)value)->open)
+            ids_add(&ids, id);
     if (ids.n)
         qsort(ids.list, ids.n, sizeof *ids.list, by_number);
     for (size_t i = 0; rc == 0 && i < ids.n; i++) {

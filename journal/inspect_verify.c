@@ -225,9 +225,45 @@ static int wal_extent(void *ctx, const struct inspect_extent *x)
     return 0;
 }
 
-static void wal_items(struct pass *p, const struct block_head *h, const struct inspect_place *at,
-                      const uint8_t *frame, const struct block_dir *d)
+static void item_damage(struct pass *p, const struct block_head *h, const struct inspect_place *at,
+                        uint64_t pos, const struct frame_item *item)
 {
+    inspect_verify_damage(p, INSPECT_WAL, at->file, at->byte + pos, frame_item_body(item),
+                          "shard %" PRIu64 " offset %" PRIu64 ": the batch fails its checksum",
+                          item->shard, item->base_offset)
+        ->lsn = h->lsn;
+}
+
+/* A batch in an open segment: its header here, and all of it there. Where the segment is sealed since,
+ * its index speaks for it. */
+static bool direct_is_sound(struct pass *p, const struct frame_item *item, const uint8_t *head,
+                            const struct block_placement *at)
+{
+    struct segment *seg = hash_get(&p->in->st->segments.by_id, at->segment);
+    struct batch_head h;
+    struct buf *b;
+    uint32_t start;
+    bool sound;
+
+    if (batch_head_read(&h, head, item->bytes) < 0 || h.bytes != item->bytes ||
+        (uint64_t)h.base_offset != item->base_offset || at->shard != item->shard ||
+        at->base != item->base_offset || at->bytes != item->bytes)
+        return false;
+    if (!seg || !seg->open)
+        return true;
+    if (segment_read(&p->in->st->segments, seg, at->pos, item->bytes, &b, &start) < 0)
+        return false;
+    sound = sum_xxh3(b->mem + start, item->bytes, 0) == item->xxh3 &&
+            memcmp(b->mem + start, head, BATCH_HEAD_BYTES) == 0 &&
+            batch_check(&h, b->mem + start, item->bytes) >= 0;
+    buf_unref(b);
+    return sound;
+}
+
+static void wal_items(struct pass *p, const struct block_head *h, const struct inspect_place *at,
+                      const uint8_t *block, const struct block_dir *d, uint32_t *placement)
+{
+    const uint8_t *frame = block + d->pos;
     struct frame_head f;
     uint64_t pos;
 
@@ -242,17 +278,23 @@ static void wal_items(struct pass *p, const struct block_head *h, const struct i
     for (uint32_t i = 0; i < f.n_items; i++) {
         struct frame_item item;
         struct batch_head b;
+        bool sound;
 
         frame_item_read(&item, frame, i);
         p->report->wal_batches++;
-        if (batch_check(&b, frame + pos, item.bytes) < 0 || b.bytes != item.bytes ||
-            (uint64_t)b.base_offset != item.base_offset)
-            inspect_verify_damage(p, INSPECT_WAL, at->file, at->byte + d->pos + pos, item.bytes,
-                                  "shard %" PRIu64 " offset %" PRIu64
-                                  ": the batch fails its checksum",
-                                  item.shard, item.base_offset)
-                ->lsn = h->lsn;
-        pos += item.bytes;
+        if (item.kind == ITEM_DIRECT) {
+            struct block_placement there = { 0 };
+
+            if (*placement < h->n_placements)
+                block_placement_read(&there, h, block, (*placement)++);
+            sound = direct_is_sound(p, &item, frame + pos, &there);
+        } else {
+            sound = batch_check(&b, frame + pos, item.bytes) >= 0 && b.bytes == item.bytes &&
+                    (uint64_t)b.base_offset == item.base_offset;
+        }
+        if (!sound)
+            item_damage(p, h, at, d->pos + pos, &item);
+        pos += frame_item_body(&item);
     }
 }
 
@@ -260,6 +302,7 @@ static int wal_block(void *ctx, const struct block_head *h, const uint8_t *mem,
                      const struct inspect_place *at)
 {
     struct pass *p = ctx;
+    uint32_t placement = 0;
 
     p->report->wal_blocks++;
     p->report->wal_bytes += h->block_bytes;
@@ -268,7 +311,7 @@ static int wal_block(void *ctx, const struct block_head *h, const uint8_t *mem,
 
         block_dir_read(&d, mem, i);
         p->report->wal_frames++;
-        wal_items(p, h, at, mem + d.pos, &d);
+        wal_items(p, h, at, mem, &d, &placement);
     }
     return 0;
 }

@@ -204,6 +204,8 @@ static int index_rows_check(struct runs_seen *seen, struct segment *seg)
     const struct seg_index *x;
     int rc;
 
+    if (seg->open)
+        return 0;
     seg = segment_pin(t, seg->id);
     rc = segment_index(t, seg, &x);
     for (uint32_t i = 0; rc >= 0 && i < x->n_runs; i++) {

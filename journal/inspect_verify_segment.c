@@ -48,7 +48,9 @@ static void segment_heads(struct sealed *s)
         struct inspect_place at;
 
         if (!fault && (h.kind != EXTENT_SEGMENT || h.segment != s->id || h.group != s->row->group ||
-                       h.index != i || h.n_extents != s->row->n_extents || h.pos != pos))
+                       h.index != i || h.pos != pos ||
+                       (h.n_extents != s->row->n_extents &&
+                        !(h.n_extents == 0 && pos < s->row->direct_bytes))))
             fault = "it belongs to another";
         inspect_place_set(&at, x->place, 0);
         if (fault)
@@ -82,10 +84,23 @@ struct walked {
     bool damaged;
 };
 
+static void identity_add(struct sealed *s, struct walked *w, uint64_t shard, const uint8_t *mem,
+                         uint32_t bytes)
+{
+    uint64_t pair[2] = { htole64(shard), htole64(sum_xxh3(mem, bytes, 0)) };
+
+    if (s->row->version > 1) {
+        sum128_add(w->identity, pair, sizeof pair);
+    } else {
+        sum128_add(w->identity, pair, sizeof pair[0]);
+        sum128_add(w->identity, mem, bytes);
+    }
+}
+
 static void walk_batches(struct sealed *s, struct walked *w, const struct seg_run *run,
                          const uint8_t *mem, uint64_t pos)
 {
-    uint64_t at = 0, shard = htole64(run->shard), next = run->base;
+    uint64_t at = 0, next = run->base;
 
     while (at < run->bytes) {
         struct batch_head h;
@@ -102,8 +117,7 @@ static void walk_batches(struct sealed *s, struct walked *w, const struct seg_ru
             segment_damage(s, pos + at, h.bytes, "a batch has another offset than its place says");
             w->damaged = true;
         } else {
-            sum128_add(w->identity, &shard, sizeof shard);
-            sum128_add(w->identity, mem + at, h.bytes);
+            identity_add(s, w, run->shard, mem + at, h.bytes);
             seg_builder_add(&w->builder, run->shard, &h);
             s->p->report->batches++;
         }
@@ -112,34 +126,64 @@ static void walk_batches(struct sealed *s, struct walked *w, const struct seg_ru
     }
 }
 
-/* The data, run by run. x: the stored index; NULL when it is damaged. */
-static void segment_data(struct sealed *s, struct walked *w, const struct seg_index *x,
+static void walk_run(struct sealed *s, struct walked *w, const struct seg_run *run,
+                     const uint8_t *data)
+{
+    w->builder.pos = run->pos - SEG_RUN_HEAD_BYTES;
+    w->builder.cut = true;
+    walk_batches(s, w, run, data + run->pos, run->pos);
+    s->p->report->runs++;
+}
+
+/* The data as the index names it. */
+static void indexed_data(struct sealed *s, struct walked *w, const struct seg_index *x,
                          const uint8_t *data)
 {
-    uint64_t pos = 0, bytes = s->row->data_bytes;
-    uint32_t n = 0;
+    for (uint32_t i = 0; i < x->n_runs; i++) {
+        const struct seg_run *want = &x->runs[i];
+        struct seg_run run;
 
-    for (; pos < bytes; n++) {
-        const struct seg_run *want = x && n < x->n_runs ? &x->runs[n] : NULL;
+        if (want->pos < SEG_RUN_HEAD_BYTES || want->pos > s->row->data_bytes ||
+            want->bytes > s->row->data_bytes - want->pos) {
+            segment_damage(s, s->row->index_pos, s->row->index_bytes,
+                           "the index names a run that is not there");
+            w->damaged = true;
+            continue;
+        }
+        if (seg_run_head_read(&run, s->id, data + want->pos - SEG_RUN_HEAD_BYTES,
+                              want->bytes + SEG_RUN_HEAD_BYTES) < 0 ||
+            run.shard != want->shard || run.base != want->base || run.bytes != want->bytes ||
+            run.n_batches != want->n_batches) {
+            segment_damage(s, want->pos - SEG_RUN_HEAD_BYTES, SEG_RUN_HEAD_BYTES,
+                           "the header of a run is damaged");
+            w->damaged = true;
+        }
+        walk_run(s, w, want, data);
+        if (!w->damaged && sum_xxh3(data + want->pos, want->bytes, 0) != want->xxh3) {
+            segment_damage(s, want->pos, want->bytes, "a run fails its checksum");
+            w->damaged = true;
+        }
+    }
+}
+
+/* Without an index: what lies behind one another from pos on. What was written directly may have gaps,
+ * and batches that nothing names: there all that can be told is in the index. */
+static void plain_data(struct sealed *s, struct walked *w, const uint8_t *data)
+{
+    uint64_t pos = s->row->sorted_pos, bytes = s->row->data_bytes;
+
+    w->damaged = w->damaged || s->row->direct_bytes > 0;
+    while (pos < bytes) {
         struct seg_run run;
 
         if (seg_run_head_read(&run, s->id, data + pos, bytes - pos) < 0) {
             segment_damage(s, pos, SEG_RUN_HEAD_BYTES, "the header of a run is damaged");
             w->damaged = true;
-            if (!want || want->pos != pos + SEG_RUN_HEAD_BYTES || want->pos + want->bytes > bytes)
-                return;
-            run = *want; /* the index knows the way past it */
+            return;
         }
-        w->builder.pos = pos;
-        pos += SEG_RUN_HEAD_BYTES;
-        walk_batches(s, w, &run, data + pos, pos);
-        if (!w->damaged && want && want->pos == pos && want->bytes == run.bytes &&
-            sum_xxh3(data + pos, run.bytes, 0) != want->xxh3) {
-            segment_damage(s, pos, run.bytes, "a run fails its checksum");
-            w->damaged = true;
-        }
-        s->p->report->runs++;
-        pos += run.bytes;
+        run.pos = pos + SEG_RUN_HEAD_BYTES;
+        walk_run(s, w, &run, data);
+        pos = run.pos + run.bytes;
     }
 }
 
@@ -173,7 +217,8 @@ static const char *footer_fault(struct sealed *s, const struct seg_footer *f,
         f->data_bytes != row->data_bytes || f->index_pos != row->index_pos ||
         f->index_bytes != row->index_bytes || f->n_batches != row->n_batches ||
         f->min_ts != row->min_ts || f->max_ts != row->max_ts || f->created != row->created ||
-        f->n_extents != row->n_extents ||
+        f->n_extents != row->n_extents || f->version != row->version ||
+        f->direct_bytes != row->direct_bytes || f->sorted_pos != row->sorted_pos ||
         memcmp(&f->identity, &row->identity, sizeof f->identity) != 0)
         return "the footer does not say what the catalogue says";
     for (unsigned i = 0; i < row->n_extents; i++)
@@ -245,7 +290,10 @@ static void segment_body(struct sealed *s, struct walked *w, const uint8_t *data
     struct seg_index x = { 0 };
     bool has_index = index_read(s, index, &x);
 
-    segment_data(s, w, has_index ? &x : NULL, data);
+    if (has_index)
+        indexed_data(s, w, &x, data);
+    else
+        plain_data(s, w, data);
     if (has_index && !w->damaged)
         index_compare(s, w, data, index);
     if (!bytes_are_zero(data + s->row->data_bytes, s->row->index_pos - s->row->data_bytes))
@@ -279,8 +327,6 @@ static void segment_check(struct pass *p, uint64_t id, struct segment *seg)
 
     p->report->segments++;
     p->report->segment_bytes += seg->row.data_bytes + seg->row.index_bytes;
-    for (unsigned i = 0; i < seg->row.n_extents; i++)
-        inspect_verify_used(p, seg->row.extents[i].place, seg->row.extents[i].log2, id);
     segment_heads(&s);
     b = segment_bytes(&s, 0, seg->row.index_pos + seg->row.index_bytes, &data);
     if (b)
@@ -306,8 +352,16 @@ int inspect_verify_segments(struct pass *p, uint64_t only)
 
     if (only && !hash_get(&t->by_id, only))
         return E_NOTFOUND;
-    while (hash_next(&t->by_id, &pos, &id, &value))
-        if (!only || id == only)
-            segment_check(p, id, value);
+    while (hash_next(&t->by_id, &pos, &id, &value)) {
+        struct segment *seg = value;
+
+        if (only && id != only)
+            continue;
+        for (unsigned i = 0; i < seg->row.n_extents; i++)
+            if (seg->row.extents[i].place != PLACE_NONE)
+                inspect_verify_used(p, seg->row.extents[i].place, seg->row.extents[i].log2, id);
+        if (!seg->open) /* the WAL speaks for an open one */
+            segment_check(p, id, seg);
+    }
     return 0;
 }

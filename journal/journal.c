@@ -59,6 +59,17 @@ enum jrn_state journal_state(const struct journal *j)
     return store_state(j->store);
 }
 
+void journal_bytes(const struct journal *j, struct journal_bytes *b)
+{
+    struct store_bytes *n = &j->store->bytes;
+
+    *b = (struct journal_bytes){ .accepted = atomic_load(&n->accepted),
+                                 .wal = atomic_load(&n->wal),
+                                 .direct = atomic_load(&n->direct),
+                                 .destage = atomic_load(&n->destage),
+                                 .rewrite = atomic_load(&n->rewrite) };
+}
+
 uint64_t journal_start(const struct journal *j)
 {
     return store_start(j->store);

@@ -57,6 +57,9 @@ struct journal_conf {
     uint64_t slab_max;        /* slabs grow up to this [1 GiB] */
     uint64_t space_max;       /* all slabs together; 0: what the file system gives */
     uint64_t space_floor;     /* free bytes the file system keeps for the rows [256 MiB] */
+    uint32_t direct_from;     /* batches of so many bytes or more are written once, straight to their
+                                 segment; UINT32_MAX: none are [found by trying the device] */
+    uint64_t segment_bytes;   /* such a segment is ended about here [256 MiB] */
     uint32_t block_max;       /* a WAL block stops taking batches here [1 MiB] */
     uint32_t batch_max;       /* largest batch accepted [2 MiB; at most half of wal_extent] */
     uint64_t cache_bytes;     /* recent blocks kept for tail reads [64 MiB] */
@@ -94,6 +97,14 @@ enum jrn_state { JRN_OK, JRN_FULL, JRN_FAILED };
 /* FULL: appends answer E_NOSPACE for now. FAILED: a write or flush failed, appends answer E_DEVICE
  * until restart. Any thread, now. */
 enum jrn_state journal_state(const struct journal *j);
+
+/* What was written since the start, in bytes: of batches that became durable, and to the devices, all
+ * that surrounds the batches included. Any thread, now. */
+struct journal_bytes {
+    uint64_t accepted;
+    uint64_t wal, direct, destage, rewrite;
+};
+void journal_bytes(const struct journal *j, struct journal_bytes *b);
 
 /* This start's number; group epochs are at least this. Fits in 31 bits. Any thread, now. */
 uint64_t journal_start(const struct journal *j);

@@ -18,9 +18,13 @@ enum {
     TIME_BODY_MAX = 256 << 20
 };
 
+/* A run of the live WAL, or a direct batch of an open segment: where it lies is pinned, or slice is
+ * set. */
 struct cold_entry {
-    struct index_entry entry;
-    struct wal_extent *extent; /* pinned; NULL: slice is set */
+    struct index_entry entry; /* its direct is not to be followed */
+    struct index_direct direct;
+    struct wal_extent *extent;
+    struct segment *seg;
     struct slice slice;
 };
 
@@ -131,15 +135,43 @@ static void read_answer(struct read_done *d, int rc)
 
 /* --- cold reads, on a pool thread --- */
 
-/* Reads the bytes of one run of the WAL. */
+/* Pins where an entry's bytes lie; false: they are not there any more. Home. */
+static bool cold_pin(struct store *st, const struct index_entry *n, struct cold_entry *c)
+{
+    *c = (struct cold_entry){ .entry = *n };
+    if (!n->direct)
+        return wal_pin(&st->wal, n->lsn, n->bytes, &c->extent) >= 0;
+    c->direct = *n->direct;
+    c->seg = segment_pin(&st->segments, c->direct.segment);
+    return c->seg != NULL;
+}
+
+static void cold_unpin(struct store *st, struct cold_entry *c)
+{
+    buf_unref(c->slice.buf);
+    if (c->extent)
+        wal_unpin(&st->wal, c->extent);
+    if (c->seg)
+        segment_unpin(&st->segments, c->seg);
+}
+
+/* Reads the bytes of one run of the WAL, or of a direct batch. */
 static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf **buf,
                         const uint8_t **mem)
 {
     uint64_t pos, start, end;
-    struct dev_file *file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
+    struct dev_file *file;
     struct buf *b;
+    uint32_t at;
     int rc;
 
+    if (c->seg) {
+        rc = segment_read(&st->segments, c->seg, c->direct.pos, c->entry.bytes, buf, &at);
+        if (rc >= 0)
+            *mem = (*buf)->mem + at;
+        return rc;
+    }
+    file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
     start = pos / PAGE_BYTES * PAGE_BYTES;
     end = (pos + c->entry.bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     b = buf_new_aligned(end - start);
@@ -184,8 +216,8 @@ static void cold_run(struct work *w)
         buf_unref(buf);
     }
     for (unsigned i = 0; i < rw->n_cold; i++)
-        wal_unpin(&st->wal, rw->cold[i].extent);
-    d->rc = rc;
+        cold_unpin(st, &rw->cold[i]);
+    d->rc = rc == E_CORRUPT ? E_LOST : rc;
 }
 
 struct find_run {
@@ -301,6 +333,16 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
 
     want = want < SEGMENT_CHUNK_MIN ? SEGMENT_CHUNK_MIN : want;
     want = want > SEGMENT_CHUNK_MAX ? SEGMENT_CHUNK_MAX : want;
+    struct slice cached;
+
+    /* What was written directly may still be there as it came. */
+    if (pos == 0 && run->n_batches == 1 &&
+        run_cache_get(&rw->s->st->runs, seg->id, run->pos, run->bytes, &cached)) {
+        int rc = take_batches(d, &at, cached.buf, cached.mem, cached.len, false, base);
+
+        buf_unref(cached.buf);
+        return rc;
+    }
     for (;;) {
         uint64_t n = left < want ? left : want, whole, need = 0;
         struct buf *buf;
@@ -392,14 +434,13 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
     uint64_t bytes = 0, next = index_at(&s->index, i)->base;
 
     for (; i < index_count(&s->index) && rw->n_cold < COLD_ENTRIES; i++) {
-        struct cold_entry *c = &rw->cold[rw->n_cold];
+        const struct index_entry *n = index_at(&s->index, i);
 
-        c->entry = *index_at(&s->index, i);
-        if (c->entry.base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) ||
-            wal_pin(&st->wal, c->entry.lsn, c->entry.bytes, &c->extent) < 0)
+        if (n->base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) ||
+            !cold_pin(st, n, &rw->cold[rw->n_cold]))
             break;
-        next = c->entry.base + c->entry.n_offsets;
-        bytes += c->entry.bytes;
+        next = n->base + n->n_offsets;
+        bytes += n->bytes;
         rw->n_cold++;
     }
     if (rw->n_cold == 0) {
@@ -408,6 +449,14 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
         return;
     }
     pool_submit(st->env.read_pool, &rw->work);
+}
+
+/* The bytes of an entry, if they are among the recent ones. */
+static bool entry_cached(struct shard *s, const struct index_entry *n, struct slice *slice)
+{
+    if (n->direct)
+        return run_cache_get(&s->st->runs, n->direct->segment, n->direct->pos, n->bytes, slice);
+    return cache_get(&s->group->cache, n->lsn, n->bytes, slice);
 }
 
 static void read_tail(struct read_done *d, uint32_t i)
@@ -428,7 +477,7 @@ static void read_tail(struct read_done *d, uint32_t i)
 
         if (k > i && n->base != at)
             break; /* a hole: it answers when asked for */
-        if (!cache_get(&s->group->cache, n->lsn, n->bytes, &slice)) {
+        if (!entry_cached(s, n, &slice)) {
             if (d->bytes == 0) {
                 read_cold_wal(d, k);
                 return;
@@ -741,11 +790,8 @@ static void time_run(struct work *w)
         rc = time_scan(tw, &ts);
     if (rc >= 0 && !tw->f->found)
         rc = time_in_wal(tw, ts.wanted);
-    for (unsigned i = 0; i < tw->n_wal; i++) {
-        buf_unref(tw->wal[i].slice.buf);
-        if (tw->wal[i].extent)
-            wal_unpin(&tw->s->st->wal, tw->wal[i].extent);
-    }
+    for (unsigned i = 0; i < tw->n_wal; i++)
+        cold_unpin(tw->s->st, &tw->wal[i]);
     tw->f->rc = rc < 0 ? rc : 0;
 }
 
@@ -772,9 +818,11 @@ static bool time_take(struct time_work *tw, const struct index_entry *n)
 {
     struct cold_entry *c = &tw->wal[tw->n_wal];
 
-    *c = (struct cold_entry){ .entry = *n };
-    if (!cache_get(&tw->s->group->cache, n->lsn, n->bytes, &c->slice) &&
-        wal_pin(&tw->s->st->wal, n->lsn, n->bytes, &c->extent) < 0)
+    struct slice slice;
+
+    if (entry_cached(tw->s, n, &slice))
+        *c = (struct cold_entry){ .entry = *n, .slice = slice };
+    else if (!cold_pin(tw->s->st, n, c))
         return false;
     tw->n_wal++;
     return true;

@@ -202,12 +202,13 @@ static int shard_get(struct recovery *r, uint64_t id, struct shard **out)
     return rc == E_NOTFOUND ? 0 : rc;
 }
 
-/* One run: items first .. (before end) of one shard, lying back to back at lsn. */
+/* One run: items first .. (before end) of one shard, lying back to back at lsn; or one direct item,
+ * with its header there. */
 static int run_apply(struct recovery *r, struct jrn_group *g, struct shard *s, int64_t time,
                      const uint8_t *frame, uint32_t first, uint32_t end, const uint8_t *mem,
-                     uint64_t lsn)
+                     uint64_t lsn, struct index_direct *direct)
 {
-    struct index_entry n = { .lsn = lsn, .max_ts = INT64_MIN };
+    struct index_entry n = { .lsn = lsn, .max_ts = INT64_MIN, .direct = direct };
     struct frame_item item;
 
     frame_item_read(&item, frame, first);
@@ -247,16 +248,22 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
 
     while (rc >= 0 && i < f->n_items) {
         struct frame_item item, next;
+        struct index_direct direct;
         struct shard *s;
         uint32_t first = i, bytes = 0;
+        bool is_direct;
 
         frame_item_read(&item, frame, i);
-        for (; i < f->n_items; i++) {
+        is_direct = item.kind == ITEM_DIRECT;
+        if (is_direct) {
+            rc = recover_open_item(r, g, &item, &direct);
+            bytes = frame_item_body(&item);
+            i++;
+        }
+        for (; i < f->n_items && !is_direct; i++) {
             frame_item_read(&next, frame, i);
-            if (next.shard != item.shard)
+            if (next.shard != item.shard || next.kind != ITEM_INLINE)
                 break;
-            if (next.kind != ITEM_INLINE)
-                return E_VERSION;
             if (item.shard == SHARD_CATALOGUE) {
                 rc = recover_catalogue_item(r, frame + at + bytes, next.bytes);
                 if (rc < 0)
@@ -264,9 +271,11 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
             }
             bytes += next.bytes;
         }
-        rc = shard_get(r, item.shard, &s);
+        if (rc >= 0)
+            rc = shard_get(r, item.shard, &s);
         if (rc >= 0 && s)
-            rc = run_apply(r, g, s, f->append_time, frame, first, i, frame + at, lsn + at);
+            rc = run_apply(r, g, s, f->append_time, frame, first, i, frame + at, lsn + at,
+                           is_direct ? &direct : NULL);
         at += bytes;
     }
     return rc;
@@ -306,6 +315,9 @@ static int on_block(void *ctx, const struct block_head *h, const uint8_t *mem, u
     struct recovery *r = ctx;
     int rc = 0;
 
+    r->head = h;
+    r->block = mem;
+    r->placement = 0;
     prev_statements(r, h, mem);
     for (uint32_t i = 0; rc >= 0 && i < h->n_frames; i++) {
         struct block_dir d;
@@ -316,7 +328,7 @@ static int on_block(void *ctx, const struct block_head *h, const uint8_t *mem, u
             LOG_ERROR("wal.frame_refused", F_LSN(h->lsn), F_INT("group", d.group),
                       F_INT("entry", d.entry), F_ERR(rc));
     }
-    return rc;
+    return rc < 0 ? rc : recover_open_extents(r);
 }
 
 static int on_extent(void *ctx, const struct walscan_extent *x)
@@ -616,8 +628,11 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
         rc = recover_table_scan(st, ROW_SEGMENT, recover_segment_row, r);
     if (rc >= 0)
         rc = recover_segments_fill(r);
-    if (rc >= 0)
+    if (rc >= 0) {
+        recover_open_mark(r);
         recover_segments_mark(r);
+        recover_open_publish(r);
+    }
     if (rc >= 0)
         rc = shards_settle(r);
     if (rc >= 0)
@@ -647,6 +662,7 @@ int recover_run(struct store *st, struct walscan_end *end, struct recover_todo *
     rc = recover_steps(&r, end);
     free(r.suspects);
     free(r.suspect_end);
+    recover_open_free(&r);
     if (rc < 0 && r.e->code >= 0)
         err_set(r.e, rc, "recovery: %s", err_text(rc));
     return rc;

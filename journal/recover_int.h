@@ -3,7 +3,17 @@
 #ifndef WEIR_JOURNAL_RECOVER_INT_H
 #define WEIR_JOURNAL_RECOVER_INT_H
 
+#include "format/frame.h"
 #include "journal/recover.h"
+
+/* An open segment that the live WAL names. */
+struct recover_open {
+    uint64_t segment, group;
+    uint64_t lsn; /* of a block that names it */
+    uint64_t end; /* of what was written to it */
+    struct seg_extent *extents;
+    unsigned n_extents;
+};
 
 struct recovery {
     struct store *st;
@@ -15,7 +25,24 @@ struct recovery {
     uint64_t *suspects; /* per group: LSN from which its entries may be missing; 0: none */
     uint64_t *suspect_end;
     uint64_t extent_lsn;
+    struct recover_open *opens;
+    unsigned n_opens;
+    /* the block being applied */
+    const struct block_head *head;
+    const uint8_t *block;
+    uint32_t placement; /* of its next direct item */
 };
+
+/* recover_open.c: where the block being applied put its next direct item. */
+int recover_open_item(struct recovery *r, struct jrn_group *g, const struct frame_item *item,
+                      struct index_direct *at);
+/* The block's items are applied: its last placements say in which extents those batches are. */
+int recover_open_extents(struct recovery *r);
+/* Rows are final: marks the extents of those segments that are still open, ahead of all others. */
+void recover_open_mark(struct recovery *r);
+/* And makes them known. */
+void recover_open_publish(struct recovery *r);
+void recover_open_free(struct recovery *r);
 
 /* recover.c: applies one stored catalogue batch to the rows. */
 int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes);

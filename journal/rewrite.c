@@ -257,7 +257,7 @@ void rewrite_consider(struct store *st, bool urgent)
     for (unsigned i = 0; i < r->n; i++)
         r->old[i]->dropping = true;
     r->running = true;
-    r->out = (struct segwrite){ .segment = st->start_no << 32 | ++st->segment_serial };
+    r->out = (struct segwrite){ .segment = store_new_segment(st), .copy = true };
     r->work = (struct work){ .run = copy_run, .done = copy_done, .loop = st->keeper };
     pool_submit(st->env.pool, &r->work);
 }

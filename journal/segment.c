@@ -69,7 +69,8 @@ struct segment *segments_add(struct segments *t, uint64_t id, const struct row_s
 static void give_extents(struct segments *t, const struct row_segment *row)
 {
     for (unsigned i = 0; i < row->n_extents; i++)
-        slabs_give(t->slabs, row->extents[i].place, row->extents[i].log2);
+        if (row->extents[i].place != PLACE_NONE)
+            slabs_give(t->slabs, row->extents[i].place, row->extents[i].log2);
 }
 
 void segments_remove(struct segments *t, uint64_t id, bool give_space)
@@ -93,6 +94,84 @@ void segments_remove(struct segments *t, uint64_t id, bool give_space)
     if (give_space)
         give_extents(t, &s->row);
     segment_free(s);
+}
+
+void segments_open(struct segments *t, uint64_t id, uint64_t group)
+{
+    struct segment *s = mem_new(sizeof *s);
+
+    s->id = id;
+    s->row.group = group;
+    s->open = true;
+    pthread_mutex_lock(&t->lock);
+    ASSERT(!hash_get(&t->by_id, id));
+    hash_put(&t->by_id, id, s);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void segments_extend(struct segments *t, uint64_t id, unsigned number, struct seg_extent x)
+{
+    struct segment *s;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    ASSERT(s && s->open && number < SEG_MAX_EXTENTS);
+    while (s->row.n_extents <= number)
+        s->row.extents[s->row.n_extents++] = (struct seg_extent){ PLACE_NONE, x.log2 };
+    s->row.extents[number] = x;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void segments_written(struct segments *t, uint64_t id, uint64_t end)
+{
+    struct segment *s;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    ASSERT(s && s->open);
+    if (end > s->row.data_bytes)
+        s->row.data_bytes = end;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void segments_seal(struct segments *t, uint64_t id, const struct row_segment *row)
+{
+    struct segment *s;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    ASSERT(s && s->open);
+    s->row = *row;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void segments_unseal(struct segments *t, uint64_t id, unsigned n_extents)
+{
+    struct segment *s;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    ASSERT(s && s->open && s->row.n_extents >= n_extents);
+    s->row.n_extents = (uint16_t)n_extents;
+    s->row.data_bytes = s->row.direct_bytes;
+    if (s->index && s->pins == 0) { /* it names what was not sealed */
+        index_drop(s);
+        t->n_indexes--;
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+void segments_remove_open(struct segments *t, uint64_t id)
+{
+    struct segment *s;
+    bool open;
+
+    pthread_mutex_lock(&t->lock);
+    s = hash_get(&t->by_id, id);
+    open = s && s->open;
+    pthread_mutex_unlock(&t->lock);
+    if (open)
+        segments_remove(t, id, true);
 }
 
 struct segment *segment_pin(struct segments *t, uint64_t id)
@@ -177,7 +256,8 @@ unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned ma
     pthread_mutex_lock(&t->lock);
     list = mem_new((t->by_id.count + 1) * sizeof(*list));
     while (hash_next(&t->by_id, &pos, NULL, &value))
-        list[n++] = value;
+        if (!((struct segment *)value)->open)
+            list[n++] = value;
     qsort(list, n, sizeof(*list), by_group_entry);
     for (size_t i = 0; i < n; i++) {
         unsigned k = neighbours(list + i, n - i, max, max_bytes, urgent, &gain);
@@ -224,23 +304,36 @@ static int locate(const struct row_segment *row, uint64_t pos, unsigned *extent,
     return E_CORRUPT;
 }
 
-static int read_pages(struct segments *t, const struct row_segment *row, uint64_t pos,
-                      uint64_t bytes, uint8_t *mem)
+int segment_locate(struct segments *t, struct segment *s, uint64_t pos, struct seg_place *out)
+{
+    unsigned i;
+    int rc;
+
+    pthread_mutex_lock(&t->lock);
+    rc = locate(&s->row, pos, &i, &out->inside, &out->room);
+    if (rc >= 0)
+        out->extent = s->row.extents[i];
+    pthread_mutex_unlock(&t->lock);
+    return rc >= 0 && out->extent.place == PLACE_NONE ? E_CORRUPT : rc;
+}
+
+static int read_pages(struct segments *t, struct segment *s, uint64_t pos, uint64_t bytes,
+                      uint8_t *mem)
 {
     while (bytes > 0) {
         struct dev_file *file;
-        uint64_t inside, room, n = bytes;
-        unsigned i;
-        int rc = locate(row, pos, &i, &inside, &room);
+        struct seg_place at;
+        uint64_t n = bytes;
+        int rc = segment_locate(t, s, pos, &at);
 
         if (rc < 0)
             return rc;
-        n = n < room ? n : room;
+        n = n < at.room ? n : at.room;
         n = n < READ_PIECE ? n : READ_PIECE;
-        file = slabs_file(t->slabs, row->extents[i].place, row->extents[i].log2);
+        file = slabs_file(t->slabs, at.extent.place, at.extent.log2);
         if (!file)
             return E_CORRUPT;
-        rc = dev_read(t->dev, file, place_pos(row->extents[i].place) + PAGE_BYTES + inside, mem,
+        rc = dev_read(t->dev, file, place_pos(at.extent.place) + PAGE_BYTES + at.inside, mem,
                       (uint32_t)n);
         if (rc < 0)
             return rc;
@@ -261,7 +354,7 @@ int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t b
 
     if (!b)
         return E_NOMEM;
-    rc = read_pages(t, &s->row, start, end - start, b->mem);
+    rc = read_pages(t, s, start, end - start, b->mem);
     if (rc < 0) {
         buf_unref(b);
         return rc;
@@ -355,18 +448,18 @@ static void *room_for(void *list, uint32_t n, uint32_t *cap, size_t each)
     return mem_grow(list, *cap * each);
 }
 
-static void run_begin(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
+static void run_begin(struct seg_builder *b, uint64_t shard, const struct batch_head *h,
+                      uint64_t pos)
 {
     struct seg_index *x = &b->index;
 
     if (x->n_runs == 0 || x->runs[x->n_runs - 1].shard != shard)
         b->first_producer = x->n_producers;
-    b->pos += SEG_RUN_HEAD_BYTES;
     x->runs = room_for(x->runs, x->n_runs, &b->cap_runs, sizeof *x->runs);
     x->runs[x->n_runs++] = (struct seg_run){
         .shard = shard,
         .base = (uint64_t)h->base_offset,
-        .pos = b->pos,
+        .pos = pos,
         .first_sparse = x->n_sparse,
         .max_ts = INT64_MIN,
     };
@@ -422,16 +515,10 @@ static void producer_add(struct seg_builder *b, uint64_t shard, const struct bat
     };
 }
 
-uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
+static void batch_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
 {
-    struct seg_index *x = &b->index;
-    struct seg_run *run = x->n_runs ? &x->runs[x->n_runs - 1] : NULL;
+    struct seg_run *run = &b->index.runs[b->index.n_runs - 1];
 
-    if (!run || run->shard != shard || run->end != (uint64_t)h->base_offset ||
-        run->bytes + h->bytes > RUN_MAX_BYTES) {
-        run_begin(b, shard, h);
-        run = &x->runs[x->n_runs - 1];
-    }
     sparse_add(b, run, h);
     producer_add(b, shard, h);
     run->end = (uint64_t)h->base_offset + (uint64_t)h->last_offset_delta + 1;
@@ -443,20 +530,45 @@ uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct bat
         b->min_ts = h->base_timestamp;
     if (b->n_batches == 0 || h->max_timestamp > b->max_ts)
         b->max_ts = h->max_timestamp;
-    b->pos += h->bytes;
     b->n_batches++;
     b->n_offsets += (uint64_t)h->last_offset_delta + 1;
+}
+
+uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h)
+{
+    struct seg_index *x = &b->index;
+    struct seg_run *run = x->n_runs ? &x->runs[x->n_runs - 1] : NULL;
+
+    if (!run || b->cut || run->shard != shard || run->end != (uint64_t)h->base_offset ||
+        run->bytes + h->bytes > RUN_MAX_BYTES) {
+        b->pos += SEG_RUN_HEAD_BYTES;
+        run_begin(b, shard, h, b->pos);
+    }
+    b->cut = false;
+    batch_add(b, shard, h);
+    b->pos += h->bytes;
     return b->pos - h->bytes;
 }
 
-void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint8_t *data)
+void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct batch_head *h,
+                            uint64_t pos, uint64_t xxh3)
+{
+    run_begin(b, shard, h, pos);
+    batch_add(b, shard, h);
+    b->index.runs[b->index.n_runs - 1].xxh3 = xxh3;
+    b->cut = true;
+}
+
+void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start, uint8_t *data)
 {
     b->index.segment = segment;
     for (uint32_t i = 0; i < b->index.n_runs; i++) {
         struct seg_run *run = &b->index.runs[i];
 
-        seg_run_head_write(run, segment, data + run->pos - SEG_RUN_HEAD_BYTES);
-        run->xxh3 = sum_xxh3(data + run->pos, run->bytes, 0);
+        if (run->pos < start)
+            continue;
+        seg_run_head_write(run, segment, data + (run->pos - start) - SEG_RUN_HEAD_BYTES);
+        run->xxh3 = sum_xxh3(data + (run->pos - start), run->bytes, 0);
     }
 }
 
@@ -466,40 +578,86 @@ void seg_builder_free(struct seg_builder *b)
     *b = (struct seg_builder){ 0 };
 }
 
+/* --- the index anew --- */
+
+struct rebuild {
+    struct seg_run *runs;
+    uint32_t n;
+};
+
+/* Collects the runs that lie in [pos, end) by their headers. Between pieces that were written directly
+ * may lie other bytes: the next run then begins a page. */
+static void rebuild_find(struct rebuild *r, uint64_t segment, const uint8_t *data, uint64_t pos,
+                         uint64_t end, bool pieces)
+{
+    while (pos < end) {
+        struct seg_run run;
+
+        if (seg_run_head_read(&run, segment, data + pos, end - pos) < 0) {
+            if (!pieces)
+                break;
+            pos = (pos / PAGE_BYTES + 1) * PAGE_BYTES;
+            continue;
+        }
+        run.pos = pos + SEG_RUN_HEAD_BYTES;
+        r->runs = mem_grow(r->runs, (r->n + 1) * sizeof *r->runs);
+        r->runs[r->n++] = run;
+        pos = run.pos + run.bytes;
+    }
+}
+
+static int by_shard_base(const void *a, const void *b)
+{
+    const struct seg_run *x = a, *y = b;
+
+    if (x->shard != y->shard)
+        return x->shard < y->shard ? -1 : 1;
+    return x->base < y->base ? -1 : x->base > y->base;
+}
+
 /* Walks the batches of one run; a damaged batch ends it: what follows in the run cannot be told. */
 static void rebuild_run(struct seg_builder *b, const struct seg_run *run, const uint8_t *data)
 {
     uint64_t at = 0;
     struct batch_head h;
 
+    b->pos = run->pos - SEG_RUN_HEAD_BYTES;
+    b->cut = true;
     while (at < run->bytes && batch_check(&h, data + at, run->bytes - at) >= 0) {
         seg_builder_add(b, run->shard, &h);
         at += h.bytes;
     }
 }
 
+static void rebuild_index(struct rebuild *r, struct seg_builder *b, const uint8_t *data)
+{
+    qsort(r->runs, r->n, sizeof *r->runs, by_shard_base);
+    for (uint32_t i = 0; i < r->n; i++) {
+        const struct seg_run *last = b->index.n_runs ? &b->index.runs[b->index.n_runs - 1] : NULL;
+
+        if (!last || last->shard != r->runs[i].shard || last->end <= r->runs[i].base)
+            rebuild_run(b, &r->runs[i], data + r->runs[i].pos);
+    }
+    for (uint32_t i = 0; i < b->index.n_runs; i++)
+        b->index.runs[i].xxh3 = sum_xxh3(data + b->index.runs[i].pos, b->index.runs[i].bytes, 0);
+}
+
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out)
 {
+    const struct row_segment *row = &s->row;
     struct seg_builder b = { 0 };
+    struct rebuild r = { 0 };
     struct buf *data;
     uint32_t at;
-    uint64_t pos = 0;
-    int rc = segment_read(t, s, 0, s->row.data_bytes, &data, &at);
+    int rc = segment_read(t, s, 0, row->data_bytes, &data, &at);
 
     if (rc < 0)
         return rc;
-    while (pos < s->row.data_bytes) {
-        struct seg_run run;
-
-        if (seg_run_head_read(&run, s->id, data->mem + at + pos, s->row.data_bytes - pos) < 0)
-            break;
-        b.pos = pos;
-        rebuild_run(&b, &run, data->mem + at + pos + SEG_RUN_HEAD_BYTES);
-        pos += SEG_RUN_HEAD_BYTES + run.bytes;
-    }
-    for (uint32_t i = 0; i < b.index.n_runs; i++)
-        b.index.runs[i].xxh3 =
-            sum_xxh3(data->mem + at + b.index.runs[i].pos, b.index.runs[i].bytes, 0);
+    rebuild_find(&r, s->id, data->mem + at, 0, row->direct_bytes, true);
+    rebuild_find(&r, s->id, data->mem + at, row->sorted_pos, row->data_bytes, false);
+    if (r.n > 0)
+        rebuild_index(&r, &b, data->mem + at);
+    free(r.runs);
     buf_unref(data);
     b.index.segment = s->id;
     *out = b.index;

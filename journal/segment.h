@@ -16,6 +16,7 @@
 struct segment {
     uint64_t id;
     struct row_segment row;
+    bool open; /* its group's direct batches go into it, or went until it is sealed; no index yet */
     bool dropping; /* keeper: its deletion is under way */
     bool kept;     /* keeper: rewriting it has failed, and is not tried again in this life */
     uint64_t live; /* bytes of runs that are not deleted or trimmed away; keeper */
@@ -43,10 +44,32 @@ struct segment *segments_add(struct segments *t, uint64_t id, const struct row_s
 /* Takes it out of the table; its extents are given back at the last unpin (give_space) or stay
  * marked (not). */
 void segments_remove(struct segments *t, uint64_t id, bool give_space);
+/* A segment that is still being written to: of it only row.group, row.extents and row.data_bytes (the
+ * end of what was written) mean something. */
+void segments_open(struct segments *t, uint64_t id, uint64_t group);
+/* Gives an open segment its extent of that number; those that are skipped have no place. */
+void segments_extend(struct segments *t, uint64_t id, unsigned number, struct seg_extent x);
+/* Something is written to it up to `end`. */
+void segments_written(struct segments *t, uint64_t id, uint64_t end);
+/* An open segment is about to be sealed, and can be read so: row's extents begin with those that it
+ * has. It is sealed when open is no longer set. Or (unseal) it is not, after all, and keeps
+ * n_extents. */
+void segments_seal(struct segments *t, uint64_t id, const struct row_segment *row);
+void segments_unseal(struct segments *t, uint64_t id, unsigned n_extents);
+/* The same as segments_remove, if it is still open; nothing otherwise. */
+void segments_remove_open(struct segments *t, uint64_t id);
 /* NULL when there is none. */
 struct segment *segment_pin(struct segments *t, uint64_t id);
 void segment_unpin(struct segments *t, struct segment *s);
 
+/* Where byte pos of a segment lies: in which extent, how far into its room, and the bytes from there
+ * to its end. E_CORRUPT: nowhere. */
+struct seg_place {
+    struct seg_extent extent;
+    uint64_t inside, room;
+};
+int segment_locate(struct segments *t, struct segment *s, uint64_t pos,
+                   struct seg_place *out) MUST_USE;
 /* Reads [pos, pos + bytes) of the segment's bytes. Blocks. *buf is new (one reference), the wanted
  * bytes begin at *at in it. */
 int segment_read(struct segments *t, struct segment *s, uint64_t pos, uint64_t bytes,
@@ -69,15 +92,20 @@ struct seg_builder {
     struct seg_index index;
     uint32_t cap_runs, cap_sparse, cap_producers;
     uint32_t first_producer; /* of the present shard */
+    bool cut;                /* the next batch begins a run */
     uint64_t pos;
     uint64_t n_batches, n_offsets;
     int64_t min_ts, max_ts;
 };
 struct batch_head;
+/* One more batch of shard, which lies at pos already, behind a run's header of its own. */
+void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct batch_head *h,
+                            uint64_t pos, uint64_t xxh3);
 /* One more batch of shard. Returns the byte of the data where it must be copied. */
 uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h);
-/* Writes the runs' headers into the data and fills in the runs' hashes. */
-void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint8_t *data);
+/* Writes the headers of the runs from byte `start` of the segment on into the data, which begins
+ * there, and fills in their hashes. */
+void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start, uint8_t *data);
 void seg_builder_free(struct seg_builder *b);
 
 #endif

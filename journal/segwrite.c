@@ -10,49 +10,84 @@ enum { WRITE_PIECE = 1 << 20 };
 int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
                   uint64_t max_bytes)
 {
-    *w = (struct segwrite){ .st = st, .group = group, .segment = segment };
+    *w = (struct segwrite){ .st = st, .group = group, .segment = segment, .copy = w->copy };
     /* Room for the index behind it, as a rule; segwrite_finish copes when there is less. */
     w->data = buf_new_aligned(max_bytes + max_bytes / 32 + UNIT_BYTES);
     return w->data ? 0 : E_NOMEM;
 }
 
+void segwrite_begin_open(struct segwrite *w, const struct seg_extent *extents, unsigned n_extents,
+                         uint64_t direct_bytes)
+{
+    memcpy(w->row.extents, extents, n_extents * sizeof *extents);
+    w->row.n_extents = (uint16_t)n_extents;
+    w->n_open = n_extents;
+    w->direct_bytes = direct_bytes;
+    w->start = (direct_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    w->builder.pos = w->start;
+}
+
+void segwrite_add_direct(struct segwrite *w, uint64_t shard, const struct batch_head *h,
+                         uint64_t pos, uint64_t xxh3)
+{
+    ASSERT(pos + h->bytes <= w->direct_bytes);
+    seg_builder_add_direct(&w->builder, shard, h, pos, xxh3);
+}
+
 void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,
                   const uint8_t *mem)
 {
-    uint64_t at = seg_builder_add(&w->builder, shard, h);
+    uint64_t at = seg_builder_add(&w->builder, shard, h) - w->start;
 
     ASSERT(at + h->bytes <= w->data->cap);
     memcpy(w->data->mem + at, mem, h->bytes);
 }
 
-static struct sum128 identity_of(const struct seg_builder *b, const uint8_t *data)
+static void identity_add(struct sum128_state *sum, uint64_t shard, uint64_t xxh3)
+{
+    uint64_t pair[2] = { htole64(shard), htole64(xxh3) };
+
+    sum128_add(sum, pair, sizeof pair);
+}
+
+/* A run that was written directly is one batch, and its hash is known. */
+static struct sum128 identity_of(const struct segwrite *w)
 {
     struct sum128_state *sum = sum128_new();
+    const struct seg_builder *b = &w->builder;
 
     for (uint32_t i = 0; i < b->index.n_runs; i++) {
         const struct seg_run *n = &b->index.runs[i];
-        uint64_t shard = htole64(n->shard), at = 0;
+        uint64_t at = 0;
 
+        if (n->pos < w->start) {
+            identity_add(sum, n->shard, n->xxh3);
+            continue;
+        }
         while (at < n->bytes) {
+            const uint8_t *mem = w->data->mem + (n->pos - w->start) + at;
             struct batch_head h;
-            int rc = batch_head_read(&h, data + n->pos + at, n->bytes - at);
+            int rc = batch_head_read(&h, mem, n->bytes - at);
 
             ASSERT(rc >= 0);
-            sum128_add(sum, &shard, sizeof shard);
-            sum128_add(sum, data + n->pos + at, h.bytes);
+            identity_add(sum, n->shard, sum_xxh3(mem, h.bytes, 0));
             at += h.bytes;
         }
     }
     return sum128_end(sum);
 }
 
-/* Takes extents for `bytes` of pages, the footer's included: as large as fit, down to a unit when
- * space is scattered. */
+/* Takes extents until row has room for `bytes` of pages, the footer's included: as large as fit, down to
+ * a unit when space is scattered. */
 static int extents_take(struct store *st, uint64_t bytes, struct row_segment *row)
 {
     uint32_t log2 = st->wal_log2;
 
-    row->n_extents = 0;
+    for (unsigned i = 0; i < row->n_extents; i++) {
+        uint64_t room = seg_extent_room(row->extents[i].log2);
+
+        bytes -= bytes < room ? bytes : room;
+    }
     while (bytes > 0) {
         uint64_t place;
 
@@ -73,13 +108,21 @@ static int extents_take(struct store *st, uint64_t bytes, struct row_segment *ro
     return 0;
 }
 
-static int extent_write(struct store *st, const struct segwrite *w, unsigned i, uint64_t pos,
-                        const uint8_t *mem, uint64_t bytes, uint8_t *page)
+static int put(const struct segwrite *w, const struct seg_extent *x, uint64_t at,
+               const uint8_t *mem, uint32_t bytes)
+{
+    struct store *st = w->st;
+
+    atomic_fetch_add(w->copy ? &st->bytes.rewrite : &st->bytes.destage, bytes);
+    return dev_write(st->dev, slabs_file(&st->slabs, x->place, x->log2), place_pos(x->place) + at,
+                     mem, bytes);
+}
+
+static int head_write(const struct segwrite *w, unsigned i, uint64_t pos, uint8_t *page)
 {
     const struct seg_extent *x = &w->row.extents[i];
-    struct dev_file *file = slabs_file(&st->slabs, x->place, x->log2);
     struct extent_head h = { .kind = EXTENT_SEGMENT,
-                             .store = st->super.store,
+                             .store = w->st->super.store,
                              .place = x->place,
                              .log2 = x->log2,
                              .group = w->group,
@@ -87,21 +130,32 @@ static int extent_write(struct store *st, const struct segwrite *w, unsigned i, 
                              .index = i,
                              .n_extents = w->row.n_extents,
                              .pos = pos };
-    int rc;
 
     extent_head_write(&h, page);
-    rc = dev_write(st->dev, file, place_pos(x->place), page, PAGE_BYTES);
-    for (uint64_t at = 0; rc >= 0 && at < bytes; at += WRITE_PIECE) {
-        uint64_t n = bytes - at < WRITE_PIECE ? bytes - at : WRITE_PIECE;
+    return put(w, x, 0, page, PAGE_BYTES);
+}
 
-        rc = dev_write(st->dev, file, place_pos(x->place) + PAGE_BYTES + at, mem + at, (uint32_t)n);
+/* What of data lies in extent i, whose room begins with byte pos of the segment. */
+static int extent_write(const struct segwrite *w, unsigned i, uint64_t pos, const uint8_t *data,
+                        uint64_t bytes)
+{
+    const struct seg_extent *x = &w->row.extents[i];
+    uint64_t end = pos + seg_extent_room(x->log2), at = w->start > pos ? w->start : pos;
+    int rc = 0;
+
+    end = end < w->start + bytes ? end : w->start + bytes;
+    while (rc >= 0 && at < end) {
+        uint64_t n = end - at < WRITE_PIECE ? end - at : WRITE_PIECE;
+
+        rc = put(w, x, PAGE_BYTES + (at - pos), data + (at - w->start), (uint32_t)n);
+        at += n;
     }
     return rc;
 }
 
-static void footer_make(struct store *st, const struct segwrite *w, uint8_t *page)
+static void footer_make(const struct segwrite *w, uint8_t *page)
 {
-    struct seg_footer f = { .store = st->super.store,
+    struct seg_footer f = { .store = w->st->super.store,
                             .group = w->group,
                             .segment = w->segment,
                             .first_entry = w->row.first_entry,
@@ -115,7 +169,9 @@ static void footer_make(struct store *st, const struct segwrite *w, uint8_t *pag
                             .max_ts = w->row.max_ts,
                             .identity = w->row.identity,
                             .created = w->row.created,
-                            .n_extents = w->row.n_extents };
+                            .n_extents = w->row.n_extents,
+                            .direct_bytes = w->row.direct_bytes,
+                            .sorted_pos = w->row.sorted_pos };
 
     memcpy(f.extents, w->row.extents, w->row.n_extents * sizeof f.extents[0]);
     seg_footer_write(&f, page);
@@ -139,30 +195,28 @@ static int segment_sync(struct store *st, const struct row_segment *row)
     return rc;
 }
 
-static int segment_write(struct segwrite *w, const uint8_t *mem, uint64_t bytes)
+/* data: what lies from w->start on, whole pages. */
+static int segment_write(struct segwrite *w, const uint8_t *data, uint64_t bytes)
 {
-    struct store *st = w->st;
     struct buf *page = buf_new_aligned(PAGE_BYTES);
-    struct seg_extent *last;
+    const struct seg_extent *last;
     uint64_t pos = 0;
-    int rc = page ? extents_take(st, bytes + PAGE_BYTES, &w->row) : E_NOMEM;
+    int rc = page ? extents_take(w->st, w->start + bytes + PAGE_BYTES, &w->row) : E_NOMEM;
 
     for (unsigned i = 0; rc >= 0 && i < w->row.n_extents; i++) {
-        uint64_t room = seg_extent_room(w->row.extents[i].log2), left = bytes - pos;
-        uint64_t n = left < room ? left : room;
-
-        rc = extent_write(st, w, i, pos, mem + pos, n, page->mem);
-        pos += n;
+        if (i >= w->n_open)
+            rc = head_write(w, i, pos, page->mem);
+        if (rc >= 0)
+            rc = extent_write(w, i, pos, data, bytes);
+        pos += seg_extent_room(w->row.extents[i].log2);
     }
     if (rc >= 0) {
         last = &w->row.extents[w->row.n_extents - 1];
-        footer_make(st, w, page->mem);
-        rc = dev_write(st->dev, slabs_file(&st->slabs, last->place, last->log2),
-                       place_pos(last->place) + ((uint64_t)1 << last->log2) - PAGE_BYTES, page->mem,
-                       PAGE_BYTES);
+        footer_make(w, page->mem);
+        rc = put(w, last, ((uint64_t)1 << last->log2) - PAGE_BYTES, page->mem, PAGE_BYTES);
     }
     if (rc >= 0)
-        rc = segment_sync(st, &w->row);
+        rc = segment_sync(w->st, &w->row);
     buf_unref(page);
     return rc;
 }
@@ -170,8 +224,9 @@ static int segment_write(struct segwrite *w, const uint8_t *mem, uint64_t bytes)
 int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entry)
 {
     struct seg_builder *b = &w->builder;
-    uint64_t pages = (b->pos + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    uint64_t bytes = b->pos - w->start, pages = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     size_t index_bytes = seg_index_bytes(b->index.n_runs, b->index.n_sparse, b->index.n_producers);
+    struct row_segment *row = &w->row;
     struct buf *all = w->data;
     int rc;
 
@@ -180,21 +235,23 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
         if (!all)
             return E_NOMEM;
     }
-    seg_builder_finish(b, w->segment, w->data->mem);
-    w->row = (struct row_segment){ .group = w->group,
-                                   .first_entry = first_entry,
-                                   .last_entry = last_entry,
-                                   .data_bytes = b->pos,
-                                   .index_pos = pages,
-                                   .index_bytes = index_bytes,
-                                   .n_batches = b->n_batches,
-                                   .min_ts = b->min_ts,
-                                   .max_ts = b->max_ts,
-                                   .created = loop_wall_ms(w->st->keeper),
-                                   .identity = identity_of(b, w->data->mem) };
+    seg_builder_finish(b, w->segment, w->start, w->data->mem);
+    row->group = w->group;
+    row->first_entry = first_entry;
+    row->last_entry = last_entry;
+    row->data_bytes = b->pos;
+    row->index_pos = w->start + pages;
+    row->index_bytes = index_bytes;
+    row->n_batches = b->n_batches;
+    row->min_ts = b->min_ts;
+    row->max_ts = b->max_ts;
+    row->created = loop_wall_ms(w->st->keeper);
+    row->identity = identity_of(w);
+    row->direct_bytes = w->direct_bytes;
+    row->sorted_pos = w->start;
     if (all != w->data)
-        memcpy(all->mem, w->data->mem, b->pos);
-    memset(all->mem + b->pos, 0, pages - b->pos);
+        memcpy(all->mem, w->data->mem, bytes);
+    memset(all->mem + bytes, 0, pages - bytes);
     seg_index_write(&b->index, all->mem + pages);
     rc = segment_write(w, all->mem, pages + index_bytes);
     if (all != w->data)
@@ -204,7 +261,7 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
 
 void segwrite_undo(struct segwrite *w)
 {
-    for (unsigned i = 0; i < w->row.n_extents; i++)
+    for (unsigned i = w->n_open; i < w->row.n_extents; i++)
         slabs_give(&w->st->slabs, w->row.extents[i].place, w->row.extents[i].log2);
     w->row.n_extents = 0;
 }

@@ -1,5 +1,6 @@
 /* Writing a sealed segment: batches come in (shard, offset) order, then everything is written and
- * flushed at once. Pool threads. */
+ * flushed at once. Sealing an open one is the same: what was written to it directly is only named,
+ * and the rest goes behind it. Pool threads. */
 #ifndef WEIR_JOURNAL_SEGWRITE_H
 #define WEIR_JOURNAL_SEGWRITE_H
 
@@ -11,12 +12,23 @@ struct segwrite {
     uint64_t group, segment;
     struct seg_builder builder;
     struct buf *data;
-    struct row_segment row; /* n_extents > 0: extents are taken */
+    struct row_segment row; /* n_extents > n_open: extents are taken */
+    unsigned n_open;        /* extents that it has had while it was open */
+    uint64_t direct_bytes;  /* what of it was written directly */
+    uint64_t start;         /* data begins at this byte of the segment, a page */
+    bool copy;              /* of older ones: for counting */
 };
 
 /* max_bytes: of all batches, and SEG_RUN_HEAD_BYTES for each run. E_NOMEM. */
 int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
                   uint64_t max_bytes) MUST_USE;
+/* Behind segwrite_open, before any batch: it is the open segment with these extents, of which the first
+ * direct_bytes are in use. */
+void segwrite_begin_open(struct segwrite *w, const struct seg_extent *extents, unsigned n_extents,
+                         uint64_t direct_bytes);
+/* Names a batch that lies at pos already. */
+void segwrite_add_direct(struct segwrite *w, uint64_t shard, const struct batch_head *h,
+                         uint64_t pos, uint64_t xxh3);
 /* Copies one batch of shard to the end. */
 void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,
                   const uint8_t *mem);

@@ -250,22 +250,41 @@ bool slabs_has_whole(struct slabs *s, unsigned count)
     return count == 0;
 }
 
+/* Under lock. */
+static uint64_t slab_take(struct slabs *s, struct slab *n, uint32_t unit, uint32_t units)
+{
+    memset(n->used + unit, 1, units);
+    n->n_free -= units;
+    s->free_units -= units;
+    return place_of(n->number, unit);
+}
+
 int slabs_take(struct slabs *s, uint32_t log2, uint64_t *place)
+{
+    return slabs_take_near(s, log2, PLACE_NONE, place);
+}
+
+int slabs_take_near(struct slabs *s, uint32_t log2, uint64_t near, uint64_t *place)
 {
     uint32_t units = 1u << (log2 - UNIT_LOG2), unit;
     bool small = units < s->whole_units;
     int rc = E_NOSPACE;
 
     pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; near != PLACE_NONE && rc < 0 && i < s->n; i++) {
+        struct slab *n = &s->list[i];
+
+        if (n->number == place_slab(near) && slab_find(n, units, s->whole_units, small, &unit)) {
+            *place = slab_take(s, n, unit, units);
+            rc = 0;
+        }
+    }
     for (unsigned k = small ? 0 : s->n; rc < 0 && k < 2 * s->n; k++) {
         struct slab *n = &s->list[k % s->n];
 
         if (!slab_find(n, units, s->whole_units, k < s->n, &unit))
             continue;
-        memset(n->used + unit, 1, units);
-        n->n_free -= units;
-        s->free_units -= units;
-        *place = place_of(n->number, unit);
+        *place = slab_take(s, n, unit, units);
         rc = 0;
     }
     pthread_mutex_unlock(&s->lock);

@@ -51,6 +51,8 @@ int slabs_grow(struct slabs *s, uint64_t at_least, struct err *e) MUST_USE;
 
 /* Takes an extent of 2^log2 bytes. E_NOSPACE. Any thread. */
 int slabs_take(struct slabs *s, uint32_t log2, uint64_t *place) MUST_USE;
+/* The same, from the slab that `near` lies in when it has one. */
+int slabs_take_near(struct slabs *s, uint32_t log2, uint64_t near, uint64_t *place) MUST_USE;
 /* Gives it back. Any thread. */
 void slabs_give(struct slabs *s, uint64_t place, uint32_t log2);
 /* Marks an extent as used, at open; E_CORRUPT when it lies outside or is used already. */

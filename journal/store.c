@@ -44,6 +44,11 @@ struct jrn_group *store_group(struct store *st, uint64_t id)
     return id < st->n_groups ? st->groups[id] : NULL;
 }
 
+uint64_t store_new_segment(struct store *st)
+{
+    return st->start_no << 32 | (atomic_fetch_add(&st->segment_serial, 1) + 1);
+}
+
 uint64_t store_backlog(const struct store *st)
 {
     return atomic_load(&((struct store *)(uintptr_t)st)->backlog);
@@ -262,8 +267,8 @@ static void space_set(struct store *st, enum space_state state)
 
 void store_space_check(struct store *st)
 {
-    uint64_t extent = (uint64_t)1 << st->wal_log2, total, free_bytes, closed, need;
-    unsigned n_live;
+    uint64_t extent = (uint64_t)1 << st->wal_log2, total, free_bytes, need;
+    struct wal_live live;
     bool tight, behind, hungry;
 
     ASSERT_HOME(st->keeper);
@@ -274,18 +279,18 @@ void store_space_check(struct store *st)
     if (hungry && atomic_load(&st->failed))
         committer_starve(st->committer); /* nothing will grow any more: it answers what it holds */
     slabs_space(&st->slabs, &total, &free_bytes);
-    wal_live(&st->wal, &closed, &n_live);
+    live = wal_live(&st->wal);
     /* Destage must be able to write all that is live once more, and then some. */
-    need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
+    need = (uint64_t)live.n_extents * extent + RESERVE_EXTENTS * extent;
     /* Each round writes a segment for each group, of a unit at least. */
-    need += (uint64_t)(n_live / 2 + 1) * st->n_groups * UNIT_BYTES;
+    need += (uint64_t)(live.n_extents / 2 + 1) * st->n_groups * UNIT_BYTES;
     /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
      * back. */
     if (atomic_load(&st->space) == SPACE_FULL)
         need += 2 * extent;
     tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
-    behind = closed > 2 * st->conf.wal_budget + 4 * extent;
+    behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;
     /* Ahead of need: a new slab takes a while to be written. */
     if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!st->grow_refused || tight)))
         grow_start(st);
@@ -293,6 +298,10 @@ void store_space_check(struct store *st)
         space_set(st, behind ? SPACE_WAIT : SPACE_OK);
     else
         space_set(st, st->grow_refused ? SPACE_FULL : SPACE_WAIT);
+    /* Beside what the WAL needs: without one, large batches go inline. */
+    committer_feed_direct(st->committer, !tight && free_bytes >= need + 2 * extent);
+    if (tight && st->grow_refused && live.open_direct > 0)
+        committer_roll(st->committer);
     catalogue_bury(st, tight);
     destage_consider(st, tight && st->grow_refused);
     if (!destage_idle(st->destage) && !atomic_load(&st->closing))
@@ -343,6 +352,8 @@ static void conf_defaults(struct journal_conf *c)
         c->slab_max = (uint64_t)1024 * MIB;
     if (!c->space_floor)
         c->space_floor = (uint64_t)256 * MIB;
+    if (!c->segment_bytes)
+        c->segment_bytes = (uint64_t)256 * MIB;
     if (!c->block_max)
         c->block_max = MIB;
     if (!c->batch_max)
@@ -435,7 +446,7 @@ static void groups_make(struct store *st)
     st->groups = mem_new(st->n_groups * sizeof(*st->groups));
     for (unsigned i = 0; i < st->n_groups; i++) {
         st->groups[i] = group_new(st, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
-        st->groups[i]->cache.max_bytes = st->conf.cache_bytes / (st->n_groups - 1);
+        st->groups[i]->cache.max_bytes = st->conf.cache_bytes / 2 / (st->n_groups - 1);
     }
 }
 
@@ -551,12 +562,29 @@ static void todo_start(struct store *st, void *arg)
     catalogue_submit(st->catalogue, &t->u);
 }
 
+static int open_segment_sync(struct store *st, const struct segment *s)
+{
+    struct dev_file *last = NULL;
+    int rc = 0;
+
+    for (unsigned i = 0; s->open && rc >= 0 && i < s->row.n_extents; i++) {
+        struct dev_file *file = slabs_file(&st->slabs, s->row.extents[i].place, st->wal_log2);
+
+        if (file && file != last)
+            rc = dev_sync(st->dev, file);
+        last = file;
+    }
+    return rc;
+}
+
 /* What recovery has read may be a killed process's last writes and names, which a power cut still
  * takes back: they are made durable
  * before anything is built on them. */
 static int found_sync(struct store *st, struct err *e)
 {
     struct dev_file *last = NULL;
+    uint64_t pos = 0;
+    void *value;
     int rc = dev_sync_names(st->dev);
 
 #ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
@@ -570,6 +598,8 @@ static int found_sync(struct store *st, struct err *e)
             rc = dev_sync(st->dev, file);
         last = file;
     }
+    while (rc >= 0 && hash_next(&st->segments.by_id, &pos, NULL, &value))
+        rc = open_segment_sync(st, value);
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
 }
 
@@ -585,8 +615,10 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
         return rc;
     wal_init(&st->wal, &st->slabs, st->wal_log2);
     segments_init(&st->segments, st->dev, &st->slabs);
+    run_cache_init(&st->runs, st->conf.cache_bytes / 2);
     groups_make(st);
     st->catalogue = catalogue_new(st);
+    st->direct_from = st->conf.direct_from;
     st->committer = committer_new(st);
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
@@ -596,6 +628,8 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", st->super.ckpt_lsn),
              F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
+    if (!st->direct_from)
+        st->direct_from = direct_probe(st);
     rc = found_sync(st, e);
     if (rc >= 0)
         rc = epochs_open(st, e);
@@ -631,6 +665,7 @@ static void store_free(struct store *st)
     catalogue_free(st->catalogue);
     destage_free(st->destage);
     rewrite_free(st->rewrite);
+    run_cache_fini(&st->runs);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);

@@ -14,6 +14,7 @@ void wal_init(struct wal *w, struct slabs *slabs, uint32_t log2)
 static void extent_free(struct wal_extent *x)
 {
     free(x->marks);
+    free(x->direct);
     free(x);
 }
 
@@ -59,6 +60,24 @@ void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n
     x->end_lsn = end_lsn;
     x->marks = marks;
     x->n_marks = n_marks;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes)
+{
+    struct wal_extent *x;
+    unsigned i = 0;
+
+    pthread_mutex_lock(&w->lock);
+    ASSERT(w->n > 0);
+    x = w->list[w->n - 1];
+    while (i < x->n_direct && x->direct[i].segment != segment)
+        i++;
+    if (i == x->n_direct) {
+        x->direct = mem_grow(x->direct, (i + 1) * sizeof *x->direct);
+        x->direct[x->n_direct++] = (struct wal_direct){ group, segment };
+    }
+    x->direct_bytes += bytes;
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -116,15 +135,34 @@ struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn,
     return slabs_file(w->slabs, x->place, w->log2);
 }
 
-void wal_live(struct wal *w, uint64_t *closed_bytes, unsigned *n_extents)
+uint64_t wal_last_place(struct wal *w)
 {
-    *closed_bytes = 0;
+    uint64_t place;
+
     pthread_mutex_lock(&w->lock);
-    *n_extents = w->n;
-    for (unsigned i = 0; i < w->n; i++)
-        if (w->list[i]->end_lsn != LSN_OPEN)
-            *closed_bytes += (uint64_t)1 << w->log2;
+    place = w->n ? w->list[w->n - 1]->place : PLACE_NONE;
     pthread_mutex_unlock(&w->lock);
+    return place;
+}
+
+struct wal_live wal_live(struct wal *w)
+{
+    struct wal_live l = { 0 };
+
+    pthread_mutex_lock(&w->lock);
+    l.n_extents = w->n;
+    for (unsigned i = 0; i < w->n; i++) {
+        const struct wal_extent *x = w->list[i];
+
+        if (x->end_lsn != LSN_OPEN) {
+            l.closed_bytes += (uint64_t)1 << w->log2;
+            l.closed_direct += x->direct_bytes;
+        } else {
+            l.open_direct += x->direct_bytes;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    return l;
 }
 
 unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max)

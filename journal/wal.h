@@ -21,6 +21,11 @@ struct wal_mark {
     uint64_t group, last_entry, last_hash;
 };
 
+/* A group's open segment: one for each WAL extent. */
+struct wal_direct {
+    uint64_t group, segment;
+};
+
 struct wal_extent {
     uint64_t place;
     uint64_t incarnation, salt;
@@ -30,6 +35,9 @@ struct wal_extent {
     bool passed; /* by the checkpoint: freed at the last unpin */
     struct wal_mark *marks;
     unsigned n_marks;
+    struct wal_direct *direct; /* the open segments that its blocks have written to */
+    unsigned n_direct;
+    uint64_t direct_bytes;
 };
 
 struct wal {
@@ -56,6 +64,9 @@ void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
 /* The last extent ends here; takes over marks. Any thread. */
 void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n_marks);
 
+/* A block of the last extent puts that many bytes into a group's open segment. Any thread. */
+void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes);
+
 /* Finds the extent that holds [lsn, lsn + bytes) and pins it. E_NOTFOUND: no longer (or not) live.
  * Any thread. */
 int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out) MUST_USE;
@@ -63,8 +74,17 @@ void wal_unpin(struct wal *w, struct wal_extent *x);
 /* File and position of an LSN in a pinned extent. */
 struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn, uint64_t *pos);
 
-/* Live bytes in closed extents, and the number of live extents. */
-void wal_live(struct wal *w, uint64_t *closed_bytes, unsigned *n_extents);
+/* The extent that is written now. */
+uint64_t wal_last_place(struct wal *w);
+
+struct wal_live {
+    uint64_t closed_bytes;  /* of closed extents */
+    uint64_t closed_direct; /* what their blocks have put into open segments */
+    uint64_t open_direct;   /* the same of the one that is written */
+    unsigned n_extents;
+};
+/* What is live now. */
+struct wal_live wal_live(struct wal *w);
 /* The first `max` closed extents, oldest first; returns how many. Not pinned: for the one that
  * moves the checkpoint. */
 unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max);

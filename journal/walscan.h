@@ -3,7 +3,8 @@
  * A bad block at x is rot when a later valid block of the same incarnation exists (it was only
  * written because x had been flushed), or when
  * the superblock says that this incarnation went on past x; otherwise it is the torn tail, and the
- * log ends there. Writes nothing. */
+ * log ends there. The last block is torn, too, when a batch that it put into a segment is not there:
+ * of blocks that were flushed for certain nothing but the WAL is read. Writes nothing. */
 #ifndef WEIR_JOURNAL_WALSCAN_H
 #define WEIR_JOURNAL_WALSCAN_H
 

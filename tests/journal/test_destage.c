@@ -70,11 +70,7 @@ static bool round_run(struct jrn_sim *js)
 
 static uint64_t closed_bytes(struct jrn_sim *js)
 {
-    uint64_t closed;
-    unsigned n;
-
-    wal_live(&js->st->wal, &closed, &n);
-    return closed;
+    return wal_live(&js->st->wal).closed_bytes;
 }
 
 static void rounds_run(struct jrn_sim *js)

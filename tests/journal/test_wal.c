@@ -151,8 +151,7 @@ static void test_the_checkpoint_frees_what_ends_at_or_before_it_and_never_the_op
 {
     struct bed t;
     struct wal_extent *list[8];
-    uint64_t before, closed;
-    unsigned n;
+    uint64_t before;
 
     bed_init(&t, 5);
     before = free_extents(&t);
@@ -165,18 +164,16 @@ static void test_the_checkpoint_frees_what_ends_at_or_before_it_and_never_the_op
     CHECK_EQ(wal_oldest(&t.w, list, 2), 2);
     CHECK_EQ(list[0]->first_lsn, 4096);
     CHECK_EQ(list[1]->first_lsn, ROOM);
-    wal_live(&t.w, &closed, &n);
-    CHECK_EQ(closed, 3 * EXTENT);
-    CHECK_EQ(n, 4);
+    CHECK_EQ(wal_live(&t.w).closed_bytes, 3 * EXTENT);
+    CHECK_EQ(wal_live(&t.w).n_extents, 4);
     wal_passed(&t.w, ROOM - 1);
     CHECK_EQ(free_extents(&t), before - 4);
     wal_passed(&t.w, ROOM);
     CHECK_EQ(free_extents(&t), before - 3);
     wal_passed(&t.w, UINT64_MAX - 1);
     CHECK_EQ(free_extents(&t), before - 1);
-    wal_live(&t.w, &closed, &n);
-    CHECK_EQ(closed, 0);
-    CHECK_EQ(n, 1);
+    CHECK_EQ(wal_live(&t.w).closed_bytes, 0);
+    CHECK_EQ(wal_live(&t.w).n_extents, 1);
     CHECK(held(&t, 3 * ROOM, 1));
     bed_fini(&t);
 }

@@ -20,6 +20,7 @@ void jrn_sim_init(struct jrn_sim *js, uint64_t seed, uint64_t capacity, unsigned
                                       .space_floor = 4096,
                                       .block_max = 16384,
                                       .batch_max = 32768,
+                                      .direct_from = UINT32_MAX,
                                       .cache_bytes = 32768,
                                       .pending_max = 65536,
                                       .idle_close_ms = 10,

@@ -406,6 +406,13 @@ static void swarm(struct workload *w, uint64_t seed)
         c->block_max = 65536;
         w->m.scale = 4;
     }
+    if (chance(w, 1, 8))
+        c->direct_from = UINT32_MAX;
+    else if (chance(w, 1, 8))
+        c->direct_from = 1;
+    else
+        c->direct_from = 128u << below(w, 8);
+    c->segment_bytes = UNIT_64K << below(w, 5);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));
