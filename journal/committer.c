@@ -20,6 +20,7 @@ struct committer {
     struct append *queue, **queue_end;
     bool wake_posted, gone;
     bool starved;      /* no extent will come any more */
+    uint64_t roll_lsn; /* of the extent to be left; 0: none */
     uint64_t given[4]; /* extents the keeper has given */
     unsigned n_given;
     /* committer */
@@ -33,6 +34,7 @@ struct committer {
     uint64_t durable_lsn;
     uint64_t prev_hash, prev_lsn; /* of the block before */
     bool extent_new;              /* its header is not written yet */
+    bool extent_data;             /* it holds frames of doors' shards */
     bool closing_written;
     uint64_t before_incarnation, before_end_lsn, before_end_hash;
     struct block_prev *prev; /* what the last block held */
@@ -158,6 +160,14 @@ void committer_starve(struct committer *c)
         wake(c);
 }
 
+void committer_roll(struct committer *c, uint64_t lsn)
+{
+    pthread_mutex_lock(&c->lock);
+    c->roll_lsn = lsn;
+    pthread_mutex_unlock(&c->lock);
+    wake(c);
+}
+
 static bool is_starved(struct committer *c)
 {
     bool starved;
@@ -214,6 +224,7 @@ static bool extent_next(struct committer *c)
     c->extent_no++;
     c->extent_lsn = c->lsn;
     c->extent_new = true;
+    c->extent_data = false;
     wal_add(&c->st->wal, c->place, c->incarnation, c->salt, c->lsn);
     store_on_keeper(c->st, space_check,
                     c); /* one extent is always wanted in hand, and destage may be due */
@@ -388,6 +399,7 @@ static void frame_make(struct committer *c, struct jrn_group *g, struct block_di
                              .bytes = h.bytes,
                              .n_offsets = offsets,
                              .hash = sum_xxh3(mem + pos, h.bytes, 0) };
+    c->extent_data = c->extent_data || g->id != GROUP_CATALOGUE;
     g->last_entry = h.entry;
     g->last_hash = d->hash;
     g->restart = false;
@@ -671,6 +683,19 @@ static void wake_run(struct task *t)
     pump(c);
 }
 
+/* Without the catalogue's own frames an idle store comes to rest: a destage writes such frames. */
+static void roll_if_asked(struct committer *c)
+{
+    uint64_t lsn;
+
+    pthread_mutex_lock(&c->lock);
+    lsn = c->roll_lsn;
+    c->roll_lsn = 0;
+    pthread_mutex_unlock(&c->lock);
+    if (lsn == c->extent_lsn && c->extent_data && !c->close_task && extent_next(c))
+        c->closing_written = false; /* the new extent gets its header with a closing block */
+}
+
 /* The next step, whatever it is: called when something was pushed, given, or written. */
 static void pump(struct committer *c)
 {
@@ -683,6 +708,7 @@ static void pump(struct committer *c)
         closed(c);
         return;
     }
+    roll_if_asked(c);
     take_queue(c);
     need = gather(c);
     if (need == 0) {

@@ -29,6 +29,9 @@ void committer_push(struct committer *c, struct append *first, struct append **e
 /* Gives it the extent that it wants in hand, when there is one. Keeper; after any change of free
  * space. */
 void committer_feed(struct committer *c);
+/* Leaves the extent that begins at lsn for the next, if it is still the open one and holds more than
+ * the catalogue's frames: what it holds can then be destaged. Any thread; may come to nothing. */
+void committer_roll(struct committer *c, uint64_t lsn);
 /* While closing: nobody is left who could free an extent. What needs one is answered E_CLOSED
  * instead of waiting for ever. Keeper. */
 void committer_starve(struct committer *c);

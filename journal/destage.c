@@ -9,6 +9,7 @@
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/group.h"
+#include "journal/retention.h"
 #include "journal/segwrite.h"
 #include "journal/shard.h"
 
@@ -371,6 +372,7 @@ static void sealed(struct catalogue_update *u)
         seg->live = 0;
         for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
             seg->live += p->out.builder.index.runs[k].bytes;
+        retention_sealed(d->st, seg);
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
                  F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }

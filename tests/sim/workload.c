@@ -9,6 +9,7 @@
 #include "journal/committer.h"
 #include "journal/store.h"
 #include "journal/destage.h"
+#include "journal/retention.h"
 #include "journal/rewrite.h"
 #include "tests/sim/jrn_sim.h"
 #include "tests/sim/model.h"
@@ -219,6 +220,31 @@ static void op_done(struct op *op)
         op_free(op);
 }
 
+struct until {
+    struct workload *w;
+    bool (*fn)(void *ctx);
+    void *ctx;
+    uint64_t end_us;
+    bool met;
+};
+
+static bool until_over(void *ctx)
+{
+    struct until *u = ctx;
+
+    u->met = u->fn(u->ctx);
+    return u->met || sim_now_us(u->w->js.sim) > u->end_us;
+}
+
+/* Runs until fn is true, WAIT_US at most: the journal's timers never stop, and must not move the clock
+ * by days while a request is stuck. */
+static bool run_until(struct workload *w, bool (*fn)(void *ctx), void *ctx)
+{
+    struct until u = { w, fn, ctx, sim_now_us(w->js.sim) + WAIT_US, false };
+
+    return sim_run_until(w->js.sim, until_over, &u, STEPS_MAX) && u.met;
+}
+
 static bool op_is_done(void *ctx)
 {
     return ((struct op *)ctx)->done;
@@ -226,7 +252,7 @@ static bool op_is_done(void *ctx)
 
 static void op_wait(struct workload *w, struct op *op)
 {
-    if (!sim_run_until(w->js.sim, op_is_done, op, STEPS_MAX))
+    if (!run_until(w, op_is_done, op))
         model_fail(&w->m, "operation %d is never answered", (int)op->kind);
     watch(w);
 }
@@ -1109,7 +1135,8 @@ static bool is_quiet(void *ctx)
         if (op->kind != OP_WAIT)
             return false;
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
-           destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
+           destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
+           retention_idle(st->retention) && store_backlog(st) == 0 &&
            atomic_load(&st->busy) == 0;
 }
 
@@ -1163,7 +1190,7 @@ static void settle_down(struct workload *w)
     /* A request may get stuck after others were let go. */
     for (unsigned i = 0; !quiet && i < 8; i++) {
         sim_disk_unstick(w->js.disk);
-        quiet = sim_run_until(w->js.sim, is_quiet, w, STEPS_MAX);
+        quiet = run_until(w, is_quiet, w);
     }
     if (!quiet)
         model_fail(&w->m,
@@ -1306,9 +1333,9 @@ static void pause_between(struct workload *w)
     }
     if (w->n_ops >= OPS_MAX) {
         cancel_waits(w, 1, 1);
-        if (!sim_run_until(w->js.sim, enough_room, w, STEPS_MAX / 10)) {
+        if (!run_until(w, enough_room, w)) {
             sim_disk_unstick(w->js.disk);
-            if (!sim_run_until(w->js.sim, enough_room, w, STEPS_MAX))
+            if (!run_until(w, enough_room, w))
                 model_fail(&w->m, "%u operations are never answered", w->n_ops);
         }
     }
