@@ -76,6 +76,12 @@
       "How long committed offsets are kept once their group is empty.") \
     X(KAFKA_OFFSETS_SNAPSHOT_EVERY, "kafka.offsets_snapshot_every", U64, "10000", 1, INT32_MAX, NULL, RESTART, \
       "Records of committed offsets between two snapshots of them.") \
+    X(TOPICS_RETENTION_MS, "topics.retention_ms", U64, "604800000", 0, INT64_MAX, NULL, RESTART, \
+      "retention.ms of new topics that do not name it: a topic keeps what was right when it was made. 0: for ever.") \
+    X(TOPICS_RETENTION_BYTES, "topics.retention_bytes", BYTES, "0", 0, INT64_MAX, NULL, RESTART, \
+      "retention.bytes of new topics that do not name it, for each partition. 0: no limit.") \
+    X(TOPICS_CLEANUP_POLICY, "topics.cleanup_policy", CHOICE, "delete", 0, 0, "delete|compact", RESTART, \
+      "cleanup.policy of new topics that do not name it.") \
     X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
       "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
     X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "8MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
@@ -100,6 +106,10 @@
       "Milliseconds without appends after which a closing block is written.") \
     X(JOURNAL_DELETE_GRACE_MS, "journal.delete_grace_ms", U64, "10000", 1, 7 * CONF_DAY, NULL, RESTART, \
       "Milliseconds between a deletion and the reuse of its space.") \
+    X(JOURNAL_WAL_AGE_MS, "journal.wal_age_ms", U64, "600000", 100, 7 * CONF_DAY, NULL, RESTART, \
+      "Milliseconds after which write-ahead log moves to segments, however little it is, so that it can expire.") \
+    X(JOURNAL_RETENTION_CHECK_MS, "journal.retention_check_ms", U64, "30000", 10, CONF_DAY, NULL, RESTART, \
+      "Milliseconds between two looks for records that need not be kept any longer.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
       "Groups that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \

@@ -10,7 +10,7 @@
 
 /* --- header --- */
 
-enum { MAGIC_AT = 16, BATCH_MIN_LENGTH = BATCH_HEAD_BYTES - BATCH_LENGTH_END };
+enum { MAGIC_AT = 16, MAX_TIMESTAMP_AT = 35, BATCH_MIN_LENGTH = BATCH_HEAD_BYTES - BATCH_LENGTH_END };
 
 static void head_parse(struct batch_head *h, const uint8_t *mem)
 {
@@ -85,6 +85,15 @@ void batch_stamp(void *mem, int64_t base_offset, int32_t leader_epoch)
 
     put_u64be(p, (uint64_t)base_offset);
     put_u32be(p + 12, (uint32_t)leader_epoch);
+}
+
+void batch_stamp_time(void *mem, size_t bytes, int64_t time)
+{
+    uint8_t *p = mem;
+
+    p[BATCH_CRC_START + 1] |= BATCH_ATTR_LOG_APPEND_TIME; /* the attributes, big-endian */
+    put_u64be(p + MAX_TIMESTAMP_AT, (uint64_t)time);
+    put_u32be(p + MAGIC_AT + 1, sum_crc32c(p + BATCH_CRC_START, bytes - BATCH_CRC_START));
 }
 
 /* --- records --- The walk over an uncompressed batch is the hot path of every append, so varints

@@ -91,6 +91,10 @@ int batch_validate(struct batch_head *h, const void *mem, size_t bytes) MUST_USE
 /* Writes base offset and leader epoch: the only bytes the server changes, outside the CRC. */
 void batch_stamp(void *mem, int64_t base_offset, int32_t leader_epoch);
 
+/* Makes every record's timestamp `time` (LogAppendTime), and the CRC right again. mem: a batch that
+ * batch_validate has passed. */
+void batch_stamp_time(void *mem, size_t bytes, int64_t time);
+
 /* One record; pointers borrow from the iterator's decompressed body. NULL key or value means null.
  * */
 struct batch_record {

@@ -38,7 +38,7 @@ void super_write(const struct super *s, uint8_t *mem)
     wr_u32le(&w, s->n);
     wr_u64le(&w, (uint64_t)s->created);
     wr_u32le(&w, s->n_groups);
-    wr_u32le(&w, 0);
+    wr_u32le(&w, s->policy_groups);
     wr_u64le(&w, s->catalogue_end);
     wr_pad(&w, LIST_START);
     for (uint32_t i = 0; i < s->n; i++) {
@@ -80,7 +80,7 @@ int super_read(struct super *s, const uint8_t *mem)
     s->n = rd_u32le(&r);
     s->created = (int64_t)rd_u64le(&r);
     s->n_groups = rd_u32le(&r);
-    rd_u32le(&r);
+    s->policy_groups = rd_u32le(&r);
     s->catalogue_end = rd_u64le(&r);
     if (s->n > SUPER_MAX_INCARNATIONS || s->wal_extent_log2 < UNIT_LOG2 ||
         s->wal_extent_log2 > EXTENT_MAX_LOG2)

@@ -11,7 +11,8 @@
  *   48 u64 ckpt_lsn (replay begins here)
  *   56 u64 first catalogue offset that a rebuild must see
  *   64 u32 log2 of a WAL extent's bytes      68 u32 number of entries below
- *   72 i64 created, ms    80 u32 number of groups             84 u32 0
+ *   72 i64 created, ms    80 u32 number of groups             84 u32 first of the groups by
+ *      policy class (those below it were made before there were classes; 0: there are none)
  *   88 u64 the catalogue's end offset at the checkpoint, at least
  *   96 zeros to 128, then entries of 64 bytes, oldest first: the incarnations that live WAL
  *      belongs to:
@@ -42,7 +43,7 @@ struct super {
     uint64_t catalogue_start;
     uint32_t wal_extent_log2;
     int64_t created;
-    uint32_t n_groups;
+    uint32_t n_groups, policy_groups;
     uint64_t catalogue_end;
     uint32_t n;
     struct super_incarnation list[SUPER_MAX_INCARNATIONS];

@@ -20,7 +20,7 @@ static void grow(struct cache *c)
     c->cap = cap;
 }
 
-static void drop_first(struct cache *c)
+void cache_drop(struct cache *c)
 {
     struct cache_block *b = at(c, 0);
 
@@ -28,6 +28,11 @@ static void drop_first(struct cache *c)
     buf_unref(b->buf);
     c->first = (c->first + 1) & (c->cap - 1);
     c->n--;
+}
+
+uint64_t cache_oldest(const struct cache *c)
+{
+    return c->n > 1 ? c->list[c->first].lsn : UINT64_MAX;
 }
 
 void cache_add(struct cache *c, uint64_t lsn, struct buf *buf)
@@ -38,7 +43,7 @@ void cache_add(struct cache *c, uint64_t lsn, struct buf *buf)
     *at(c, c->n - 1) = (struct cache_block){ .lsn = lsn, .buf = buf_ref(buf) };
     c->bytes += buf->cap;
     while (c->n > 1 && c->bytes > c->max_bytes)
-        drop_first(c);
+        cache_drop(c);
 }
 
 bool cache_get(struct cache *c, uint64_t lsn, uint32_t bytes, struct slice *s)
@@ -67,7 +72,7 @@ bool cache_get(struct cache *c, uint64_t lsn, uint32_t bytes, struct slice *s)
 void cache_free(struct cache *c)
 {
     while (c->n > 0)
-        drop_first(c);
+        cache_drop(c);
     free(c->list);
     *c = (struct cache){ 0 };
 }

@@ -23,6 +23,10 @@ struct cache {
 void cache_add(struct cache *c, uint64_t lsn, struct buf *buf);
 /* The bytes at lsn: fills s (with a reference) and gives true when [lsn, lsn + bytes) is cached. */
 bool cache_get(struct cache *c, uint64_t lsn, uint32_t bytes, struct slice *s);
+/* Lets the oldest block go; there is one. */
+void cache_drop(struct cache *c);
+/* LSN of the oldest block; UINT64_MAX: there is none, or it is the only one. */
+uint64_t cache_oldest(const struct cache *c);
 void cache_free(struct cache *c);
 
 #endif

@@ -6,6 +6,7 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/io/rows_int.h"
+#include "journal/retention.h"
 #include "journal/shard.h"
 #include "journal/store.h"
 
@@ -117,7 +118,7 @@ static int records_make(struct catalogue_update *u, struct buf **out)
     return rc;
 }
 
-static void update_start(struct catalogue *c, struct catalogue_update *u)
+static void update_prepare(struct catalogue *c, struct catalogue_update *u)
 {
     struct buf *batch;
     int rc = u->prepare ? u->prepare(u) : 0;
@@ -137,6 +138,35 @@ static void update_start(struct catalogue *c, struct catalogue_update *u)
     }
     shard_append(c->st->catalogue_shard, batch, 0, batch->len, ACK_LEADER_DURABLE, &u->appended);
     buf_unref(batch);
+}
+
+/* What it gives is the update's, not a failure of the rows. */
+static void rows_read_run(struct rows_work *w)
+{
+    struct catalogue_update *u = (struct catalogue_update *)w;
+
+    u->rc = u->read(u);
+}
+
+static void rows_read_done(struct rows_work *w)
+{
+    struct catalogue_update *u = (struct catalogue_update *)w;
+
+    if (u->rc < 0)
+        update_end(u, u->rc);
+    else
+        update_prepare(u->st->catalogue, u);
+}
+
+static void update_start(struct catalogue *c, struct catalogue_update *u)
+{
+    if (!u->read) {
+        update_prepare(c, u);
+        return;
+    }
+    u->rows_work.run = rows_read_run;
+    u->rows_work.done = rows_read_done;
+    store_rows_do(c->st, &u->rows_work);
 }
 
 static void next_update(struct catalogue *c)
@@ -186,11 +216,44 @@ int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows)
 
 /* --- what doors change --- */
 
-uint64_t catalogue_group_for(const struct store *st, enum shard_class class, uint64_t shard)
+/* 0: kept for ever .. POLICY_CLASSES - 1: compacted. */
+static unsigned policy_class(const struct shard_policy *p)
 {
+    static const int64_t hours[] = { 1, 24, 7 * 24, 30 * 24 };
+    unsigned i = 0;
+
+    if (p->flags & SHARD_COMPACTED)
+        return POLICY_CLASSES - 1;
+    if (!(p->flags & (SHARD_EXPIRES | SHARD_LIMITED)))
+        return 0;
+    if (!(p->flags & SHARD_EXPIRES)) /* by bytes alone: some day */
+        return POLICY_CLASSES - 2;
+    while (i < 4 && p->retention_ms > hours[i] * 3600 * 1000)
+        i++;
+    return 1 + i;
+}
+
+uint64_t catalogue_group_for(const struct store *st, enum shard_class class,
+                             const struct shard_policy *policy, uint64_t shard)
+{
+    uint64_t first = st->super.policy_groups, turns = (st->n_groups - first) / POLICY_CLASSES;
+
     if (class == SHARD_CLASS_INTERNAL)
         return GROUP_INTERNAL;
-    return GROUP_DATA + shard % (st->n_groups - GROUP_DATA);
+    return first + policy_class(policy) + POLICY_CLASSES * (shard % turns);
+}
+
+int catalogue_shard_row(struct store *st, uint64_t shard, struct row_shard *row)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    size_t bytes;
+    int rc = rows_get(st->rows, key, row_key(key, ROW_SHARD, shard), &mem, &bytes);
+
+    if (rc < 0)
+        return rc;
+    rc = row_shard_read(row, mem, bytes);
+    free(mem);
+    return rc;
 }
 
 struct door_update {
@@ -199,22 +262,30 @@ struct door_update {
     struct jrn_update *done;
     struct jrn_change *changes; /* keys and values are copies in mem */
     unsigned n;
+    struct row_shard *found; /* of each change of policy: the row before */
     uint8_t *mem;
     uint64_t max_shard;
 };
+
+static bool policy_ok(const struct shard_policy *p)
+{
+    return !(p->flags & ~(unsigned)(SHARD_EXPIRES | SHARD_LIMITED | SHARD_COMPACTED)) &&
+           p->retention_ms >= 0 && p->retention_bytes >= 0 && p->min_compaction_lag_ms >= 0 &&
+           p->delete_retention_ms >= 0;
+}
 
 static int change_check(const struct jrn_change *c)
 {
     switch (c->op) {
     case JRN_SHARD_CREATE:
-        return c->shard >= SHARD_FIRST_USER && c->kind == SHARD_SEGMENT &&
+        return c->shard >= SHARD_FIRST_USER && c->kind == SHARD_SEGMENT && policy_ok(&c->policy) &&
                        (c->class == SHARD_CLASS_DATA || c->class == SHARD_CLASS_INTERNAL)
                    ? 0
                    : E_INVALID;
     case JRN_SHARD_DELETE:
         return c->shard >= SHARD_FIRST_USER ? 0 : E_INVALID;
     case JRN_SHARD_POLICY:
-        return E_INVALID;
+        return c->shard >= SHARD_FIRST_USER && policy_ok(&c->policy) ? 0 : E_INVALID;
     case JRN_ROW_PUT:
     case JRN_ROW_DELETE:
         return c->key_bytes >= 1 && c->key_bytes <= APP_KEY_MAX && c->value_bytes <= APP_VALUE_MAX
@@ -224,17 +295,41 @@ static int change_check(const struct jrn_change *c)
     return E_INVALID;
 }
 
-static void shard_row_put(struct door_update *d, const struct jrn_change *c)
+static void shard_row_put(struct rows_batch *rows, uint64_t shard, const struct row_shard *row)
+{
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    rows_batch_put(rows, key, row_key(key, ROW_SHARD, shard), value, row_shard_write(row, value));
+}
+
+static void created_row(struct door_update *d, const struct jrn_change *c)
 {
     struct store *st = d->u.st;
     struct row_shard row = { .kind = (uint8_t)c->kind,
                              .class = (uint8_t)c->class,
-                             .group = catalogue_group_for(st, c->class, c->shard),
+                             .group = catalogue_group_for(st, c->class, &c->policy, c->shard),
                              .created = loop_wall_ms(st->keeper) };
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
-    rows_batch_put(&d->u.rows, key, row_key(key, ROW_SHARD, c->shard), value,
-                   row_shard_write(&row, value));
+    shard_policy_write(&c->policy, &row.policy);
+    shard_row_put(&d->u.rows, c->shard, &row);
+}
+
+static int door_read(struct catalogue_update *u)
+{
+    struct door_update *d = (struct door_update *)u;
+    int rc = 0;
+
+    d->found = mem_new(d->n * sizeof *d->found);
+    for (unsigned i = 0; rc >= 0 && i < d->n; i++)
+        if (d->changes[i].op == JRN_SHARD_POLICY)
+            rc = catalogue_shard_row(u->st, d->changes[i].shard, &d->found[i]);
+    return rc;
+}
+
+static void policy_row(struct door_update *d, unsigned i)
+{
+    shard_policy_write(&d->changes[i].policy, &d->found[i].policy);
+    shard_row_put(&d->u.rows, d->changes[i].shard, &d->found[i]);
 }
 
 static void app_row(struct rows_batch *rows, const struct jrn_change *c)
@@ -267,7 +362,9 @@ static int door_prepare(struct catalogue_update *u)
                 return E_EXISTS;
             if (c->shard > d->max_shard)
                 d->max_shard = c->shard;
-            shard_row_put(d, c);
+            created_row(d, c);
+        } else if (c->op == JRN_SHARD_POLICY) {
+            policy_row(d, i);
         } else if (c->op == JRN_SHARD_DELETE) {
             rows_batch_delete(&u->rows, key, row_key(key, ROW_SHARD, c->shard));
         } else {
@@ -315,6 +412,31 @@ static void shard_deleted(struct store *st, uint64_t id)
     catalogue_reap(st, id, UINT64_MAX);
 }
 
+/* From now on for the loaded shard, if it is, and for retention. */
+static void policy_applied(struct store *st, const struct jrn_change *c, uint64_t group)
+{
+    struct shard *s = shard_find(st, c->shard);
+
+    if (s)
+        shard_policy_set(s, &c->policy);
+    shard_unref(s);
+    retention_policy(st, group, &c->policy);
+    retention_shard(st, c->shard);
+}
+
+static void change_applied(struct door_update *d, unsigned i)
+{
+    const struct jrn_change *c = &d->changes[i];
+    struct store *st = d->u.st;
+
+    if (c->op == JRN_SHARD_DELETE)
+        shard_deleted(st, c->shard);
+    else if (c->op == JRN_SHARD_POLICY)
+        policy_applied(st, c, d->found[i].group);
+    else if (c->op == JRN_SHARD_CREATE)
+        retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);
+}
+
 static void update_done_run(struct task *t)
 {
     struct jrn_update *u = (struct jrn_update *)t;
@@ -331,14 +453,14 @@ static void door_applied(struct catalogue_update *u)
         if (d->max_shard > atomic_load(&u->st->max_shard))
             atomic_store(&u->st->max_shard, d->max_shard);
         for (unsigned i = 0; i < d->n; i++)
-            if (d->changes[i].op == JRN_SHARD_DELETE)
-                shard_deleted(u->st, d->changes[i].shard);
+            change_applied(d, i);
     }
     done->rc = u->rc;
     done->task.run = update_done_run;
     loop_post(done->loop, &done->task);
     atomic_fetch_sub(&u->st->busy, 1);
     free(d->changes);
+    free(d->found);
     free(d->mem);
     free(d);
 }
@@ -389,6 +511,9 @@ void store_update(struct store *st, const struct jrn_change *changes, unsigned n
     atomic_fetch_add(&st->busy, 1);
     changes_copy(d, changes, n);
     d->done = done;
+    for (unsigned i = 0; i < n; i++)
+        if (changes[i].op == JRN_SHARD_POLICY)
+            d->u.read = door_read;
     d->u.prepare = door_prepare;
     d->u.applied = door_applied;
     store_on_keeper(st, door_submit, d);
@@ -401,6 +526,7 @@ struct trim_update {
     struct shard_trim *t;
     struct shard *s;
     uint64_t start;
+    struct row_shard row;
 };
 
 static void trim_done_run(struct task *t)
@@ -420,24 +546,22 @@ static void trim_answer(struct shard_trim *t, struct shard *s, int rc)
     shard_unref(s);
 }
 
+static int trim_read(struct catalogue_update *u)
+{
+    struct trim_update *t = (struct trim_update *)u;
+    int rc = catalogue_shard_row(u->st, t->s->id, &t->row);
+
+    return rc == E_NOTFOUND ? E_DELETED : rc;
+}
+
 static int trim_prepare(struct catalogue_update *u)
 {
     struct trim_update *t = (struct trim_update *)u;
-    struct shard *s = t->s;
-    struct row_shard row = { .kind = (uint8_t)s->kind,
-                             .class = (uint8_t)s->group->class,
-                             .group = s->group->id,
-                             .start = t->start,
-                             .created = s->created };
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
-    if (atomic_load(&s->deleted))
-        return E_DELETED;
-    if (t->start <= s->row_start || t->start <= atomic_load(&s->start))
+    if (t->start <= t->row.start)
         return 1;
-    s->row_start = t->start;
-    rows_batch_put(&u->rows, key, row_key(key, ROW_SHARD, s->id), value,
-                   row_shard_write(&row, value));
+    t->row.start = t->start;
+    shard_row_put(&u->rows, t->s->id, &t->row);
     return 0;
 }
 
@@ -446,30 +570,45 @@ static void trimmed_home(struct task *task)
     struct shard_task *hop = (struct shard_task *)task;
 
     shard_mark_trimmed(hop->shard, hop->start);
-    trim_answer(hop->trim, hop->shard, 0);
+    if (hop->trim)
+        trim_answer(hop->trim, hop->shard, 0);
+    else
+        shard_unref(hop->shard);
     free(hop);
+}
+
+/* Takes over a reference on s. */
+static void trimmed_hop(struct shard *s, uint64_t start, struct shard_trim *trim)
+{
+    struct shard_task *hop = mem_new(sizeof *hop);
+
+    hop->task.run = trimmed_home;
+    hop->shard = s;
+    hop->start = start;
+    hop->trim = trim;
+    loop_post(s->group->loop, &hop->task);
 }
 
 static void trim_applied(struct catalogue_update *u)
 {
     struct trim_update *t = (struct trim_update *)u;
-    struct store *st = u->st;
 
     if (u->rc < 0) {
-        t->s->row_start =
-            atomic_load(&t->s->start); /* not made: the next one must not rest on it */
         trim_answer(t->t, t->s, u->rc);
     } else {
-        struct shard_task *hop = mem_new(sizeof *hop);
-
-        catalogue_reap(st, t->s->id, t->start);
-        hop->task.run = trimmed_home;
-        hop->shard = t->s;
-        hop->start = t->start;
-        hop->trim = t->t;
-        loop_post(t->s->group->loop, &hop->task);
+        catalogue_reap(u->st, t->s->id, t->start);
+        trimmed_hop(t->s, t->start, t->t);
     }
     free(t);
+}
+
+void catalogue_trimmed(struct store *st, uint64_t shard, uint64_t start)
+{
+    struct shard *s = shard_find(st, shard);
+
+    catalogue_reap(st, shard, start);
+    if (s)
+        trimmed_hop(s, start, NULL);
 }
 
 static void trim_submit(struct store *st, void *arg)
@@ -500,6 +639,7 @@ static void trim_home(struct task *task)
     u->t = t;
     u->s = s;
     u->start = t->start;
+    u->u.read = trim_read;
     u->u.prepare = trim_prepare;
     u->u.applied = trim_applied;
     store_on_keeper(s->st, trim_submit, u);
@@ -604,21 +744,12 @@ static void live_rows(struct reap *r)
 /* What the shard's row says now: its start, or that there is no such shard any more. */
 static int reap_start(struct reap *r)
 {
-    uint8_t key[ROW_KEY_MAX], *mem;
     struct row_shard row;
-    size_t bytes;
-    int rc = rows_get(r->w.st->rows, key, row_key(key, ROW_SHARD, r->shard), &mem, &bytes);
+    int rc = catalogue_shard_row(r->w.st, r->shard, &row);
 
-    if (rc == E_NOTFOUND) {
-        r->start = UINT64_MAX;
-        return 0;
-    }
-    if (rc < 0)
-        return rc;
-    rc = row_shard_read(&row, mem, bytes);
-    free(mem);
-    r->start = row.start;
-    return rc;
+    if (rc >= 0 || rc == E_NOTFOUND)
+        r->start = rc < 0 ? UINT64_MAX : row.start;
+    return rc == E_NOTFOUND ? 0 : rc;
 }
 
 static void reap_run(struct rows_work *w)

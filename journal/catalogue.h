@@ -17,6 +17,9 @@ struct catalogue_update {
     /* Changes of the view. Those of the catalogue's tables (upper-case letters) are also its
      * records. */
     struct rows_batch rows;
+    /* Runs on a pool thread when its turn has come, ahead of prepare: for what prepare must know of
+     * the rows, as all updates before have left them. Below 0 ends it. NULL: none. */
+    int (*read)(struct catalogue_update *u);
     /* Runs when its turn has come, may fill rows; below 0 ends it, 1: nothing to do. NULL: none. */
     int (*prepare)(struct catalogue_update *u);
     /* Runs once it is applied (rc 0) or has failed. Frees u. */
@@ -34,6 +37,8 @@ bool catalogue_idle(const struct catalogue *c);
 /* Gives back what segments hold of a shard below `start` (all of it: UINT64_MAX, for a deleted
  * shard). */
 void catalogue_reap(struct store *st, uint64_t shard, uint64_t start);
+/* A trim of this shard is applied: gives back what lies below `start`, tells the loaded shard. */
+void catalogue_trimmed(struct store *st, uint64_t shard, uint64_t start);
 /* For a segment that has just been named: what it holds of shards deleted or trimmed meanwhile is
  * dead from the start. */
 void catalogue_reap_late(struct store *st, const struct seg_index *x);
@@ -46,7 +51,11 @@ void catalogue_bury(struct store *st, bool urgent);
 
 /* Walks the records of one stored catalogue batch into a set of row changes. E_CORRUPT. */
 int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows) MUST_USE;
-/* The group in which a new shard is put. */
-uint64_t catalogue_group_for(const struct store *st, enum shard_class class, uint64_t shard);
+/* The group in which a new shard is put: of the policy's class, so that what a segment holds goes
+ * at about the same time. It stays there when its policy changes. */
+uint64_t catalogue_group_for(const struct store *st, enum shard_class class,
+                             const struct shard_policy *policy, uint64_t shard);
+/* A shard's row as it stands. Blocks. E_NOTFOUND. */
+int catalogue_shard_row(struct store *st, uint64_t shard, struct row_shard *row) MUST_USE;
 
 #endif

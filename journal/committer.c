@@ -161,6 +161,14 @@ void committer_starve(struct committer *c)
         wake(c);
 }
 
+void committer_roll_aged(struct committer *c, uint64_t lsn)
+{
+    pthread_mutex_lock(&c->lock);
+    c->roll_lsn = lsn;
+    pthread_mutex_unlock(&c->lock);
+    wake(c);
+}
+
 static bool is_starved(struct committer *c)
 {
     bool starved;
@@ -213,6 +221,7 @@ static bool extent_next(struct committer *c)
     c->extent_lsn = c->lsn;
     c->extent_new = true;
     committer_direct_renew(c);
+    c->extent_data = false;
     wal_add(&c->st->wal, c->place, c->incarnation, c->salt, c->lsn);
     store_on_keeper(c->st, space_check,
                     c); /* one extent is always wanted in hand, and destage may be due */
@@ -492,7 +501,9 @@ static bool roll_is_asked(struct committer *c)
     bool asked;
 
     pthread_mutex_lock(&c->lock);
-    asked = c->roll_asked;
+    /* Without the catalogue's own frames an idle store comes to rest: a destage writes such frames. */
+    asked = c->roll_asked || (c->roll_lsn == c->extent_lsn && c->extent_data && !c->close_task);
+    c->roll_lsn = 0;
     pthread_mutex_unlock(&c->lock);
     return asked;
 }

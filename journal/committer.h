@@ -34,6 +34,9 @@ void committer_feed(struct committer *c);
 void committer_feed_direct(struct committer *c, bool plenty);
 /* Makes it go on to another WAL extent, so that open segments can be sealed or freed. Keeper. */
 void committer_roll(struct committer *c);
+/* The same, if the extent that begins at lsn is still the open one and holds more than the
+ * catalogue's frames: what it holds can then be destaged. Any thread; may come to nothing. */
+void committer_roll_aged(struct committer *c, uint64_t lsn);
 /* While closing: nobody is left who could free an extent. What needs one is answered E_CLOSED
  * instead of waiting for ever. Keeper. */
 void committer_starve(struct committer *c);

@@ -26,9 +26,8 @@ struct content {
 
 static uint64_t block_bytes(const struct committer *c, const struct content *n)
 {
-    uint64_t body = block_frames_pos(n->n_groups, c->n_prev, 0) +
-                    n->items * FRAME_ITEM_BYTES + n->body_bytes +
-                    n->n_groups * (uint64_t)(FRAME_HEAD_BYTES + FRAME_ALIGN * 2);
+    uint64_t body = block_frames_pos(n->n_groups, c->n_prev, 0) + n->items * FRAME_ITEM_BYTES +
+                    n->body_bytes + n->n_groups * (uint64_t)(FRAME_HEAD_BYTES + FRAME_ALIGN * 2);
 
     if (n->direct > 0)
         body += BLOCK_PLACEMENT_BYTES *
@@ -182,6 +181,7 @@ static void frame_make(struct committer *c, struct jrn_group *g, struct block_di
                              .bytes = h.bytes,
                              .n_offsets = offsets,
                              .hash = sum_xxh3(mem + pos, h.bytes, 0) };
+    c->extent_data = c->extent_data || g->id != GROUP_CATALOGUE;
     g->last_entry = h.entry;
     g->last_hash = d->hash;
     g->restart = false;

@@ -48,6 +48,7 @@ struct committer {
     uint64_t direct_given[DIRECT_GIVEN_MAX]; /* the same for open segments */
     unsigned n_direct_given;
     unsigned direct_want; /* so many are wanted in hand */
+    uint64_t roll_lsn;    /* of the extent to be left for its age; 0: none */
     bool roll_asked;      /* go on to another extent, and to new open segments, soon */
     /* committer */
     struct task wake;
@@ -59,6 +60,7 @@ struct committer {
     uint64_t lsn;        /* where the next block goes */
     uint64_t durable_lsn;
     uint64_t prev_hash, prev_lsn; /* of the block before */
+    bool extent_data; /* it holds frames of doors' shards */
     bool extent_new;              /* its header is not written yet */
     bool closing_written;
     uint64_t before_incarnation, before_end_lsn, before_end_hash;

@@ -27,9 +27,10 @@
 enum {
     GROUP_CATALOGUE = 0, /* holds SHARD_CATALOGUE alone */
     GROUP_INTERNAL = 1,  /* class INTERNAL */
-    GROUP_DATA = 2,      /* and up: class DATA, one per loop of the store's first start or more */
+    GROUP_DATA = 2,      /* and up: class DATA, by policy class and loop: see catalogue_group_for */
     SHARD_CATALOGUE = 1,
     SHARD_FIRST_USER = 16,
+    POLICY_CLASSES = 7, /* kept for ever; at most an hour, a day, a week, a month; longer; compacted */
     LSN_FIRST = PAGE_BYTES
 };
 
@@ -92,8 +93,11 @@ struct jrn_group {
     struct group_loss *losses;
     unsigned n_losses;
     atomic_bool read_only; /* written home, read by any */
+    bool used;             /* had a batch in this life; home */
     /* keeper */
     uint64_t destaged_lsn, destaged_entry, destaged_hash;
+    int64_t least_retention_ms; /* of its shards that expire, at most this; INT64_MAX: none does */
+    bool any_limited;           /* perhaps */
 };
 
 struct shard {
@@ -113,8 +117,9 @@ struct shard {
     struct shard *dirty_next;
     bool dirty;
     uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
-    /* keeper */
-    uint64_t row_start; /* the start that the catalogue has, or is about to have */
+    /* under shards_lock */
+    struct shard_policy policy;
+    bool policy_changed; /* since it was loaded: a row read before says less */
 };
 
 enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
@@ -146,6 +151,7 @@ struct committer;
 struct catalogue;
 struct destage;
 struct rewrite;
+struct retention;
 
 struct store {
     struct journal_env env;
@@ -163,12 +169,14 @@ struct store {
     struct rng rng;            /* keeper */
     struct jrn_group **groups; /* fixed after open */
     unsigned n_groups;
+    atomic_uint groups_used; /* that had a batch in this life */
     pthread_mutex_t shards_lock;
     struct hash shards; /* loaded ones, under shards_lock */
     struct committer *committer;
     struct catalogue *catalogue;
     struct destage *destage;
     struct rewrite *rewrite;
+    struct retention *retention;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;

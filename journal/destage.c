@@ -10,6 +10,7 @@
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/group.h"
+#include "journal/retention.h"
 #include "journal/segwrite.h"
 #include "journal/shard.h"
 
@@ -22,7 +23,8 @@ enum {
 /* One run in the WAL, or a direct batch, that is to go into a segment. */
 struct destage_entry {
     uint64_t shard;
-    struct index_entry entry; /* its direct is not NULL where direct holds, and is not to be followed */
+    struct index_entry
+        entry; /* its direct is not NULL where direct holds, and is not to be followed */
     struct index_direct direct;
 };
 
@@ -48,9 +50,9 @@ struct destage_part {
     struct segwrite out;
     struct lost_range *lost;
     unsigned n_lost;
-    uint64_t open;  /* the open segment that the round ends; 0: none */
-    bool seals;     /* it becomes the part's segment */
-    bool in_table;  /* as such, already */
+    uint64_t open; /* the open segment that the round ends; 0: none */
+    bool seals;    /* it becomes the part's segment */
+    bool in_table; /* as such, already */
 };
 
 struct destage {
@@ -400,6 +402,7 @@ static void sealed(struct catalogue_update *u)
         for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
             seg->live += p->out.builder.index.runs[k].bytes;
         seg->open = false;
+        retention_sealed(d->st, seg);
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
                  F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }

@@ -35,6 +35,18 @@ static void held_retry(struct jrn_group *g)
     }
 }
 
+/* Groups of one policy class are spread over the loops, and so are the classes of one turn. */
+static unsigned loop_of(const struct store *st, uint64_t id)
+{
+    uint64_t at = id;
+
+    if (st->super.policy_groups && id >= st->super.policy_groups) {
+        at -= st->super.policy_groups;
+        at = at / POLICY_CLASSES + at % POLICY_CLASSES;
+    }
+    return (unsigned)(at % st->env.n_loops);
+}
+
 struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class class)
 {
     struct jrn_group *g = mem_new(sizeof *g);
@@ -42,11 +54,11 @@ struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class clas
     g->st = st;
     g->id = id;
     g->class = class;
-    g->loop = st->env.loops[id % st->env.n_loops];
+    g->loop = st->env.loops[loop_of(st, id)];
+    g->least_retention_ms = INT64_MAX;
     g->staged_end = &g->staged;
     g->held_end = &g->held;
     g->flush.run = flush_run;
-    g->cache.max_bytes = st->conf.cache_bytes;
     direct_init(&g->direct);
     return g;
 }
@@ -104,6 +116,10 @@ void group_dirty(struct jrn_group *g, struct shard *s)
     if (s->dirty)
         return;
     s->dirty = true;
+    if (!g->used) {
+        g->used = true;
+        atomic_fetch_add(&g->st->groups_used, 1);
+    }
     s->dirty_next = g->dirty;
     g->dirty = shard_ref(s);
 }
@@ -165,11 +181,38 @@ static void run_committed(struct jrn_group *g, struct append *first, struct appe
     shard_wake(s, 0);
 }
 
+/* The groups of a loop share its part of the cache: the oldest blocks go, whosever they are, so that
+ * groups without work do not keep memory from the others. */
+static void cache_share(struct jrn_group *g)
+{
+    struct store *st = g->st;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < st->n_groups; i++)
+        if (st->groups[i]->loop == g->loop)
+            bytes += st->groups[i]->cache.bytes;
+    while (bytes > g->cache.max_bytes) {
+        struct cache *oldest = &g->cache;
+
+        for (unsigned i = 0; i < st->n_groups; i++)
+            if (st->groups[i]->loop == g->loop &&
+                cache_oldest(&st->groups[i]->cache) < cache_oldest(oldest))
+                oldest = &st->groups[i]->cache;
+        if (cache_oldest(oldest) == UINT64_MAX)
+            return; /* one block each */
+        bytes -= oldest->bytes;
+        cache_drop(oldest);
+        bytes += oldest->bytes;
+    }
+}
+
 static void frame_committed(struct jrn_group *g, struct commit_result *r)
 {
     struct append *a = r->first;
 
+    g->cache.max_bytes = g->st->conf.cache_bytes / 2 / (atomic_load(&g->st->groups_used) + 1);
     cache_add(&g->cache, r->lsn, r->block);
+    cache_share(g);
     while (a) {
         struct append *first = a;
 

@@ -66,6 +66,8 @@ struct journal_conf {
     uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
+    uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */
+    uint32_t retention_check_ms; /* how often retention looks for what may go [30000] */
     const uint64_t *accept_loss; /* groups whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };
@@ -219,6 +221,9 @@ int32_t shard_epoch(const struct shard *s);
  * Any thread, now. */
 uint64_t shard_start(const struct shard *s);
 uint64_t shard_end(const struct shard *s);
+
+/* What is kept of it, as last set. Any thread, now. */
+void shard_policy(const struct shard *s, struct shard_policy *out);
 
 /* How safe a batch must be before its producer is answered. */
 enum ack { ACK_NONE, ACK_LEADER_MEMORY, ACK_QUORUM_MEMORY, ACK_LEADER_DURABLE, ACK_QUORUM_DURABLE };

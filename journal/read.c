@@ -75,7 +75,8 @@ static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, cons
             bool room = d->bytes + len + h.bytes <= d->max_bytes ||
                         (d->at_least_one && d->bytes + len == 0);
 
-            if (!room) {
+            /* A slow read may meet a run that has grown meanwhile, past the end that it tells. */
+            if (!room || end > d->end) {
                 rc = 0;
                 break;
             }

@@ -383,7 +383,7 @@ static int shard_settle(struct recovery *r, struct shard *s)
     free(mem);
     if (rc < 0)
         return rc;
-    s->row_start = row.start;
+    shard_policy_load(s, &row);
     if (s->next < row.start)
         s->next = row.start;
     atomic_store(&s->start, row.start);

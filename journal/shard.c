@@ -90,6 +90,49 @@ uint64_t shard_end(const struct shard *s)
     return atomic_load(&((struct shard *)(uintptr_t)s)->end);
 }
 
+/* --- policy --- */
+
+void shard_policy_read(struct shard_policy *p, const struct row_policy *row)
+{
+    *p = (struct shard_policy){ .flags = row->flags,
+                                .retention_ms = row->retention_ms,
+                                .retention_bytes = row->retention_bytes,
+                                .min_compaction_lag_ms = row->min_compaction_lag_ms,
+                                .delete_retention_ms = row->delete_retention_ms };
+}
+
+void shard_policy_write(const struct shard_policy *p, struct row_policy *row)
+{
+    *row = (struct row_policy){ .flags = p->flags,
+                                .retention_ms = p->retention_ms,
+                                .retention_bytes = p->retention_bytes,
+                                .min_compaction_lag_ms = p->min_compaction_lag_ms,
+                                .delete_retention_ms = p->delete_retention_ms };
+}
+
+void shard_policy_load(struct shard *s, const struct row_shard *row)
+{
+    pthread_mutex_lock(&s->st->shards_lock);
+    if (!s->policy_changed)
+        shard_policy_read(&s->policy, &row->policy);
+    pthread_mutex_unlock(&s->st->shards_lock);
+}
+
+void shard_policy_set(struct shard *s, const struct shard_policy *p)
+{
+    pthread_mutex_lock(&s->st->shards_lock);
+    s->policy = *p;
+    s->policy_changed = true;
+    pthread_mutex_unlock(&s->st->shards_lock);
+}
+
+void shard_policy(const struct shard *s, struct shard_policy *out)
+{
+    pthread_mutex_lock(&s->st->shards_lock);
+    *out = s->policy;
+    pthread_mutex_unlock(&s->st->shards_lock);
+}
+
 /* --- loading --- */
 
 static int row_u64(struct rows *rows, const uint8_t *key, size_t key_bytes, uint64_t *v)
@@ -196,6 +239,7 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
     s->id = id;
     s->kind = row.kind;
     s->created = row.created;
+    shard_policy_read(&s->policy, &row.policy);
     s->group = store_group(st, row.group);
     atomic_store(&s->refs, 1);
     rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
@@ -222,9 +266,23 @@ static void open_done_run(struct task *t)
     o->fn(o);
 }
 
-/* Loads, publishes, and looks again: a deletion removes the row first and then looks for a
- * published shard, so one of the two
- * sees the other. */
+/* Takes what retention has trimmed and what has been set while the shard was loaded. */
+static int row_look_again(struct shard *s, const uint8_t *mem, size_t bytes)
+{
+    struct row_shard row;
+    unsigned long long start = atomic_load(&s->start);
+    int rc = row_shard_read(&row, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    shard_policy_load(s, &row);
+    while (start < row.start && !atomic_compare_exchange_weak(&s->start, &start, row.start))
+        ;
+    return 0;
+}
+
+/* Loads, publishes, and looks again: a deletion, a trim and a new policy write the row first and
+ * then look for a published shard, so one of the two sees the other. */
 static void open_run(struct work *w)
 {
     struct open_work *ow = (struct open_work *)w;
@@ -237,6 +295,8 @@ static void open_run(struct work *w)
         return;
     ow->s = shard_publish(ow->s);
     ow->rc = rows_get(o->store->rows, key, row_key(key, ROW_SHARD, o->id), &mem, &bytes);
+    if (ow->rc >= 0)
+        ow->rc = row_look_again(ow->s, mem, bytes);
     free(mem);
     if (ow->rc == E_NOTFOUND) {
         atomic_store(&ow->s->deleted, true);

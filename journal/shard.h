@@ -16,6 +16,13 @@ struct shard *shard_find(struct store *st, uint64_t id);
 struct shard *shard_publish(struct shard *s);
 /* Takes it out of the table. Any thread. */
 void shard_withdraw(struct shard *s);
+/* Between the API's policy and the row's. */
+void shard_policy_read(struct shard_policy *p, const struct row_policy *row);
+void shard_policy_write(const struct shard_policy *p, struct row_policy *row);
+/* Takes the policy of a row, unless it was changed since the shard was loaded. Any thread. */
+void shard_policy_load(struct shard *s, const struct row_shard *row);
+/* The policy has changed, durably. Any thread. */
+void shard_policy_set(struct shard *s, const struct shard_policy *p);
 /* Checks, numbers and stages an append. Home. Ends it when a check fails. */
 void shard_append_home(struct append *a);
 /* Answers waits whose offset has come (rc 0), or all of them with rc below 0. Home. */

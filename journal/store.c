@@ -11,6 +11,7 @@
 #include "journal/destage.h"
 #include "journal/group.h"
 #include "journal/recover.h"
+#include "journal/retention.h"
 #include "journal/rewrite.h"
 #include "journal/shard.h"
 
@@ -282,8 +283,8 @@ void store_space_check(struct store *st)
     live = wal_live(&st->wal);
     /* Destage must be able to write all that is live once more, and then some. */
     need = (uint64_t)live.n_extents * extent + RESERVE_EXTENTS * extent;
-    /* Each round writes a segment for each group, of a unit at least. */
-    need += (uint64_t)(live.n_extents / 2 + 1) * st->n_groups * UNIT_BYTES;
+    /* Each round writes a segment for each group with something in it, of a unit at least. */
+    need += (uint64_t)(live.n_extents / 2 + 1) * atomic_load(&st->groups_used) * UNIT_BYTES;
     /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
      * back. */
     if (atomic_load(&st->space) == SPACE_FULL)
@@ -303,7 +304,9 @@ void store_space_check(struct store *st)
     if (tight && st->grow_refused && live.open_direct > 0)
         committer_roll(st->committer);
     catalogue_bury(st, tight);
-    destage_consider(st, tight && st->grow_refused);
+    if (tight)
+        retention_urgent(st);
+    destage_consider(st, (tight && st->grow_refused) || retention_wal_aged(st));
     if (!destage_idle(st->destage) && !atomic_load(&st->closing))
         loop_timer_set(st->keeper, &st->trim_timer, TRIM_AFTER_US);
     rewrite_consider(st, tight && st->grow_refused);
@@ -366,6 +369,10 @@ static void conf_defaults(struct journal_conf *c)
         c->idle_close_ms = 10;
     if (!c->delete_grace_ms)
         c->delete_grace_ms = 10000;
+    if (!c->wal_age_ms)
+        c->wal_age_ms = 600000;
+    if (!c->retention_check_ms)
+        c->retention_check_ms = 30000;
 }
 
 static int conf_check(struct journal_conf *c, struct err *e)
@@ -420,7 +427,7 @@ static int store_create(struct store *st, struct err *e)
     st->super.ckpt_lsn = LSN_FIRST;
     st->super.wal_extent_log2 = log2_of(st->conf.wal_extent);
     st->super.created = loop_wall_ms(st->keeper);
-    st->super.n_groups = GROUP_DATA + st->env.n_loops;
+    st->super.n_groups = st->super.policy_groups = GROUP_DATA;
     if (rc >= 0)
         rc = dev_create(st->dev, tmp, SUPER_COPIES * SUPER_BYTES, &st->super_file, e);
     if (rc >= 0)
@@ -438,16 +445,21 @@ static int store_create(struct store *st, struct err *e)
     return rc < 0 ? err_set(e, rc, "creating the superblock: %s", err_text(rc)) : 0;
 }
 
+/* One of each policy class for each loop. What was made before there were classes stays below. */
 static void groups_make(struct store *st)
 {
-    if (st->super.n_groups < GROUP_DATA + st->env.n_loops)
-        st->super.n_groups = GROUP_DATA + st->env.n_loops;
-    st->n_groups = st->super.n_groups;
+    struct super *sup = &st->super;
+    uint32_t n;
+
+    if (!sup->policy_groups)
+        sup->policy_groups = sup->n_groups < GROUP_DATA ? GROUP_DATA : sup->n_groups;
+    n = sup->policy_groups + POLICY_CLASSES * st->env.n_loops;
+    if (sup->n_groups < n)
+        sup->n_groups = n;
+    st->n_groups = sup->n_groups;
     st->groups = mem_new(st->n_groups * sizeof(*st->groups));
-    for (unsigned i = 0; i < st->n_groups; i++) {
+    for (unsigned i = 0; i < st->n_groups; i++)
         st->groups[i] = group_new(st, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
-        st->groups[i]->cache.max_bytes = st->conf.cache_bytes / 2 / (st->n_groups - 1);
-    }
 }
 
 /* An extent for the WAL, growing when there is none. */
@@ -560,6 +572,7 @@ static void todo_start(struct store *st, void *arg)
     struct todo_update *t = arg;
 
     catalogue_submit(st->catalogue, &t->u);
+    retention_start(st);
 }
 
 static int open_segment_sync(struct store *st, const struct segment *s)
@@ -622,6 +635,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     st->committer = committer_new(st);
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
+    st->retention = retention_new(st);
     rc = recover_run(st, &end, todo, e);
     if (rc < 0)
         return rc;
@@ -666,6 +680,7 @@ static void store_free(struct store *st)
     destage_free(st->destage);
     rewrite_free(st->rewrite);
     run_cache_fini(&st->runs);
+    retention_free(st->retention);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -769,6 +784,7 @@ static void close_end(struct store *st)
     loop_timer_stop(&st->grave_timer);
     loop_timer_stop(&st->space_timer);
     loop_timer_stop(&st->trim_timer);
+    retention_stop(st);
     store_free(st);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);
@@ -825,8 +841,8 @@ static void close_poll(struct loop_timer *t)
     struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
 
     if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || st->growing ||
-        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || store_backlog(st) > 0 ||
-        atomic_load(&st->busy) > 0) {
+        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) ||
+        !retention_idle(st->retention) || store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
         if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite))
             committer_starve(st->committer);

@@ -165,6 +165,28 @@ struct wal_live wal_live(struct wal *w)
     return l;
 }
 
+bool wal_aged(struct wal *w, uint64_t now_us, uint64_t age_us, uint64_t *open_lsn)
+{
+    bool aged = false;
+
+    *open_lsn = 0;
+    pthread_mutex_lock(&w->lock);
+    for (unsigned i = 0; i < w->n; i++) {
+        struct wal_extent *x = w->list[i];
+
+        if (!x->seen_us)
+            x->seen_us = now_us;
+        if (now_us - x->seen_us < age_us)
+            continue;
+        if (x->end_lsn == LSN_OPEN)
+            *open_lsn = x->first_lsn;
+        else
+            aged = true;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return aged;
+}
+
 unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max)
 {
     unsigned n = 0;

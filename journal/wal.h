@@ -31,6 +31,7 @@ struct wal_extent {
     uint64_t incarnation, salt;
     uint64_t first_lsn;
     uint64_t end_lsn; /* LSN_OPEN while it is written */
+    uint64_t seen_us; /* when the keeper first saw it; 0: not yet */
     unsigned pins;
     bool passed; /* by the checkpoint: freed at the last unpin */
     struct wal_mark *marks;
@@ -85,6 +86,9 @@ struct wal_live {
 };
 /* What is live now. */
 struct wal_live wal_live(struct wal *w);
+/* Whether a closed extent is older than age_us by the monotonic clock, counted from the first call
+ * that saw it; *open_lsn: where the open extent begins if that is so old, else 0. */
+bool wal_aged(struct wal *w, uint64_t now_us, uint64_t age_us, uint64_t *open_lsn);
 /* The first `max` closed extents, oldest first; returns how many. Not pinned: for the one that
  * moves the checkpoint. */
 unsigned wal_oldest(struct wal *w, struct wal_extent **out, unsigned max);

@@ -4,6 +4,7 @@
 
 #include "gateways/kafka/errors.h"
 #include "gateways/kafka/group_api.h"
+#include "gateways/kafka/schema_config.h"
 #include "gateways/kafka/schema_data.h"
 #include "gateways/kafka/schema_group.h"
 #include "gateways/kafka/schema_topics.h"
@@ -47,9 +48,13 @@ static const struct kafka_api apis[] = {
     ROW(KAFKA_API_VERSIONS_KEY, ApiVersions, 0, 4, 3, api_versions),
     ROW(19, CreateTopics, 2, 7, 5, create_topics),
     ROW(20, DeleteTopics, 1, 6, 4, delete_topics),
+    ROW(21, DeleteRecords, 0, 2, 2, delete_records),
     ROW(22, InitProducerId, 0, 5, 2, init_producer_id),
+    ROW(32, DescribeConfigs, 1, 4, 4, describe_configs),
+    ROW(33, AlterConfigs, 0, 2, 2, alter_configs),
     ROW(37, CreatePartitions, 0, 3, 2, create_partitions),
     ROW(42, DeleteGroups, 0, 2, 2, delete_groups),
+    ROW(44, IncrementalAlterConfigs, 0, 1, 1, incremental_alter_configs),
     ROW(47, OffsetDelete, 0, 0, NEVER, offset_delete),
 };
 

@@ -38,6 +38,11 @@ static void fill_conf(struct kafka_conf *c)
         c->conn_pending_max = defaults.conn_pending_max;
     if (!c->partitions_max)
         c->partitions_max = defaults.partitions_max;
+    if (!c->retention_ms)
+        c->retention_ms = INT64_C(7) * 24 * 3600 * 1000;
+    if (!c->retention_bytes)
+        c->retention_bytes = -1;
+    c->cleanup_policy = mem_str(c->cleanup_policy ? c->cleanup_policy : "delete");
     c->advertised_host = c->advertised_host ? mem_str(c->advertised_host) : NULL;
     c->cluster_id = c->cluster_id ? mem_str(c->cluster_id) : NULL;
 }
@@ -67,6 +72,7 @@ int kafka_new(struct kafka **out, const struct kafka_env *env, const struct kafk
     k->env = *env;
     k->conf = *conf;
     fill_conf(&k->conf);
+    kafka_topic_defaults(&k->conf, k->defaults, k->numbers);
     rc = check_conf(&k->conf, e);
     if (rc < 0) {
         kafka_free(k);
@@ -92,6 +98,7 @@ void kafka_free(struct kafka *k)
     topics_free(k->topics);
     free((char *)k->conf.advertised_host);
     free((char *)k->conf.cluster_id);
+    free((char *)k->conf.cleanup_policy);
     free(k->loops);
     free(k);
 }

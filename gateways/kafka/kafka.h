@@ -41,6 +41,10 @@ struct kafka_conf {
     uint32_t session_min_ms, session_max_ms; /* [6000], [1800000] */
     uint32_t offsets_snapshot_every; /* records of the offsets shard between snapshots [10000] */
     uint32_t offsets_retention_ms;   /* [7 days], after a group became empty */
+    /* What new topics keep where they do not say so themselves: below 0 for ever, without limit. */
+    int64_t retention_ms;       /* [7 days] */
+    int64_t retention_bytes;    /* [-1] */
+    const char *cleanup_policy; /* "delete" or "compact" [delete] */
 };
 
 struct kafka_start {

@@ -153,7 +153,12 @@ static void auto_create(struct meta_topic *m, struct kafka_str name)
                                         .loop = m->op->r->loop,
                                         .name = name.mem,
                                         .name_bytes = (size_t)name.len,
-                                        .n_partitions = (uint32_t)k->conf.default_partitions };
+                                        .n_partitions = (uint32_t)k->conf.default_partitions,
+                                        .defaults = k->defaults,
+                                        .n_defaults = KAFKA_CONFIG_DEFAULTS };
+    kafka_topic_policy((struct kafka_settings){ NULL, 0 },
+                       (struct kafka_settings){ k->defaults, KAFKA_CONFIG_DEFAULTS },
+                       &m->change.policy);
     m->op->n_left++;
     topics_create(k->topics, &m->change);
 }

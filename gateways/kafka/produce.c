@@ -56,14 +56,16 @@ static int16_t batch_error(int rc, const struct kafka_records *records)
     return rc == E_UNSUPPORTED ? KAFKA_UNSUPPORTED_FOR_MESSAGE_FORMAT : kafka_error_of(rc);
 }
 
-static int16_t records_check(const struct kafka_request *r, const struct kafka_records *records)
+static int16_t records_check(const struct kafka_request *r, const struct topic *t,
+                             const struct kafka_records *records)
 {
+    uint32_t max = t->message_max < UINT32_MAX ? t->message_max : r->kafka->conf.batch_max;
     struct batch_head h;
     int rc;
 
     if (records->len <= 0)
         return KAFKA_INVALID_RECORD;
-    if ((uint32_t)records->len > r->kafka->conf.batch_max)
+    if ((uint32_t)records->len > max)
         return KAFKA_MESSAGE_TOO_LARGE;
     rc = batch_validate(&h, records->mem, (size_t)records->len);
     if (rc < 0)
@@ -81,6 +83,17 @@ static int16_t request_check(const struct kafka_produce_request *q)
     return q->transactional_id.len >= 0 ? KAFKA_INVALID_TXN_STATE : KAFKA_NONE;
 }
 
+/* LogAppendTime: the batch gets the time of its arrival, where it lies in the request. */
+static void part_stamp(struct produce_part *p)
+{
+    const struct kafka_records *records = &p->asked->records;
+    struct buf *b = p->op->r->buf;
+    int64_t now = loop_wall_ms(p->op->r->loop);
+
+    batch_stamp_time(b->mem + (records->mem - b->mem), (size_t)records->len, now);
+    p->answer->log_append_time_ms = now;
+}
+
 static void part_begin(struct produce_part *p, struct topic *t, int16_t error)
 {
     int32_t index = p->asked->index;
@@ -89,7 +102,9 @@ static void part_begin(struct produce_part *p, struct topic *t, int16_t error)
     if (!error && (index < 0 || (uint32_t)index >= t->n_partitions))
         error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
     if (!error)
-        error = records_check(p->op->r, &p->asked->records);
+        error = records_check(p->op->r, t, &p->asked->records);
+    if (!error && t->append_time)
+        part_stamp(p);
     if (error)
         part_fails(p, error);
     else

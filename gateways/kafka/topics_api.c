@@ -62,6 +62,9 @@ static void changed(struct topics_change *c)
 
     if (c->rc == E_EXISTS)
         complain(item, (struct complaint){ KAFKA_TOPIC_ALREADY_EXISTS, "the topic exists" });
+    else if (c->rc == E_INVALID && item->created)
+        complain(item, (struct complaint){ KAFKA_INVALID_CONFIG,
+                                           "the journal does not take such settings" });
     else if (c->rc < 0)
         complain(item, (struct complaint){ kafka_error_of(c->rc), err_text(c->rc) });
     else if (item->created)
@@ -91,6 +94,25 @@ static bool seen_before(struct strmap *seen, struct kafka_str name)
 }
 
 /* --- CreateTopics --- */
+
+/* What the settings make of the topic's shards. */
+static struct complaint take_policy(struct change_item *item)
+{
+    struct kafka *k = item->op->r->kafka;
+    struct kafka_settings now = { item->change.settings, item->change.n_settings };
+    struct kafka_settings defaults = { k->defaults, KAFKA_CONFIG_DEFAULTS };
+    char *text = kafka_arena_take(&item->op->r->arena, KAFKA_CONFIG_TEXT_MAX);
+
+    if (!text)
+        return (struct complaint){ KAFKA_INVALID_REQUEST, "too many configs" };
+    if (!kafka_topic_configs_ok(now, defaults, NULL, text))
+        return (struct complaint){ KAFKA_INVALID_CONFIG, text };
+    item->change.defaults = k->defaults;
+    item->change.n_defaults = KAFKA_CONFIG_DEFAULTS;
+    item->change.kind = kafka_topic_kind(now);
+    kafka_topic_policy(now, defaults, &item->change.policy);
+    return fine;
+}
 
 /* Replicas are on us, and nowhere else. */
 static bool only_us(const struct kafka *k, const struct kafka_int32s *brokers)
@@ -151,6 +173,7 @@ static struct complaint take_configs(struct change_item *item, const struct kafk
     struct kafka_request *r = item->op->r;
     struct topic_setting *settings =
         kafka_arena_take(&r->arena, (size_t)t->configs.n * sizeof *settings);
+    char *text = kafka_arena_take(&r->arena, KAFKA_CONFIG_TEXT_MAX);
 
     if (!settings || t->configs.n > TOPIC_SETTINGS_MAX)
         return short_of_memory;
@@ -164,10 +187,12 @@ static struct complaint take_configs(struct change_item *item, const struct kafk
         if (!settings[i].name || !settings[i].value)
             return short_of_memory;
         if (strlen(settings[i].value) != (size_t)c->value.len ||
-            strlen(settings[i].name) != (size_t)c->name.len ||
-            !kafka_topic_config_ok(settings[i].name, settings[i].value))
-            return (struct complaint){ KAFKA_INVALID_CONFIG,
-                                       "no such topic config, or not a value of it" };
+            strlen(settings[i].name) != (size_t)c->name.len || !text)
+            return (struct complaint){ KAFKA_INVALID_CONFIG, "a config with a zero byte" };
+        if (!kafka_topic_config_ok(settings[i].name, settings[i].value, text))
+            return (struct complaint){ KAFKA_INVALID_CONFIG, text };
+        if (topic_setting_in(settings, (unsigned)i, settings[i].name))
+            return (struct complaint){ KAFKA_INVALID_CONFIG, "a config is named twice" };
     }
     item->change.settings = settings;
     item->change.n_settings = (unsigned)t->configs.n;
@@ -193,6 +218,8 @@ static struct complaint check_create(struct change_item *item, const struct kafk
     c = check_counts(r, t);
     if (!c.error)
         c = take_configs(item, t);
+    if (!c.error)
+        c = take_policy(item);
     return c.error ? c : check_exists(r->kafka, t->name);
 }
 
@@ -358,6 +385,17 @@ static struct complaint check_grow(struct kafka *k, const struct kafka_partition
     return fine;
 }
 
+/* New partitions are kept as those there are. */
+static int grow_edit(struct topics_change *c, const struct topic *now)
+{
+    struct kafka_settings settings = { now->settings, now->n_settings };
+    struct kafka_settings defaults = { now->defaults, now->n_defaults };
+
+    c->kind = kafka_topic_kind(settings);
+    kafka_topic_policy(settings, defaults, &c->policy);
+    return 0;
+}
+
 static void grow_one(struct change_item *item, const struct kafka_partitions_topic *t,
                      bool duplicate, bool validate_only)
 {
@@ -369,6 +407,7 @@ static void grow_one(struct change_item *item, const struct kafka_partitions_top
     if (c.error || validate_only)
         return;
     item->change.n_partitions = (uint32_t)t->count;
+    item->change.edit = grow_edit;
     item_start(item, t->name, topics_grow);
 }
 

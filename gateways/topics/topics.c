@@ -65,35 +65,57 @@ static void drop_handles(struct topic *t)
     }
 }
 
+static void free_settings(struct topic_setting *list, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        free(list[i].name);
+        free(list[i].value);
+    }
+    free(list);
+}
+
 void topic_unref(struct topic *t)
 {
     if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
         return;
     drop_handles(t);
-    for (unsigned i = 0; i < t->n_settings; i++) {
-        free(t->settings[i].name);
-        free(t->settings[i].value);
-    }
-    free(t->settings);
+    free_settings(t->settings, t->n_settings);
+    free_settings(t->defaults, t->n_defaults);
     free(t->partitions);
     free(t);
 }
 
-const char *topic_setting(const struct topic *t, const char *name)
+const char *topic_setting_in(const struct topic_setting *list, unsigned n, const char *name)
 {
-    for (unsigned i = 0; i < t->n_settings; i++)
-        if (!strcmp(t->settings[i].name, name))
-            return t->settings[i].value;
+    for (unsigned i = 0; i < n; i++)
+        if (!strcmp(list[i].name, name))
+            return list[i].value;
     return NULL;
 }
 
-static void copy_settings(struct topic *t, const struct topic_setting *from, unsigned n)
+const char *topic_setting(const struct topic *t, const char *name)
 {
-    t->settings = mem_new((n + 1) * sizeof *t->settings);
-    t->n_settings = n;
+    return topic_setting_in(t->settings, t->n_settings, name);
+}
+
+static struct topic_setting *copy_list(const struct topic_setting *from, unsigned n)
+{
+    struct topic_setting *list = mem_new((n + 1) * sizeof *list);
+
     for (unsigned i = 0; i < n; i++)
-        t->settings[i] = (struct topic_setting){ .name = mem_str(from[i].name),
-                                                 .value = mem_str(from[i].value) };
+        list[i] = (struct topic_setting){ .name = mem_str(from[i].name),
+                                          .value = mem_str(from[i].value) };
+    return list;
+}
+
+static void copy_settings(struct topic *t, const struct topic_setting *settings, unsigned n,
+                          const struct topic_setting *defaults, unsigned n_defaults)
+{
+    t->settings = copy_list(settings, n);
+    t->n_settings = n;
+    t->defaults = copy_list(defaults, n_defaults);
+    t->n_defaults = n_defaults;
+    topics_settle(t);
 }
 
 /* --- the map --- */
@@ -269,13 +291,14 @@ static void topic_key(uint8_t *key, const struct topic *t)
     memcpy(key + 1, t->id, TOPIC_ID_BYTES);
 }
 
-/* Writes t's row, and creates its shards from the from'th on, as one update. */
+/* Writes t's row, creates its shards from the from'th on and gives those before the policy (where
+ * from is all of them: an alteration), as one update. */
 static void update_topic(struct topics_change *c, struct topic *t, uint32_t from,
                          void (*fn)(struct jrn_update *u))
 {
     struct topics *ts = c->topics;
     struct update *u = mem_new(sizeof *u);
-    struct jrn_change *changes = mem_new((t->n_partitions - from + 1) * sizeof *changes);
+    struct jrn_change *changes = mem_new((t->n_partitions + 1) * sizeof *changes);
     size_t bytes = topics_row_bytes(t);
     uint8_t *row = mem_new(bytes);
     struct wr w = wr_of(row, bytes);
@@ -285,8 +308,13 @@ static void update_topic(struct topics_change *c, struct topic *t, uint32_t from
     for (uint32_t i = from; i < t->n_partitions; i++)
         changes[n++] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
                                             .shard = t->partitions[i].shard,
-                                            .kind = SHARD_SEGMENT,
-                                            .class = SHARD_CLASS_DATA };
+                                            .kind = c->kind,
+                                            .class = SHARD_CLASS_DATA,
+                                            .policy = c->policy };
+    for (uint32_t i = 0; from == t->n_partitions && i < from; i++)
+        changes[n++] = (struct jrn_change){ .op = JRN_SHARD_POLICY,
+                                            .shard = t->partitions[i].shard,
+                                            .policy = c->policy };
     topic_key(key, t);
     topics_row_write(&w, t);
     ASSERT(wr_ok(&w) && wr_used(&w) == bytes);
@@ -370,17 +398,22 @@ static void new_id(struct topics *ts, uint8_t *id)
     } while (taken);
 }
 
-static int create_check(const struct topics_change *c)
+static int settings_check(const struct topics_change *c)
 {
-    if (!topic_name_ok(c->name, c->name_bytes) || !c->n_partitions)
-        return E_INVALID;
-    if (c->n_partitions > TOPIC_PARTITIONS_MAX || c->n_settings > TOPIC_SETTINGS_MAX)
+    if (c->n_settings > TOPIC_SETTINGS_MAX)
         return E_TOOBIG;
     for (unsigned i = 0; i < c->n_settings; i++)
         if (strlen(c->settings[i].name) > TOPICS_SETTING_NAME_MAX ||
             strlen(c->settings[i].value) > TOPICS_SETTING_VALUE_MAX)
             return E_TOOBIG;
     return 0;
+}
+
+static int create_check(const struct topics_change *c)
+{
+    if (!topic_name_ok(c->name, c->name_bytes) || !c->n_partitions)
+        return E_INVALID;
+    return c->n_partitions > TOPIC_PARTITIONS_MAX ? E_TOOBIG : settings_check(c);
 }
 
 static void run_create(struct topics_change *c)
@@ -401,7 +434,7 @@ static void run_create(struct topics_change *c)
     t = topics_topic_new(c->name, c->name_bytes, c->n_partitions);
     new_id(ts, t->id);
     t->created_ms = loop_wall_ms(ts->env.home);
-    copy_settings(t, c->settings, c->n_settings);
+    copy_settings(t, c->settings, c->n_settings, c->defaults, c->n_defaults);
     if (topics_row_bytes(t) > TOPICS_ROW_MAX) {
         topic_unref(t);
         change_done(c, E_TOOBIG);
@@ -419,13 +452,15 @@ void topics_create(struct topics *ts, struct topics_change *c)
     change_post(ts, c, run_create);
 }
 
-static struct topic *topic_grown(const struct topic *old, uint32_t n)
+/* With n partitions, those of the old one first; and other settings. */
+static struct topic *topic_like(const struct topic *old, uint32_t n,
+                                const struct topic_setting *settings, unsigned n_settings)
 {
     struct topic *t = topics_topic_new(old->name, old->name_bytes, n);
 
     memcpy(t->id, old->id, TOPIC_ID_BYTES);
     t->created_ms = old->created_ms;
-    copy_settings(t, old->settings, old->n_settings);
+    copy_settings(t, settings, n_settings, old->defaults, old->n_defaults);
     for (uint32_t i = 0; i < old->n_partitions; i++) {
         struct shard *s = topic_shard((struct topic *)old, i);
 
@@ -450,8 +485,17 @@ static void run_grow(struct topics_change *c)
         change_done(c, rc);
         return;
     }
+    if (c->edit) {
+        int rc = c->edit(c, old);
+
+        if (rc < 0) {
+            topic_unref(old);
+            change_done(c, rc);
+            return;
+        }
+    }
     from = old->n_partitions;
-    t = topic_grown(old, c->n_partitions);
+    t = topic_like(old, c->n_partitions, old->settings, old->n_settings);
     topic_unref(old);
     for (uint32_t i = from; i < t->n_partitions; i++)
         t->partitions[i].shard = ts->next_shard++;
@@ -461,6 +505,33 @@ static void run_grow(struct topics_change *c)
 void topics_grow(struct topics *ts, struct topics_change *c)
 {
     change_post(ts, c, run_grow);
+}
+
+static void run_alter(struct topics_change *c)
+{
+    struct topic *old = topics_find(c->topics, c->name, c->name_bytes), *t;
+    int rc = old ? c->edit(c, old) : E_NOTFOUND;
+
+    if (rc >= 0)
+        rc = settings_check(c);
+    if (rc < 0) {
+        topic_unref(old);
+        change_done(c, rc);
+        return;
+    }
+    t = topic_like(old, old->n_partitions, c->settings, c->n_settings);
+    topic_unref(old);
+    if (topics_row_bytes(t) > TOPICS_ROW_MAX) {
+        topic_unref(t);
+        change_done(c, E_TOOBIG);
+        return;
+    }
+    update_topic(c, t, t->n_partitions, topic_written);
+}
+
+void topics_alter(struct topics *ts, struct topics_change *c)
+{
+    change_post(ts, c, run_alter);
 }
 
 static void topic_deleted(struct jrn_update *j)
@@ -634,7 +705,7 @@ static int load_row(void *ctx, const void *key, size_t key_bytes, const void *va
     uint8_t version = rd_u8(&r);
     const uint8_t *id;
 
-    if (version != TOPICS_ROW_VERSION)
+    if (version != TOPICS_ROW_VERSION && (k[0] != 'T' || version != TOPIC_ROW_VERSION))
         return err_set(&ts->start->err, version ? E_VERSION : E_CORRUPT,
                        "a row of version %u: written by a newer server", version);
     if (k[0] == 'T')

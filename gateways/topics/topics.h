@@ -16,9 +16,8 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "journal/journal.h"
 
-struct journal;
-struct shard;
 struct topics;
 
 enum {
@@ -47,8 +46,15 @@ struct topic {
     int64_t created_ms;
     uint32_t n_partitions;
     struct topic_partition *partitions;
-    unsigned n_settings;
+    unsigned n_settings, n_defaults;
     struct topic_setting *settings;
+    /* What stood where no setting did when the topic was made: a server whose defaults change does
+     * not change its topics. None: the topic is older than policies, and keeps everything. */
+    struct topic_setting *defaults;
+    /* From the settings, for those who append: max.message.bytes (UINT32_MAX: none) and whether
+     * message.timestamp.type is LogAppendTime. */
+    uint32_t message_max;
+    bool append_time;
 };
 
 /* 1..249 of [a-zA-Z0-9._-], and not "." or "..". */
@@ -95,6 +101,8 @@ struct topic *topic_ref(struct topic *t);
 void topic_unref(struct topic *t);
 /* The setting's value, or NULL. */
 const char *topic_setting(const struct topic *t, const char *name);
+/* The same of any list. */
+const char *topic_setting_in(const struct topic_setting *list, unsigned n, const char *name);
 
 /* ---- handles --------------------------------------------------------------------------------- */
 
@@ -130,9 +138,16 @@ struct topics_change {
     uint32_t n_partitions; /* create: how many; grow: the new total */
     const struct topic_setting *settings;
     unsigned n_settings;
+    const struct topic_setting *defaults; /* create */
+    unsigned n_defaults;
+    enum shard_kind kind; /* create, grow: of the new shards */
+    struct shard_policy policy;
+    /* grow (or NULL) and alter: called on the home loop with the topic as it is; fills in the rest
+     * of what is asked, for alter the settings as they shall be. Below 0 ends the change. */
+    int (*edit)(struct topics_change *c, const struct topic *now);
 
     int rc;
-    /* create, grow: the new one; create with E_EXISTS: the one there. A reference, to be given
+    /* create, grow, alter: the new one; create with E_EXISTS: the one there. A reference, to be given
      * back. */
     struct topic *topic;
 
@@ -148,6 +163,8 @@ struct topics_change {
 void topics_create(struct topics *ts, struct topics_change *c);
 /* Deletes the row and the shards. E_NOTFOUND. */
 void topics_delete(struct topics *ts, struct topics_change *c);
+/* Gives the topic other settings, and its shards c->policy. E_NOTFOUND, E_TOOBIG, what edit gives. */
+void topics_alter(struct topics *ts, struct topics_change *c);
 /* Adds partitions. E_NOTFOUND; E_INVALID when there are as many already. */
 void topics_grow(struct topics *ts, struct topics_change *c);
 

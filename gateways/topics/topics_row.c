@@ -8,16 +8,18 @@
 /* Rows, all integers little-endian:
  *
  *   key 'T' + topic id (16 bytes)
- *     u8 version (1)   u8 name_bytes   name   i64 created (ms since 1970)
+ *     u8 version (2)   u8 name_bytes   name   i64 created (ms since 1970)
  *     u32 n_partitions, then the shard of each as u64, partition 0 first
  *     u16 n_settings, then each: u8 name_bytes   name   u16 value_bytes   value
+ *     u16 n_defaults, then each alike: what stood for settings not given when it was made
+ *     (version 1: ends before this)
  *
  *   key 'I' + name     u8 version (1)   u64 shard: internal state of that name
  *   key 'S' + "id"     u8 version (1)   16 bytes: the store's id
  *
  * A change of a topic puts its row anew; a deletion removes it. Rows and shards change in one
  * update of the journal. */
-enum { HEAD_BYTES = 2 + 8 + 4 + 2 };
+enum { HEAD_BYTES = 2 + 8 + 4 + 2 + 2 };
 
 struct topic *topics_topic_new(const char *name, size_t name_bytes, uint32_t n_partitions)
 {
@@ -31,33 +33,43 @@ struct topic *topics_topic_new(const char *name, size_t name_bytes, uint32_t n_p
     return t;
 }
 
+static size_t settings_bytes(const struct topic_setting *list, unsigned n)
+{
+    size_t bytes = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        bytes += 3 + strlen(list[i].name) + strlen(list[i].value);
+    return bytes;
+}
+
 size_t topics_row_bytes(const struct topic *t)
 {
-    size_t n = HEAD_BYTES + t->name_bytes + (size_t)t->n_partitions * 8;
+    return HEAD_BYTES + t->name_bytes + (size_t)t->n_partitions * 8 +
+           settings_bytes(t->settings, t->n_settings) + settings_bytes(t->defaults, t->n_defaults);
+}
 
-    for (unsigned i = 0; i < t->n_settings; i++)
-        n += 3 + strlen(t->settings[i].name) + strlen(t->settings[i].value);
-    return n;
+static void settings_write(struct wr *w, const struct topic_setting *list, unsigned n)
+{
+    wr_u16le(w, (uint16_t)n);
+    for (unsigned i = 0; i < n; i++) {
+        wr_u8(w, (uint8_t)strlen(list[i].name));
+        wr_bytes(w, list[i].name, strlen(list[i].name));
+        wr_u16le(w, (uint16_t)strlen(list[i].value));
+        wr_bytes(w, list[i].value, strlen(list[i].value));
+    }
 }
 
 void topics_row_write(struct wr *w, const struct topic *t)
 {
-    wr_u8(w, TOPICS_ROW_VERSION);
+    wr_u8(w, TOPIC_ROW_VERSION);
     wr_u8(w, (uint8_t)t->name_bytes);
     wr_bytes(w, t->name, t->name_bytes);
     wr_u64le(w, (uint64_t)t->created_ms);
     wr_u32le(w, t->n_partitions);
     for (uint32_t i = 0; i < t->n_partitions; i++)
         wr_u64le(w, t->partitions[i].shard);
-    wr_u16le(w, (uint16_t)t->n_settings);
-    for (unsigned i = 0; i < t->n_settings; i++) {
-        const struct topic_setting *s = &t->settings[i];
-
-        wr_u8(w, (uint8_t)strlen(s->name));
-        wr_bytes(w, s->name, strlen(s->name));
-        wr_u16le(w, (uint16_t)strlen(s->value));
-        wr_bytes(w, s->value, strlen(s->value));
-    }
+    settings_write(w, t->settings, t->n_settings);
+    settings_write(w, t->defaults, t->n_defaults);
 }
 
 static char *row_text(struct rd *r, size_t bytes)
@@ -70,20 +82,30 @@ static char *row_text(struct rd *r, size_t bytes)
     return text;
 }
 
-static void row_read_settings(struct rd *r, struct topic *t)
+static struct topic_setting *settings_read(struct rd *r, unsigned *n)
 {
-    unsigned n = rd_u16le(r);
+    unsigned count = rd_u16le(r);
+    struct topic_setting *list;
 
-    if (!rd_ok(r) || n > TOPIC_SETTINGS_MAX) {
+    if (!rd_ok(r) || count > TOPIC_SETTINGS_MAX) {
         r->bad = true;
-        return;
+        return NULL;
     }
-    t->settings = mem_new((n + 1) * sizeof *t->settings);
-    for (unsigned i = 0; i < n && rd_ok(r); i++) {
-        t->settings[i].name = row_text(r, rd_u8(r));
-        t->settings[i].value = row_text(r, rd_u16le(r));
-        t->n_settings++;
+    list = mem_new((count + 1) * sizeof *list);
+    for (*n = 0; *n < count && rd_ok(r); (*n)++) {
+        list[*n].name = row_text(r, rd_u8(r));
+        list[*n].value = row_text(r, rd_u16le(r));
     }
+    return list;
+}
+
+void topics_settle(struct topic *t)
+{
+    const char *max = topic_setting(t, "max.message.bytes");
+    const char *type = topic_setting(t, "message.timestamp.type");
+
+    t->message_max = max ? (uint32_t)strtoul(max, NULL, 10) : UINT32_MAX;
+    t->append_time = type && !strcmp(type, "LogAppendTime");
 }
 
 struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes)
@@ -96,7 +118,8 @@ struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes
     uint32_t n = rd_u32le(&r);
     struct topic *t;
 
-    if (!rd_ok(&r) || version != TOPICS_ROW_VERSION || !topic_name_ok(name, name_bytes) || !n ||
+    if (!rd_ok(&r) || !version || version > TOPIC_ROW_VERSION ||
+        !topic_name_ok(name, name_bytes) || !n ||
         n > rd_left(&r) / 8)
         return NULL;
     t = topics_topic_new(name, name_bytes, n);
@@ -104,7 +127,10 @@ struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes
     t->created_ms = created_ms;
     for (uint32_t i = 0; i < n; i++)
         t->partitions[i].shard = rd_u64le(&r);
-    row_read_settings(&r, t);
+    t->settings = settings_read(&r, &t->n_settings);
+    if (version > 1)
+        t->defaults = settings_read(&r, &t->n_defaults);
+    topics_settle(t);
     if (rd_ok(&r) && !rd_left(&r))
         return t;
     topic_unref(t);

@@ -17,6 +17,7 @@ static void super_random(struct rng *r, struct super *s, uint32_t n)
                          .wal_extent_log2 = UNIT_LOG2 + (uint32_t)rng_below(r, 15),
                          .created = (int64_t)rng_u64(r),
                          .n_groups = (uint32_t)rng_u64(r),
+                         .policy_groups = (uint32_t)rng_u64(r),
                          .catalogue_end = rng_u64(r),
                          .n = n };
     for (unsigned i = 0; i < sizeof s->store.bytes; i++)
@@ -44,6 +45,7 @@ static void check_same(const struct super *a, const struct super *b)
     CHECK(a->ckpt_lsn == b->ckpt_lsn && a->catalogue_start == b->catalogue_start);
     CHECK(a->wal_extent_log2 == b->wal_extent_log2 && a->created == b->created);
     CHECK(a->n_groups == b->n_groups && a->catalogue_end == b->catalogue_end);
+    CHECK_EQ(a->policy_groups, b->policy_groups);
     REQUIRE(a->n == b->n);
     for (uint32_t i = 0; i < a->n; i++) {
         const struct super_incarnation *x = &a->list[i], *y = &b->list[i];

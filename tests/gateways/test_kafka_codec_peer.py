@@ -22,6 +22,7 @@ PEER_ERRORS = {
     ("request", 2, 4),  # current_leader_epoch of 64 bits
     ("request", 2, 5),  # the same
     ("response", 10, 1),  # no throttle_time_ms
+    ("response", 32, 1),  # a boolean is_default where the source stands
     ("response", 15, 3),  # authorized_operations beside the groups instead of inside them
 }
 LEAST = 60  # message versions that both must know, or this test tests nothing

@@ -352,8 +352,8 @@ static void test_internal_shards_are_made_once(void)
 static void test_a_row_that_makes_no_sense_stops_the_start(void)
 {
     static const uint8_t key[17] = { 'T', 1 };
-    static const uint8_t newer[] = { 2, 1, 't' };
-    static const uint8_t cut[] = { 1, 1, 't', 0, 0 };
+    static const uint8_t newer[] = { 3, 1, 't' };
+    static const uint8_t cut[] = { 2, 1, 't', 0, 0 };
     struct {
         const uint8_t *mem;
         uint32_t bytes;

@@ -104,7 +104,7 @@ static void test_frames_are_sorted_and_chained_and_blocks_say_what_was_before(vo
     for (uint64_t seed = 1; seed < 8; seed++) {
         static struct call_append a[MANY];
         static unsigned shard[MANY];
-        struct group_seen seen[16] = { 0 };
+        struct group_seen seen[64] = { 0 };
         struct shard *s[SHARDS];
         struct jrn_sim js;
         struct wal_look l;

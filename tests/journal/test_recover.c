@@ -52,7 +52,7 @@ static void check_all(struct jrn_sim *js, uint64_t n)
 /* --- rot in the live WAL --- */
 
 struct hit {
-    bool group[16];
+    bool group[64];
     uint64_t shard, base, end; /* the one item of the block; shard 0: it holds no user's */
 };
 

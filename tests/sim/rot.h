@@ -9,7 +9,7 @@
 #include "tests/sim/jrn_sim.h"
 #include "tests/sim/model.h"
 
-enum { ROT_GROUPS_MAX = 16 };
+enum { ROT_GROUPS_MAX = 64 };
 
 struct rot_report {
     uint64_t groups[ROT_GROUPS_MAX]; /* those that must be read-only from now on, and no others */

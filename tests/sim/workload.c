@@ -142,9 +142,9 @@ static void pause_between(struct workload *w)
     }
     if (w->n_ops >= OPS_MAX) {
         workload_cancel_waits(w, 1, 1);
-        if (!sim_run_until(w->js.sim, enough_room, w, STEPS_MAX / 10)) {
+        if (!workload_run_until(w, enough_room, w)) {
             sim_disk_unstick(w->js.disk);
-            if (!sim_run_until(w->js.sim, enough_room, w, STEPS_MAX))
+            if (!workload_run_until(w, enough_room, w))
                 model_fail(&w->m, "%u operations are never answered", w->n_ops);
         }
     }

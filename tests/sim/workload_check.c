@@ -5,6 +5,7 @@
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/destage.h"
+#include "journal/retention.h"
 #include "journal/rewrite.h"
 #include "journal/store.h"
 
@@ -231,7 +232,8 @@ static bool is_quiet(void *ctx)
         if (op->kind != OP_WAIT)
             return false;
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
-           destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
+           destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
+           retention_idle(st->retention) && store_backlog(st) == 0 &&
            atomic_load(&st->busy) == 0;
 }
 
@@ -287,7 +289,7 @@ static void settle_down(struct workload *w)
     /* A request may get stuck after others were let go. */
     for (unsigned i = 0; !quiet && i < 8; i++) {
         sim_disk_unstick(w->js.disk);
-        quiet = sim_run_until(w->js.sim, is_quiet, w, STEPS_MAX);
+        quiet = workload_run_until(w, is_quiet, w);
     }
     if (!quiet)
         model_fail(&w->m,

@@ -103,6 +103,8 @@ static inline bool chance(struct workload *w, uint32_t num, uint32_t den)
 
 /* Counts what the journal did meanwhile; called all the time. */
 void workload_watch(struct workload *w);
+/* Runs until fn is true, some simulated minutes at most; whether it became true. */
+bool workload_run_until(struct workload *w, bool (*fn)(void *ctx), void *ctx);
 
 /* --- workload_ops.c --- */
 

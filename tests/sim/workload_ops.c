@@ -49,6 +49,31 @@ static void op_done(struct op *op)
         workload_op_free(op);
 }
 
+struct until {
+    struct workload *w;
+    bool (*fn)(void *ctx);
+    void *ctx;
+    uint64_t end_us;
+    bool met;
+};
+
+static bool until_over(void *ctx)
+{
+    struct until *u = ctx;
+
+    u->met = u->fn(u->ctx);
+    return u->met || sim_now_us(u->w->js.sim) > u->end_us;
+}
+
+/* Runs until fn is true, WAIT_US at most: the journal's timers never stop, and must not move the clock
+ * by days while a request is stuck. */
+bool workload_run_until(struct workload *w, bool (*fn)(void *ctx), void *ctx)
+{
+    struct until u = { w, fn, ctx, sim_now_us(w->js.sim) + WAIT_US, false };
+
+    return sim_run_until(w->js.sim, until_over, &u, STEPS_MAX) && u.met;
+}
+
 static bool op_is_done(void *ctx)
 {
     return ((struct op *)ctx)->done;
@@ -56,7 +81,7 @@ static bool op_is_done(void *ctx)
 
 void workload_op_wait(struct workload *w, struct op *op)
 {
-    if (!sim_run_until(w->js.sim, op_is_done, op, STEPS_MAX))
+    if (!workload_run_until(w, op_is_done, op))
         model_fail(&w->m, "operation %d is never answered", (int)op->kind);
     workload_watch(w);
 }

@@ -8,7 +8,7 @@
 #include "base/rd.h"
 
 /* The rows are described at the head of gateways/topics/topics.c. */
-enum { ROW_VERSION = 1, TOPIC_ROW = 'T', INTERNAL_ROW = 'I' };
+enum { ROW_VERSION = 1, TOPIC_ROW_VERSION = 2, TOPIC_ROW = 'T', INTERNAL_ROW = 'I' };
 
 static void name_add(struct names *names, const struct name *n)
 {
@@ -40,7 +40,7 @@ static int topic_row(void *ctx, const void *key, size_t key_bytes, const void *v
 
     rd_u64le(&r);
     n = rd_u32le(&r);
-    if (!rd_ok(&r) || version != ROW_VERSION || n > rd_left(&r) / 8) {
+    if (!rd_ok(&r) || version == 0 || version > TOPIC_ROW_VERSION || n > rd_left(&r) / 8) {
         names->bad++;
         return 0;
     }

@@ -90,10 +90,18 @@ static struct journal_conf journal_settings(const struct conf *c)
         .pending_max = conf_num(c, CONF_JOURNAL_PENDING_MAX),
         .idle_close_ms = (uint32_t)conf_num(c, CONF_JOURNAL_IDLE_CLOSE_MS),
         .delete_grace_ms = (uint32_t)conf_num(c, CONF_JOURNAL_DELETE_GRACE_MS),
+        .wal_age_ms = (uint32_t)conf_num(c, CONF_JOURNAL_WAL_AGE_MS),
+        .retention_check_ms = (uint32_t)conf_num(c, CONF_JOURNAL_RETENTION_CHECK_MS),
     };
 
     j.accept_loss = conf_list(c, CONF_JOURNAL_ACCEPT_LOSS, &j.n_accept_loss);
     return j;
+}
+
+/* 0 is no limit in the configuration, -1 in Kafka's settings. */
+static int64_t for_ever(uint64_t limit)
+{
+    return limit ? (int64_t)limit : -1;
 }
 
 static struct kafka_conf kafka_settings(const struct conf *c)
@@ -117,6 +125,9 @@ static struct kafka_conf kafka_settings(const struct conf *c)
         .session_max_ms = (uint32_t)conf_num(c, CONF_KAFKA_SESSION_MAX),
         .offsets_snapshot_every = (uint32_t)conf_num(c, CONF_KAFKA_OFFSETS_SNAPSHOT_EVERY),
         .offsets_retention_ms = (uint32_t)conf_num(c, CONF_KAFKA_OFFSETS_RETENTION),
+        .retention_ms = for_ever(conf_num(c, CONF_TOPICS_RETENTION_MS)),
+        .retention_bytes = for_ever(conf_num(c, CONF_TOPICS_RETENTION_BYTES)),
+        .cleanup_policy = conf_str(c, CONF_TOPICS_CLEANUP_POLICY),
     };
 }
 
