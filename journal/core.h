@@ -43,6 +43,7 @@ struct append {
     uint64_t base_offset;
     uint32_t n_offsets;
     int64_t max_ts;
+    uint64_t due_us; /* throttled until then; 0: not yet asked */
     uint64_t lsn; /* committer: of its first byte */
     bool duplicate;
 };
@@ -78,6 +79,7 @@ struct jrn_group {
     /* home */
     struct append *staged, **staged_end;
     struct append *held, **held_end; /* waiting for space, before any check */
+    struct loop_timer throttle;      /* the first held one may go */
     struct task flush;
     bool flush_posted;
     struct cache cache;
@@ -134,6 +136,8 @@ struct committer;
 struct catalogue;
 struct destage;
 struct rewrite;
+struct todo_update;
+struct space;
 
 struct store {
     struct journal_env env;
@@ -163,25 +167,27 @@ struct store {
     atomic_bool failed; /* a write or flush failed: nothing more is acked */
     atomic_bool closing;
     atomic_int space; /* enum space_state; written by the keeper */
+    atomic_uint throttle_us; /* an append of class DATA is held so long; written by the keeper */
+    /* Space is short: retention should trim what it may. Set by retention at open, called on the
+     * keeper, again and again; NULL: there is none. */
+    void (*retention_urgent)(struct store *st);
+    struct space *meter;
     /* keeper */
     struct rows_work *rows_first, **rows_end;
     bool rows_running;
-    bool growing;
-    bool grow_refused;
-    uint64_t grow_again_us; /* when refused: not before */
     uint64_t segment_serial;
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;
-    struct loop_timer space_timer;
-    struct loop_timer trim_timer;
     struct shard *catalogue_shard;
     struct journal_close *close;
     struct loop_timer close_timer;
+    struct todo_update *todo; /* what recovery has left, until store_begin */
 };
 
 /* --- journal.c --- */
-/* The store behind a journal. */
+/* The store behind a journal's device 0, and behind any. */
 struct store *journal_store(const struct journal *j);
+struct store *journal_store_at(const struct journal *j, unsigned device);
 
 /* --- store.c --- */
 struct jrn_group *store_group(struct store *st, uint64_t id);
@@ -189,7 +195,7 @@ struct jrn_group *store_group(struct store *st, uint64_t id);
 void store_fail(struct store *st, const char *what, int rc);
 /* Queues work on rows. Keeper. */
 void store_rows_do(struct store *st, struct rows_work *w);
-/* Looks at free space again; grows, holds or refuses. Keeper. */
+/* Looks at free space again; grows, holds or refuses. Keeper. (space.c) */
 void store_space_check(struct store *st);
 /* Posts a freshly allocated task that runs fn(st, arg) on the keeper. Any thread. */
 void store_on_keeper(struct store *st, void (*fn)(struct store *st, void *arg), void *arg);

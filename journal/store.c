@@ -9,17 +9,15 @@
 #include "journal/committer.h"
 #include "journal/core.h"
 #include "journal/destage.h"
+#include "journal/devices.h"
 #include "journal/group.h"
 #include "journal/recover.h"
 #include "journal/rewrite.h"
 #include "journal/shard.h"
+#include "journal/space.h"
 
 enum {
     MIB = 1 << 20,
-    RESERVE_EXTENTS =
-        3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
-    SPACE_RETRY_US = 200 * 1000,
-    TRIM_AFTER_US = 2 * 1000 * 1000, /* without destage: the large buffers are not needed soon */
     CLOSE_POLL_US = 1000
 };
 
@@ -54,6 +52,18 @@ enum jrn_state store_state(const struct store *st)
     if (atomic_load(&m->failed))
         return JRN_FAILED;
     return atomic_load(&m->space) == SPACE_FULL ? JRN_FULL : JRN_OK;
+}
+
+uint64_t store_room(const struct store *st)
+{
+    return space_room(st->meter);
+}
+
+void store_info(const struct store *st, struct jrn_device_info *info)
+{
+    space_info(st->meter, info);
+    info->state = store_state(st);
+    info->backlog = store_backlog(st);
 }
 
 uint64_t store_start(const struct store *st)
@@ -192,123 +202,7 @@ void store_fail(struct store *st, const char *what, int rc)
     groups_kick(st);
 }
 
-/* --- space --- */
-
-struct grow {
-    struct work work;
-    struct store *st;
-    int rc;
-    struct err e;
-};
-
-static void grow_run(struct work *w)
-{
-    struct grow *g = (struct grow *)w;
-
-    g->rc = slabs_grow(&g->st->slabs, (uint64_t)1 << g->st->wal_log2, &g->e);
-}
-
-static void grow_done(struct work *w)
-{
-    struct grow *g = (struct grow *)w;
-    struct store *st = g->st;
-
-    st->growing = false;
-    if (g->rc < 0) {
-        if (!st->grow_refused)
-            LOG_WARN("slab.not_grown", F_STR("why", g->e.text));
-        st->grow_refused = true;
-        st->grow_again_us = loop_now_us(st->keeper) + SPACE_RETRY_US;
-        if (g->rc != E_NOSPACE)
-            store_fail(st, "slab.grow", g->rc);
-    } else {
-        st->grow_refused = false;
-    }
-    free(g);
-    store_space_check(st);
-}
-
-static void grow_start(struct store *st)
-{
-    struct grow *g;
-
-    if (st->growing || atomic_load(&st->closing) || atomic_load(&st->failed) ||
-        (st->grow_refused && loop_now_us(st->keeper) < st->grow_again_us))
-        return;
-    g = mem_new(sizeof *g);
-    g->st = st;
-    g->work = (struct work){ .run = grow_run, .done = grow_done, .loop = st->keeper };
-    st->growing = true;
-    pool_submit(st->env.pool, &g->work);
-}
-
-static void space_set(struct store *st, enum space_state state)
-{
-    enum space_state before = (enum space_state)atomic_exchange(&st->space, state);
-
-    if (before == state)
-        return;
-    if (state == SPACE_FULL)
-        LOG_ERROR(
-            "device.full",
-            F_STR("meaning", "appends are refused until topics are deleted or space is added"));
-    else if (before == SPACE_FULL)
-        LOG_INFO("device.has_space_again", F_INT("state", state));
-    if (state != SPACE_WAIT)
-        groups_kick(st);
-}
-
-void store_space_check(struct store *st)
-{
-    uint64_t extent = (uint64_t)1 << st->wal_log2, total, free_bytes, closed, need;
-    unsigned n_live;
-    bool tight, behind, hungry;
-
-    ASSERT_HOME(st->keeper);
-    committer_feed(st->committer);
-    /* Enough may be free, and none of it a whole extent: somebody must look again, or the appends
-     * that wait for one wait for ever. */
-    hungry = committer_spare(st->committer) < 2;
-    if (hungry && atomic_load(&st->failed))
-        committer_starve(st->committer); /* nothing will grow any more: it answers what it holds */
-    slabs_space(&st->slabs, &total, &free_bytes);
-    wal_live(&st->wal, &closed, &n_live);
-    /* Destage must be able to write all that is live once more, and then some. */
-    need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
-    /* Each round writes a segment for each group, of a unit at least. */
-    need += (uint64_t)(n_live / 2 + 1) * st->n_groups * UNIT_BYTES;
-    /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
-     * back. */
-    if (atomic_load(&st->space) == SPACE_FULL)
-        need += 2 * extent;
-    tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
-    /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
-    behind = closed > 2 * st->conf.wal_budget + 4 * extent;
-    /* Ahead of need: a new slab takes a while to be written. */
-    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!st->grow_refused || tight)))
-        grow_start(st);
-    if (!tight)
-        space_set(st, behind ? SPACE_WAIT : SPACE_OK);
-    else
-        space_set(st, st->grow_refused ? SPACE_FULL : SPACE_WAIT);
-    catalogue_bury(st, tight);
-    destage_consider(st, tight && st->grow_refused);
-    if (!destage_idle(st->destage) && !atomic_load(&st->closing))
-        loop_timer_set(st->keeper, &st->trim_timer, TRIM_AFTER_US);
-    rewrite_consider(st, tight && st->grow_refused);
-    if ((tight || hungry) && !atomic_load(&st->closing))
-        loop_timer_set(st->keeper, &st->space_timer, SPACE_RETRY_US);
-}
-
-static void space_fire(struct loop_timer *t)
-{
-    store_space_check((struct store *)((char *)t - offsetof(struct store, space_timer)));
-}
-
-static void trim_fire(struct loop_timer *t)
-{
-    buf_trim();
-}
+/* --- space: space.c --- */
 
 static void grave_fire(struct loop_timer *t)
 {
@@ -353,6 +247,12 @@ static void conf_defaults(struct journal_conf *c)
         c->idle_close_ms = 10;
     if (!c->delete_grace_ms)
         c->delete_grace_ms = 10000;
+    if (!c->space_urgent)
+        c->space_urgent = 80;
+    if (!c->space_throttle)
+        c->space_throttle = 90;
+    if (!c->space_refuse)
+        c->space_refuse = 95;
 }
 
 static int conf_check(struct journal_conf *c, struct err *e)
@@ -362,6 +262,12 @@ static int conf_check(struct journal_conf *c, struct err *e)
         return err_set(e, E_INVALID,
                        "wal_extent: %" PRIu32 " is not a power of two from 64 KiB to 1 GiB",
                        c->wal_extent);
+    if (c->space_urgent < 5 || c->space_urgent > c->space_throttle ||
+        c->space_throttle > c->space_refuse || c->space_refuse > 98)
+        return err_set(e, E_INVALID,
+                       "space_urgent, space_throttle, space_refuse: %" PRIu32 ", %" PRIu32
+                       ", %" PRIu32 " do not rise from 5 to 98",
+                       c->space_urgent, c->space_throttle, c->space_refuse);
     if (c->batch_max > c->wal_extent / 2)
         c->batch_max = c->wal_extent / 2;
     if (c->block_max > c->wal_extent / 2)
@@ -389,8 +295,7 @@ static void slab_seen(void *ctx, const char *name)
         *(bool *)ctx = true;
 }
 
-/* A new store: the superblock file appears whole or not at all. */
-static int store_create(struct store *st, struct err *e)
+static int superblock_make(struct store *st, struct err *e)
 {
     const char *tmp = "superblock.tmp";
     struct rows_batch none = { 0 };
@@ -403,7 +308,6 @@ static int store_create(struct store *st, struct err *e)
         rc = dev_remove(st->dev, tmp);
     if (rc == E_NOTFOUND)
         rc = 0;
-    new_uuid(&st->rng, &st->super.store);
     st->super.ckpt_lsn = LSN_FIRST;
     st->super.wal_extent_log2 = log2_of(st->conf.wal_extent);
     st->super.created = loop_wall_ms(st->keeper);
@@ -506,7 +410,8 @@ static int epochs_open(struct store *st, struct err *e)
     struct jrn_assigner *a = st->env.assigner ? st->env.assigner : jrn_assigner_local();
 
     for (unsigned i = 0; i < st->n_groups; i++) {
-        uint64_t epoch = a->grant_epoch(a, i, st->super.starts + 1);
+        uint64_t epoch = a->grant_epoch(a, (uint64_t)st->super.device << DEVICE_SHIFT | i,
+                                        st->super.starts + 1);
 
         if (epoch == 0 || epoch <= st->groups[i]->epoch)
             return err_set(e, E_FENCED,
@@ -588,6 +493,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     st->committer = committer_new(st);
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
+    st->meter = space_new(st);
     rc = recover_run(st, &end, todo, e);
     if (rc < 0)
         return rc;
@@ -595,6 +501,8 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
              F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
     rc = found_sync(st, e);
+    if (rc >= 0 && space_look(st->meter) < 0)
+        rc = err_set(e, E_IO, "the file system does not say how much space it has");
     if (rc >= 0)
         rc = epochs_open(st, e);
     return rc < 0 ? rc : incarnation_begin(st, &end, e);
@@ -629,6 +537,7 @@ static void store_free(struct store *st)
     catalogue_free(st->catalogue);
     destage_free(st->destage);
     rewrite_free(st->rewrite);
+    space_free(st->meter);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -652,6 +561,8 @@ static struct store *store_new(const struct journal_env *env, const struct journ
     if (conf->n_accept_loss)
         memcpy(accept, conf->accept_loss, conf->n_accept_loss * sizeof *accept);
     st->env = *env;
+    st->env.more = NULL;
+    st->env.n_more = 0;
     st->conf = *conf;
     st->conf.accept_loss = accept;
     st->keeper = env->loops[0];
@@ -664,54 +575,102 @@ static struct store *store_new(const struct journal_env *env, const struct journ
     st->rows_end = &st->rows_first;
     st->graves_end = &st->graves;
     st->grave_timer.fire = grave_fire;
-    st->space_timer.fire = space_fire;
-    st->trim_timer.fire = trim_fire;
     return st;
 }
 
-int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
-               struct err *e)
+/* The store's part in its set; device 0 names the set once there are others. */
+static void member_take(struct store *st, const struct store_member *m)
+{
+    st->super.device = m->number;
+    st->super.n_devices = m->n_devices;
+    if (m->n_devices > 1)
+        st->super.set = m->number > 0 ? m->set : st->super.store;
+}
+
+int store_create(const struct journal_env *env, const struct journal_conf *conf,
+                 struct store_member *m, struct err *e)
 {
     struct store *st = store_new(env, conf);
-    struct todo_update *t = mem_new(sizeof *t);
     int rc;
 
     conf_defaults(&st->conf);
     rc = conf_check(&st->conf, e);
+    new_uuid(&st->rng, &st->super.store);
+    member_take(st, m);
+    if (rc >= 0)
+        rc = superblock_make(st, e);
+    m->store = st->super.store;
+    store_free(st);
+    return rc;
+}
+
+/* What the superblock says of the sizes holds, whatever is configured now. */
+static void sizes_take(struct store *st)
+{
+    uint32_t half;
+
+    st->wal_log2 = st->super.wal_extent_log2;
+    half = 1u << (st->wal_log2 - 1);
+    if (st->conf.batch_max > half)
+        st->conf.batch_max = half;
+    if (st->conf.block_max > half)
+        st->conf.block_max = half;
+    st->slabs.first_bytes = st->conf.slab_first;
+    st->slabs.max_bytes = st->conf.slab_max;
+    st->slabs.space_max = st->conf.space_max;
+    st->slabs.space_floor = st->conf.space_floor;
+    st->slabs.whole_units = 1u << (st->wal_log2 - UNIT_LOG2);
+}
+
+int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
+               const struct store_member *m, struct err *e)
+{
+    struct store *st = store_new(env, conf);
+    uint64_t least = ((uint64_t)m->number << DEVICE_SHIFT) + SHARD_FIRST_USER - 1;
+    struct todo_update *t = mem_new(sizeof *t);
+    int rc;
+
+    st->todo = t;
+    conf_defaults(&st->conf);
+    rc = conf_check(&st->conf, e);
     if (rc >= 0)
         rc = recover_super(st->dev, &st->super_file, &st->super, e);
-    if (rc == E_NOTFOUND) {
-        if (e)
-            *e = (struct err){ 0 }; /* nothing is wrong yet */
-        rc = store_create(st, e);
-    }
     if (rc >= 0) {
-        st->wal_log2 = st->super.wal_extent_log2;
-        if (st->conf.batch_max > 1u << (st->wal_log2 - 1))
-            st->conf.batch_max = 1u << (st->wal_log2 - 1);
-        if (st->conf.block_max > 1u << (st->wal_log2 - 1))
-            st->conf.block_max = 1u << (st->wal_log2 - 1);
-        st->slabs.first_bytes = st->conf.slab_first;
-        st->slabs.max_bytes = st->conf.slab_max;
-        st->slabs.space_max = st->conf.space_max;
-        st->slabs.space_floor = st->conf.space_floor;
-        st->slabs.whole_units = 1u << (st->wal_log2 - UNIT_LOG2);
+        member_take(st, m);
+        sizes_take(st);
         rc = modules_open(st, &t->todo, e);
     }
     if (rc < 0) {
         if (e && e->code >= 0)
             err_set(e, rc, "opening the store: %s", err_text(rc));
-        recover_todo_free(&t->todo);
-        free(t);
-        store_free(st);
+        store_abandon(st);
         return rc;
     }
+    if (atomic_load(&st->max_shard) < least)
+        atomic_store(&st->max_shard, least);
     t->u.rows = t->todo.rows;
     t->todo.rows = (struct rows_batch){ 0 };
     t->u.applied = todo_applied;
-    store_on_keeper(st, todo_start, t);
     *out = st;
     return 0;
+}
+
+void store_begin(struct store *st)
+{
+    struct todo_update *t = st->todo;
+
+    st->todo = NULL;
+    store_on_keeper(st, todo_start, t);
+}
+
+void store_abandon(struct store *st)
+{
+    if (st->todo) {
+        rows_batch_free(&st->todo->u.rows);
+        recover_todo_free(&st->todo->todo);
+        free(st->todo);
+    }
+    store_free(st);
 }
 
 /* --- closing --- */
@@ -730,8 +689,7 @@ static void close_end(struct store *st)
 
     loop_timer_stop(&st->close_timer);
     loop_timer_stop(&st->grave_timer);
-    loop_timer_stop(&st->space_timer);
-    loop_timer_stop(&st->trim_timer);
+    space_stop(st->meter);
     store_free(st);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);
@@ -787,11 +745,11 @@ static void close_poll(struct loop_timer *t)
 {
     struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
 
-    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || st->growing ||
+    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || space_busy(st->meter) ||
         !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || store_backlog(st) > 0 ||
         atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
-        if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite))
+        if (!space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite))
             committer_starve(st->committer);
         loop_timer_set(st->keeper, &st->close_timer, CLOSE_POLL_US);
         return;

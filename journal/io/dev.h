@@ -70,7 +70,8 @@ struct dev_ops {
 
 struct dev {
     const struct dev_ops *ops;
-    bool read_only; /* inspection: every write is our bug */
+    const char *name; /* the folder, for people; NULL: none */
+    bool read_only;   /* inspection: every write is our bug */
 };
 
 /* Asynchronous. */

@@ -10,6 +10,7 @@
 #include "journal/store.h"
 #include "journal/destage.h"
 #include "journal/rewrite.h"
+#include "journal/space.h"
 #include "tests/sim/jrn_sim.h"
 #include "tests/sim/model.h"
 #include "tests/sim/rot.h"
@@ -1108,7 +1109,7 @@ static bool is_quiet(void *ctx)
     for (const struct op *op = w->ops; op; op = op->next)
         if (op->kind != OP_WAIT)
             return false;
-    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
+    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !space_busy(st->meter) &&
            destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
            atomic_load(&st->busy) == 0;
 }
@@ -1170,7 +1171,7 @@ static void settle_down(struct workload *w)
                    "does not come to rest: %u operations open, catalogue %d rows %d growing %d "
                    "destage %d backlog %" PRIu64,
                    w->n_ops, !catalogue_idle(w->js.st->catalogue), w->js.st->rows_running,
-                   w->js.st->growing, !destage_idle(w->js.st->destage), journal_backlog(w->js.j));
+                   space_busy(w->js.st->meter), !destage_idle(w->js.st->destage), journal_backlog(w->js.j));
     watch(w);
 }
 
