@@ -56,7 +56,7 @@ static int devices_make(struct devices *d, const struct journal_env *env,
 
         if (!p->fresh)
             continue;
-        rc = store_create(&one, conf, &m, e);
+        rc = store_make(&one, conf, &m, e);
         p->store = m.store;
         if (rc < 0 && p->device.dev->name)
             err_prefix(e, "%s: ", p->device.dev->name);

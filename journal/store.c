@@ -587,7 +587,7 @@ static void member_take(struct store *st, const struct store_member *m)
         st->super.set = m->number > 0 ? m->set : st->super.store;
 }
 
-int store_create(const struct journal_env *env, const struct journal_conf *conf,
+int store_make(const struct journal_env *env, const struct journal_conf *conf,
                  struct store_member *m, struct err *e)
 {
     struct store *st = store_new(env, conf);

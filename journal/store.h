@@ -9,11 +9,11 @@
 struct store_member {
     uint16_t number, n_devices;
     struct uuid set;   /* device 0's store; unless number is 0 */
-    struct uuid store; /* its own; given back by store_create */
+    struct uuid store; /* its own; given back by store_make */
 };
 
 /* Makes an empty store on an empty device: the superblock file appears whole or not at all. Blocks. */
-int store_create(const struct journal_env *env, const struct journal_conf *conf,
+int store_make(const struct journal_env *env, const struct journal_conf *conf,
                  struct store_member *m, struct err *e) MUST_USE;
 /* Opens a store that is there: as journal_open; env->more is not looked at. Then store_begin lets it
  * do what recovery has left, on its loops; or store_abandon frees it before they run. */

@@ -9,6 +9,7 @@
 #include "journal/committer.h"
 #include "journal/store.h"
 #include "journal/destage.h"
+#include "journal/devices.h"
 #include "journal/rewrite.h"
 #include "journal/space.h"
 #include "tests/sim/jrn_sim.h"
@@ -71,17 +72,20 @@ struct workload {
     bool killed;  /* the last life ended so: not all that is there is durable */
     bool ending;  /* no promise of success any more in this life */
     uint64_t stamp;
-    /* what is watched */
-    uint64_t ckpt_lsn, wal_lsn;
-    unsigned slabs, segments;
-    struct {
-        uint64_t place;
-        unsigned uses;
-    } places[PLACES_MAX];
-    unsigned n_places;
+    /* what is watched, of each device */
+    struct watched {
+        uint64_t ckpt_lsn, wal_lsn;
+        unsigned slabs, segments;
+        struct {
+            uint64_t place;
+            unsigned uses;
+        } places[PLACES_MAX];
+        unsigned n_places;
+    } watched[JRN_SIM_DEVICES];
     struct rot_report rot;
     uint64_t accept[ROT_GROUPS_MAX]; /* the operator's, for the rest of the seed */
     unsigned n_accept;
+    unsigned devices_max;
 };
 
 static uint64_t below(struct workload *w, uint64_t n)
@@ -105,60 +109,64 @@ static bool chance(struct workload *w, uint32_t num, uint32_t den)
 
 /* --- what the journal did meanwhile --- */
 
-static void place_used(struct workload *w, uint64_t place)
+static void place_used(struct workload *w, struct watched *d, uint64_t place)
 {
     unsigned i = 0;
 
-    while (i < w->n_places && w->places[i].place != place)
+    while (i < d->n_places && d->places[i].place != place)
         i++;
     if (i == PLACES_MAX)
         return;
-    if (i == w->n_places)
-        w->places[w->n_places++].place = place;
-    if (++w->places[i].uses > w->n->reuses + 1)
-        w->n->reuses = w->places[i].uses - 1;
+    if (i == d->n_places)
+        d->places[d->n_places++].place = place;
+    if (++d->places[i].uses > w->n->reuses + 1)
+        w->n->reuses = d->places[i].uses - 1;
 }
 
-static void watch_wal(struct workload *w, struct store *st)
+static void watch_wal(struct workload *w, struct watched *d, struct store *st)
 {
     uint64_t lap = st->conf.wal_budget + 2 * ((uint64_t)1 << st->wal_log2);
 
     for (unsigned i = 0; i < st->wal.n; i++) {
         const struct wal_extent *x = st->wal.list[i];
 
-        if (x->first_lsn < w->wal_lsn || (x->first_lsn == w->wal_lsn && x->incarnation == 0))
+        if (x->first_lsn < d->wal_lsn || (x->first_lsn == d->wal_lsn && x->incarnation == 0))
             continue;
-        w->wal_lsn = x->first_lsn + 1;
-        place_used(w, x->place);
-        w->n->laps = (uint32_t)(x->first_lsn / lap);
+        d->wal_lsn = x->first_lsn + 1;
+        place_used(w, d, x->place);
+        if (x->first_lsn / lap > w->n->laps)
+            w->n->laps = (uint32_t)(x->first_lsn / lap);
     }
+}
+
+static void watch_device(struct workload *w, struct watched *d, struct store *st)
+{
+    unsigned segments = (unsigned)st->segments.by_id.count;
+
+    if (st->super.ckpt_lsn < d->ckpt_lsn)
+        model_fail(&w->m, "the checkpoint went back from %" PRIu64 " to %" PRIu64, d->ckpt_lsn,
+                   st->super.ckpt_lsn);
+    if (d->ckpt_lsn && st->super.ckpt_lsn > d->ckpt_lsn)
+        w->n->destages++;
+    d->ckpt_lsn = st->super.ckpt_lsn;
+    if (d->slabs && st->slabs.n > d->slabs)
+        w->n->grown += st->slabs.n - d->slabs;
+    d->slabs = st->slabs.n;
+    if (segments > d->segments)
+        w->n->sealed += segments - d->segments;
+    else
+        w->n->deleted += d->segments - segments;
+    d->segments = segments;
+    w->n->throttled += atomic_load(&st->throttle_us) > 0;
+    watch_wal(w, d, st);
 }
 
 /* Called all the time. J3 is checked here. */
 static void watch(struct workload *w)
 {
-    struct store *st = w->js.st;
-    unsigned segments;
-
     w->m.now_us = sim_now_us(w->js.sim);
-    if (!st)
-        return;
-    segments = (unsigned)st->segments.by_id.count;
-    if (st->super.ckpt_lsn < w->ckpt_lsn)
-        model_fail(&w->m, "the checkpoint went back from %" PRIu64 " to %" PRIu64, w->ckpt_lsn,
-                   st->super.ckpt_lsn);
-    if (w->ckpt_lsn && st->super.ckpt_lsn > w->ckpt_lsn)
-        w->n->destages++;
-    w->ckpt_lsn = st->super.ckpt_lsn;
-    if (w->slabs && st->slabs.n > w->slabs)
-        w->n->grown += st->slabs.n - w->slabs;
-    w->slabs = st->slabs.n;
-    if (segments > w->segments)
-        w->n->sealed += segments - w->segments;
-    else
-        w->n->deleted += w->segments - segments;
-    w->segments = segments;
-    watch_wal(w, st);
+    for (unsigned i = 0; w->js.j && i < journal_n_devices(w->js.j); i++)
+        watch_device(w, &w->watched[i], jrn_sim_store(&w->js, i));
 }
 
 static void step(struct workload *w, unsigned n)
@@ -166,6 +174,27 @@ static void step(struct workload *w, unsigned n)
     while (n-- > 0 && sim_step(w->js.sim))
         ;
     watch(w);
+}
+
+/* --- devices --- */
+
+static enum jrn_state device_state(const struct workload *w, unsigned device)
+{
+    return store_state(jrn_sim_store(&w->js, device));
+}
+
+static bool any_device_is(const struct workload *w, enum jrn_state state)
+{
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+        if (device_state(w, i) == state)
+            return true;
+    return false;
+}
+
+/* The state of the device that a shard lies on; of device 0, which keeps the rows, without one. */
+static enum jrn_state state_of(const struct workload *w, const struct model_shard *s)
+{
+    return device_state(w, s ? device_of(s->id) : 0);
 }
 
 /* --- operations under way --- */
@@ -190,7 +219,7 @@ static struct op *op_new(struct workload *w, enum op_kind kind, struct model_sha
         op->next->prev = op;
     w->ops = op;
     w->n_ops++;
-    op->failed_before = journal_state(w->js.j) == JRN_FAILED;
+    op->failed_before = state_of(w, s) == JRN_FAILED;
     if (s) {
         op->deleted_before = s->exists == SHARD_DELETED;
         op->end_before = s->end_seen;
@@ -247,7 +276,8 @@ static bool excused(const struct workload *w, const struct op *op, int rc)
     if (rc == E_IO)
         return w->ending || w->faulty;
     if (rc == E_DEVICE)
-        return w->ending || journal_state(w->js.j) == JRN_FAILED;
+        return w->ending || (op->s ? state_of(w, op->s) == JRN_FAILED
+                                   : any_device_is(w, JRN_FAILED)); /* an update, of any */
     return false;
 }
 
@@ -445,7 +475,7 @@ static void do_append(struct workload *w)
     int at = (int)below(w, MODEL_PRODUCERS + 1) - 1;
     struct model_producer *p;
 
-    if (!s || (s->class == SHARD_CLASS_INTERNAL && journal_state(w->js.j) == JRN_FULL))
+    if (!s || (s->class == SHARD_CLASS_INTERNAL && state_of(w, s) == JRN_FULL))
         return;
     if (at < 0) {
         append(w, s, model_send(&w->m, s, &w->rng, -1, -1, -1), EXPECT_OK, 0);
@@ -777,7 +807,11 @@ static void update_fn(struct jrn_update *d)
     if (op->update) {
         for (unsigned i = 0; d->rc >= 0 && i < op->update->n; i++)
             w->n->shards_deleted += op->update->changes[i].op == MODEL_DELETE;
-        model_update_answered(&w->m, op->update, d->rc);
+        /* Device 0 is well: another one that has failed was met before anything was done. */
+        model_update_answered(&w->m, op->update,
+                              d->rc == E_DEVICE && !w->ending && state_of(w, NULL) != JRN_FAILED
+                                  ? E_READONLY
+                                  : d->rc);
     }
     op_done(op);
 }
@@ -840,10 +874,17 @@ static unsigned live_shards(const struct workload *w)
 static struct model_shard *shard_new(struct workload *w)
 {
     struct model_shard *s = &w->m.shards[w->m.n_shards];
-    uint64_t last = w->m.n_shards ? s[-1].id : SHARD_FIRST_USER - 1;
 
-    *s = (struct model_shard){ .id = last + 1 + below(w, 3) };
-    s->class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA;
+    *s = (struct model_shard){ .class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA };
+    /* What was given in a life that ended may be given again; here each is taken once. */
+    for (bool fresh = false; !fresh;) {
+        s->id = journal_shard_new(w->js.j, s->class) + below(w, 3);
+        fresh = true;
+        for (unsigned i = 0; i < w->m.n_shards; i++)
+            fresh = fresh && (device_of(w->m.shards[i].id) != device_of(s->id) ||
+                              w->m.shards[i].id < s->id);
+    }
+    w->n->elsewhere += device_of(s->id) > 0;
     w->m.n_shards++;
     return s;
 }
@@ -862,7 +903,7 @@ static struct model_shard *shard_to_delete(struct workload *w)
 static void do_update(struct workload *w)
 {
     struct model_change list[MODEL_CHANGES_MAX];
-    bool full = journal_state(w->js.j) == JRN_FULL;
+    bool full = any_device_is(w, JRN_FULL);
     unsigned n = 0, live = live_shards(w);
 
     while (n == 0 || (n < 2 && chance(w, 1, 2)))
@@ -1061,17 +1102,21 @@ static void accepted_check(struct workload *w)
 static void read_only_check(struct workload *w)
 {
     struct rot_report now = { .catalogue = w->rot.catalogue };
-    struct store *st = w->js.st;
 
-    for (unsigned i = 0; i < st->n_groups; i++) {
-        bool is = atomic_load(&st->groups[i]->read_only), may = group_read_only(w, i);
+    for (unsigned k = 0; k < journal_n_devices(w->js.j); k++) {
+        struct store *st = jrn_sim_store(&w->js, k);
 
-        if (is ? !may : may && w->rot.certain)
-            model_fail(&w->m, "group %u is %s", i,
-                       is ? "read-only without a loss" : "writable over a loss");
-        w->n->read_only += is;
-        if (is)
-            now.groups[now.n_groups++] = i;
+        for (unsigned i = 0; i < st->n_groups; i++) {
+            uint64_t group = (uint64_t)k << DEVICE_SHIFT | i;
+            bool is = atomic_load(&st->groups[i]->read_only), may = group_read_only(w, group);
+
+            if (is ? !may : may && w->rot.certain)
+                model_fail(&w->m, "group %u of device %u is %s", i, k,
+                           is ? "read-only without a loss" : "writable over a loss");
+            w->n->read_only += is;
+            if (is)
+                now.groups[now.n_groups++] = group;
+        }
     }
     w->rot = now;
 }
@@ -1101,17 +1146,24 @@ static void check_recovered(struct workload *w)
 
 /* --- at rest --- */
 
+static bool store_quiet(struct store *st)
+{
+    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first &&
+           !space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
+           store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
+}
+
 static bool is_quiet(void *ctx)
 {
     struct workload *w = ctx;
-    struct store *st = w->js.st;
 
     for (const struct op *op = w->ops; op; op = op->next)
         if (op->kind != OP_WAIT)
             return false;
-    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !space_busy(st->meter) &&
-           destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
-           atomic_load(&st->busy) == 0;
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+        if (!store_quiet(jrn_sim_store(&w->js, i)))
+            return false;
+    return true;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -1130,9 +1182,8 @@ static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void 
 }
 
 /* Every unit is free, or the WAL's, or a segment's; and segments know how much of them is alive. */
-static void space_check(struct workload *w)
+static void space_check(struct workload *w, struct store *st)
 {
-    struct store *st = w->js.st;
     uint64_t total, free_bytes, pos = 0, used = 0;
     uint8_t table = ROW_RUN;
     struct hash sums = { 0 };
@@ -1157,13 +1208,19 @@ static void space_check(struct workload *w)
                    free_bytes, used, total);
 }
 
+static void disks_unstick(struct workload *w)
+{
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        sim_disk_unstick(w->js.devices[i].disk);
+}
+
 static void settle_down(struct workload *w)
 {
     bool quiet = false;
 
     /* A request may get stuck after others were let go. */
     for (unsigned i = 0; !quiet && i < 8; i++) {
-        sim_disk_unstick(w->js.disk);
+        disks_unstick(w);
         quiet = sim_run_until(w->js.sim, is_quiet, w, STEPS_MAX);
     }
     if (!quiet)
@@ -1192,12 +1249,13 @@ static void check_at_rest(struct workload *w)
     bool exists[MODEL_SHARDS_MAX];
 
     settle_down(w);
-    if (journal_state(w->js.j) == JRN_FAILED || w->m.n_updates > 0)
+    if (any_device_is(w, JRN_FAILED) || w->m.n_updates > 0)
         return;
     sim_run_for(w->js.sim, 1000, STEPS_MAX); /* wake-ups on their way */
     settle_down(w);
     check_waits(w);
-    space_check(w);
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+        space_check(w, jrn_sim_store(&w->js, i));
     for (unsigned i = 0; i < w->m.n_shards; i++)
         exists[i] = w->m.shards[i].exists == SHARD_LIVE;
     rows_check(w, exists);
@@ -1217,7 +1275,7 @@ static void check_at_rest(struct workload *w)
 
 static void do_fault(struct workload *w)
 {
-    struct sim_faults *f = &w->js.disk->faults;
+    struct sim_faults *f = &w->js.devices[below(w, w->js.n_devices)].disk->faults;
 
     switch (below(w, 8)) {
     case 0:
@@ -1247,8 +1305,9 @@ static void do_fault(struct workload *w)
 
 static void faults_end(struct workload *w)
 {
-    w->js.disk->faults = (struct sim_faults){ 0 };
-    sim_disk_unstick(w->js.disk);
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        w->js.devices[i].disk->faults = (struct sim_faults){ 0 };
+    disks_unstick(w);
 }
 
 /* --- a life --- */
@@ -1261,7 +1320,7 @@ static void act(struct workload *w)
     unsigned all = 0, at;
 
     /* The reserve is for deletions and the like: a full device is not filled up further. */
-    if (journal_state(w->js.j) == JRN_FULL && chance(w, 3, 4)) {
+    if (any_device_is(w, JRN_FULL) && chance(w, 3, 4)) {
         if (chance(w, 1, 4))
             do_update(w);
         return;
@@ -1308,12 +1367,32 @@ static void pause_between(struct workload *w)
     if (w->n_ops >= OPS_MAX) {
         cancel_waits(w, 1, 1);
         if (!sim_run_until(w->js.sim, enough_room, w, STEPS_MAX / 10)) {
-            sim_disk_unstick(w->js.disk);
+            disks_unstick(w);
             if (!sim_run_until(w->js.sim, enough_room, w, STEPS_MAX))
                 model_fail(&w->m, "%u operations are never answered", w->n_ops);
         }
     }
     watch(w);
+}
+
+/* Power goes after n more operations of one device. */
+static void power_goes_after(struct workload *w, uint64_t n)
+{
+    sim_disk_power_off_after(w->js.devices[below(w, w->js.n_devices)].disk, n);
+}
+
+static bool power_is_to_go(const struct workload *w)
+{
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        if (w->js.devices[i].disk->off_armed)
+            return true;
+    return false;
+}
+
+static void power_stays(struct workload *w)
+{
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        w->js.devices[i].disk->off_armed = false;
 }
 
 /* False: it could not be opened because power went, or a fault was met. */
@@ -1322,10 +1401,12 @@ static bool try_open(struct workload *w, bool may_fail)
     struct err e = { 0 };
     int rc = jrn_sim_open(&w->js, &e);
 
-    w->segments = 0;
+    for (unsigned i = 0; i < JRN_SIM_DEVICES; i++)
+        w->watched[i].segments = 0;
     if (rc >= 0) {
-        w->js.disk->off_armed = false;
-        w->segments = (unsigned)w->js.st->segments.by_id.count;
+        power_stays(w);
+        for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+            w->watched[i].segments = (unsigned)jrn_sim_store(&w->js, i)->segments.by_id.count;
         watch(w);
         return true;
     }
@@ -1385,15 +1466,31 @@ static bool lose_rows(struct workload *w)
     return lost;
 }
 
+/* Folders are given in any order, and once in a while there is a new one. */
+static void devices_change(struct workload *w)
+{
+    if (w->js.lives == 0)
+        return;
+    if (w->js.n_devices < w->devices_max && chance(w, 1, 3))
+        jrn_sim_add_device(&w->js, 64 << 20);
+    for (unsigned i = w->js.n_devices; i-- > 1;) {
+        unsigned k = (unsigned)below(w, i + 1), was = w->js.order[i];
+
+        w->js.order[i] = w->js.order[k];
+        w->js.order[k] = was;
+    }
+}
+
 /* False: the store is refused for the damage that was done to its catalogue. */
 static bool open_life(struct workload *w)
 {
     bool cut = chance(w, 1, 2) && w->js.lives > 0;
 
+    devices_change(w);
     if (!w->killed)
         rot(w);
     while (cut) {
-        sim_disk_power_off_after(w->js.disk, below(w, chance(w, 1, 2) ? 30 : 120));
+        power_goes_after(w, below(w, chance(w, 1, 2) ? 30 : 120));
         if (try_open(w, true))
             break;
         w->n->in_recovery++;
@@ -1438,7 +1535,7 @@ static void end_life(struct workload *w, unsigned how)
     faults_end(w);
     cancel_waits(w, 1, 1);
     orderly =
-        how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
+        how == 2 && !power_is_to_go(w) && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
     w->ending = true;
     TALK(w, "ends: %s",
          w->js.disk->off ? "power was cut"
@@ -1451,7 +1548,7 @@ static void end_life(struct workload *w, unsigned how)
         if (s->handle && s->handle->next > s->handed)
             s->handed = s->handle->next;
     }
-    if (how == 0 || w->js.disk->off || w->js.disk->off_armed || w->power_must_go) {
+    if (how == 0 || w->js.disk->off || power_is_to_go(w) || w->power_must_go) {
         w->n->crashes++;
         sim_disk_power_off(w->js.disk);
         handles_close(w);
@@ -1467,7 +1564,7 @@ static void end_life(struct workload *w, unsigned how)
         for (unsigned i = 0; w->faulty && i < 3;
              i++) { /* a request may get stuck later than it was drawn */
             sim_run_for(w->js.sim, 400 * 1000, STEPS_MAX);
-            sim_disk_unstick(w->js.disk);
+            disks_unstick(w);
         }
         jrn_sim_close(&w->js);
         w->orderly = orderly;
@@ -1479,7 +1576,7 @@ static void end_life(struct workload *w, unsigned how)
 
 static bool is_not_full(void *ctx)
 {
-    return journal_state(((struct workload *)ctx)->js.j) != JRN_FULL;
+    return !any_device_is(ctx, JRN_FULL);
 }
 
 /* A full device must take deletions, and be well again after them. */
@@ -1522,23 +1619,24 @@ static void life(struct workload *w, bool last)
     for (unsigned i = 0; i < n && !w->js.disk->off; i++) {
         if (i == fault_at)
             do_fault(w);
-        if (cut && i + 20 > n && !w->js.disk->off_armed) {
+        if (cut && i + 20 > n && !power_is_to_go(w)) {
             w->ending = true;
-            sim_disk_power_off_after(w->js.disk, below(w, 40));
+            power_goes_after(w, below(w, 40));
         }
         act(w);
         pause_between(w);
     }
-    w->ending = w->js.disk->off || w->js.disk->off_armed;
+    w->ending = w->js.disk->off || power_is_to_go(w);
     if (!w->ending && chance(w, 1, 2)) {
         faults_end(w);
         check_at_rest(w);
     }
-    if (!w->ending && journal_state(w->js.j) == JRN_FULL && chance(w, 1, 2)) {
+    if (!w->ending && any_device_is(w, JRN_FULL) && !any_device_is(w, JRN_FAILED) &&
+        chance(w, 1, 2)) {
         faults_end(w);
         heal(w);
     }
-    w->n->faults += journal_state(w->js.j) == JRN_FAILED && !w->js.disk->off;
+    w->n->faults += any_device_is(w, JRN_FAILED) && !w->js.disk->off;
     end_life(w, last ? 2 : (unsigned)below(w, 3));
 }
 
@@ -1549,7 +1647,7 @@ static void swarm(struct workload *w, uint64_t seed)
     struct journal_conf *c;
     uint64_t extent;
 
-    w->tight = chance(w, 1, 8);
+    w->tight = chance(w, 1, 6);
     jrn_sim_init(&w->js, seed, 64 << 20, w->tight ? 1 : 1 + (unsigned)below(w, 3));
     c = &w->js.conf;
     extent = UNIT_64K << below(w, 2);
@@ -1573,7 +1671,16 @@ static void swarm(struct workload *w, uint64_t seed)
         c->batch_max = 65536;
         c->block_max = 65536;
         w->m.scale = 4;
+        if (chance(w, 1, 2)) { /* watermarks that are met before the reserve is */
+            c->space_max = extent * 40;
+            c->space_urgent = 15 + (uint32_t)below(w, 10);
+            c->space_throttle = c->space_urgent + (uint32_t)below(w, 10);
+            c->space_refuse = c->space_throttle + 1 + (uint32_t)below(w, 15);
+        }
     }
+    w->devices_max = 1 + (unsigned)below(w, JRN_SIM_DEVICES);
+    while (w->js.n_devices < w->devices_max && chance(w, 2, 3))
+        jrn_sim_add_device(&w->js, 64 << 20);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));

@@ -24,6 +24,7 @@
     X(duplicates, "answered as duplicates")                                                        \
     X(refused, "refused by sequence or epoch")                                                     \
     X(full, "answered no space")                                                                   \
+    X(throttled, "moments in which producers were slowed")                                         \
     X(healed, "full devices healed by deletions")                                                  \
     X(reads, "reads")                                                                              \
     X(cold, "reads of what is in segments")                                                        \
@@ -31,6 +32,7 @@
     X(waits, "waits answered with data")                                                           \
     X(trims, "trims")                                                                              \
     X(updates, "updates")                                                                          \
+    X(elsewhere, "shards on another device than the first")                                        \
     X(shards_deleted, "shards deleted")                                                            \
     X(faults, "faults that failed the device")                                                     \
     X(rotten, "bits rotted")                                                                       \
