@@ -13,6 +13,7 @@
  *            CHOICE  one of choices
  *            CHOICES a list of choices, each once, at least one
  *            U64S    a list of whole numbers
+ *            PATHS   a list of folders, none with a comma, each once; min and max bound their length
  *   change   RELOAD: taken over on SIGHUP; RESTART: at the next start
  * Keys of one section stand together; a section's name is no key. */
 #ifndef WEIR_BASE_CONF_ROWS_H
@@ -30,6 +31,8 @@
 #define CONF_ROWS(X) \
     X(DATA, "data", STRING, "./data", 1, 3000, NULL, RESTART, \
       "Folder that holds everything the server keeps; made when missing.") \
+    X(DEVICES, "devices", PATHS, "", 1, 3000, NULL, RESTART, \
+      "Further folders, one for each further device, up to 14, in any order. They and `data` belong together: none may be missing later. Topics' shards are spread over all of them; what was written before stays where it is.") \
     X(ROLES, "roles", CHOICES, "meta, broker, engine", 0, 0, "meta|broker|engine", RESTART, \
       "What this process does. In this version one process does all three.") \
     X(LOOPS, "loops", U64, "0", 0, 256, NULL, RESTART, \
@@ -85,9 +88,15 @@
     X(JOURNAL_SLAB_MAX, "journal.slab_max", BYTES, "1GiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Later slab files grow up to this.") \
     X(JOURNAL_SPACE_MAX, "journal.space_max", BYTES, "0", 0, UINT64_MAX, NULL, RESTART, \
-      "All slab files together. 0: what the file system gives.") \
+      "All slab files of one device together. 0: what the file system gives.") \
     X(JOURNAL_SPACE_FLOOR, "journal.space_floor", BYTES, "256MiB", 4 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Free bytes of the file system that slabs leave alone.") \
+    X(JOURNAL_SPACE_URGENT, "journal.space_urgent", U64, "80", 5, 98, NULL, RESTART, \
+      "Percent used of what a device may use, from which on space is given back before all else.") \
+    X(JOURNAL_SPACE_THROTTLE, "journal.space_throttle", U64, "90", 5, 98, NULL, RESTART, \
+      "Percent from which on producers are slowed down, the more the fuller it is.") \
+    X(JOURNAL_SPACE_REFUSE, "journal.space_refuse", U64, "95", 5, 98, NULL, RESTART, \
+      "Percent from which on producers are refused, with an error that they try again after. The rest is kept for trims, deletions and the server's own records.") \
     X(JOURNAL_BLOCK_MAX, "journal.block_max", BYTES, "1MiB", 4 * CONF_KIB, 256 * CONF_MIB, NULL, RESTART, \
       "A block of the write-ahead log, which is one flush, takes no more batches from this size on.") \
     X(JOURNAL_BATCH_MAX, "journal.batch_max", BYTES, "16MiB", CONF_KIB, 512 * CONF_MIB, NULL, RESTART, \
@@ -101,7 +110,7 @@
     X(JOURNAL_DELETE_GRACE_MS, "journal.delete_grace_ms", U64, "10000", 1, 7 * CONF_DAY, NULL, RESTART, \
       "Milliseconds between a deletion and the reuse of its space.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
-      "Groups that may be written again although records of theirs are damaged or lost.") \
+      "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \
       "Memory for the rows (RocksDB): cache and write buffers together.")
 /* clang-format on */

@@ -796,6 +796,7 @@ static void update_fn(struct jrn_update *d)
     struct op *op = (struct op *)d;
     struct workload *w = op->w;
 
+    TALK(w, "update of %u changes: %s", op->update ? op->update->n : 0, err_name(d->rc));
     w->n->updates += d->rc >= 0;
     if (d->rc >= 0 && op->failed_before)
         model_fail(&w->m, "an update held after the device had failed");
@@ -809,7 +810,7 @@ static void update_fn(struct jrn_update *d)
             w->n->shards_deleted += op->update->changes[i].op == MODEL_DELETE;
         /* Device 0 is well: another one that has failed was met before anything was done. */
         model_update_answered(&w->m, op->update,
-                              d->rc == E_DEVICE && !w->ending && state_of(w, NULL) != JRN_FAILED
+                              d->rc == E_DEVICE && state_of(w, NULL) != JRN_FAILED
                                   ? E_READONLY
                                   : d->rc);
     }
