@@ -60,7 +60,7 @@ void jrn_sim_fini(struct jrn_sim *js)
 
 static void life_end(struct jrn_sim *js)
 {
-    for (unsigned i = 0; i < js->n_devices; i++) {
+    for (unsigned i = 0; i < JRN_SIM_DEVICES; i++) {
         struct jrn_sim_device *d = &js->devices[i];
 
         if (!d->dev)
