@@ -87,6 +87,11 @@ static int stores_open(struct journal *j, const struct devices *d, const struct 
         j->intents = intents_new(j->stores, j->n);
         rc = intents_load(j->intents, e);
     }
+    for (unsigned i = 0; rc >= 0 && i < j->n; i++) {
+        rc = store_enter(j->stores[i], e);
+        if (rc < 0 && d->n > 1 && d->list[i].device.dev->name)
+            err_prefix(e, "%s: ", d->list[i].device.dev->name);
+    }
     return rc < 0 ? rc : 0;
 }
 

@@ -427,6 +427,7 @@ static int epochs_open(struct store *st, struct err *e)
 struct todo_update {
     struct catalogue_update u;
     struct recover_todo todo;
+    struct walscan_end end; /* where the log ended, until the next incarnation has begun */
 };
 
 static void todo_applied(struct catalogue_update *u)
@@ -476,9 +477,9 @@ static int found_sync(struct store *st, struct err *e)
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
 }
 
-static int modules_open(struct store *st, struct recover_todo *todo, struct err *e)
+static int modules_open(struct store *st, struct recover_todo *todo, struct walscan_end *end,
+                        struct err *e)
 {
-    struct walscan_end end;
     uint64_t t0 = loop_now_us(st->keeper);
     int rc = slabs_open(&st->slabs, st->dev, &st->super.store, e);
 
@@ -494,18 +495,14 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
     st->meter = space_new(st);
-    rc = recover_run(st, &end, todo, e);
+    rc = recover_run(st, end, todo, e);
     if (rc < 0)
         return rc;
-    LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", st->super.ckpt_lsn),
-             F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
+    LOG_INFO("journal.recovered", F_INT("device", st->super.device), F_LSN(end->lsn),
+             F_INT("from_lsn", st->super.ckpt_lsn), F_INT("blocks", end->blocks),
+             F_BYTES(end->bytes), F_INT("torn_tail", end->torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
-    rc = found_sync(st, e);
-    if (rc >= 0 && space_look(st->meter) < 0)
-        rc = err_set(e, E_IO, "the file system does not say how much space it has");
-    if (rc >= 0)
-        rc = epochs_open(st, e);
-    return rc < 0 ? rc : incarnation_begin(st, &end, e);
+    return 0;
 }
 
 static void store_free(struct store *st)
@@ -638,7 +635,7 @@ int store_open(struct store **out, const struct journal_env *env, const struct j
     if (rc >= 0) {
         member_take(st, m);
         sizes_take(st);
-        rc = modules_open(st, &t->todo, e);
+        rc = modules_open(st, &t->todo, &t->end, e);
     }
     if (rc < 0) {
         if (e && e->code >= 0)
@@ -653,6 +650,17 @@ int store_open(struct store **out, const struct journal_env *env, const struct j
     t->u.applied = todo_applied;
     *out = st;
     return 0;
+}
+
+int store_enter(struct store *st, struct err *e)
+{
+    int rc = found_sync(st, e);
+
+    if (rc >= 0 && space_look(st->meter) < 0)
+        rc = err_set(e, E_IO, "the file system does not say how much space it has");
+    if (rc >= 0)
+        rc = epochs_open(st, e);
+    return rc < 0 ? rc : incarnation_begin(st, &st->todo->end, e);
 }
 
 void store_begin(struct store *st)

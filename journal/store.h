@@ -15,10 +15,13 @@ struct store_member {
 /* Makes an empty store on an empty device: the superblock file appears whole or not at all. Blocks. */
 int store_make(const struct journal_env *env, const struct journal_conf *conf,
                  struct store_member *m, struct err *e) MUST_USE;
-/* Opens a store that is there: as journal_open; env->more is not looked at. Then store_begin lets it
- * do what recovery has left, on its loops; or store_abandon frees it before they run. */
+/* Opens a store that is there, in steps, so that one that cannot be read does not cost the others an
+ * incarnation, and with it an extent, at each try: store_open recovers; store_enter makes what was
+ * found durable and begins the next incarnation; both block. Then store_begin lets it do what recovery
+ * has left, on its loops; or store_abandon frees it before they run. env->more is not looked at. */
 int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
                const struct store_member *m, struct err *e) MUST_USE;
+int store_enter(struct store *st, struct err *e) MUST_USE;
 void store_begin(struct store *st);
 void store_abandon(struct store *st);
 void store_close(struct store *st, struct journal_close *done);

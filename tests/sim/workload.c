@@ -86,6 +86,7 @@ struct workload {
     uint64_t accept[ROT_GROUPS_MAX]; /* the operator's, for the rest of the seed */
     unsigned n_accept;
     unsigned devices_max;
+    bool rotted; /* a bit, before this life */
 };
 
 static uint64_t below(struct workload *w, uint64_t n)
@@ -1442,6 +1443,7 @@ static bool rot_once(struct workload *w)
 /* Between two lives. One bit at a time: two could make a tail that nobody can tell from a torn one. */
 static void rot(struct workload *w)
 {
+    w->rotted = false;
     if (!w->rotting || w->js.lives == 0 || !chance(w, 1, 2))
         return;
     if (w->rot.n_groups > 0 && chance(w, 1, 2)) {
@@ -1453,6 +1455,7 @@ static void rot(struct workload *w)
         return;
     }
     if (rot_once(w)) {
+        w->rotted = true;
         w->n->rotten++;
         TALK(w, "a bit has rotted: %u groups", w->rot.n_groups);
     }
@@ -1490,6 +1493,8 @@ static bool open_life(struct workload *w)
     devices_change(w);
     if (!w->killed)
         rot(w);
+    /* Which groups the bit has hit follows from rows that a power cut would take back. */
+    cut = cut && !(w->rotted && sim_rows_unflushed(w->js.store) > 0);
     while (cut) {
         power_goes_after(w, below(w, chance(w, 1, 2) ? 30 : 120));
         if (try_open(w, true))
@@ -1596,10 +1601,24 @@ static void heal(struct workload *w)
             update_send(w, &c, 1, 0);
         }
     }
-    while (!is_not_full(w) && sim_now_us(w->js.sim) < end_us)
+    while (!is_not_full(w) && sim_now_us(w->js.sim) < end_us) {
+        disks_unstick(w); /* a request may get stuck later than it was drawn */
         sim_run_for(w->js.sim, 100 * 1000, STEPS_MAX);
-    if (!is_not_full(w))
+    }
+    if (!is_not_full(w)) {
+        for (unsigned i = 0; i < journal_n_devices(w->js.j); i++) {
+            struct jrn_device_info d;
+
+            if (journal_device_info(w->js.j, i, &d) >= 0)
+                fprintf(stderr,
+                        "device %u: state %d, %u thousandths of %" PRIu64 ": %" PRIu64
+                        " in slabs, free %" PRIu64 ", WAL %" PRIu64 ", live %" PRIu64
+                        ", dead %" PRIu64 ", graves %" PRIu64 "\n",
+                        i, (int)d.state, d.fullness, d.limit, d.total, d.free, d.wal,
+                        d.segment_live, d.segment_dead, d.grave);
+        }
         model_fail(&w->m, "everything is deleted, and the device is still full");
+    }
     w->n->healed++;
 }
 
