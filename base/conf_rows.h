@@ -81,12 +81,12 @@
       "Records of committed offsets between two snapshots of them.") \
     X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
       "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
-    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "8MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
+    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "2MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
       "Size of the pieces that the write-ahead log takes; a power of two.") \
-    X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "128MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "The first slab file, written through when the store is made.") \
+    X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "32MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "The first slab file, written through when the store is made. Each further one doubles what there is.") \
     X(JOURNAL_SLAB_MAX, "journal.slab_max", BYTES, "1GiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "Later slab files grow up to this.") \
+      "No slab file is larger than this.") \
     X(JOURNAL_SPACE_MAX, "journal.space_max", BYTES, "0", 0, UINT64_MAX, NULL, RESTART, \
       "All slab files of one device together. 0: what the file system gives.") \
     X(JOURNAL_SPACE_FLOOR, "journal.space_floor", BYTES, "256MiB", 4 * CONF_KIB, CONF_TIB, NULL, RESTART, \
@@ -100,7 +100,7 @@
     X(JOURNAL_BLOCK_MAX, "journal.block_max", BYTES, "1MiB", 4 * CONF_KIB, 256 * CONF_MIB, NULL, RESTART, \
       "A block of the write-ahead log, which is one flush, takes no more batches from this size on.") \
     X(JOURNAL_BATCH_MAX, "journal.batch_max", BYTES, "16MiB", CONF_KIB, 512 * CONF_MIB, NULL, RESTART, \
-      "Largest batch that is stored; always less than half of journal.wal_extent, whatever is set here.") \
+      "Largest batch that is stored; at most three quarters of journal.wal_extent, whatever is set here.") \
     X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Memory for recent blocks, from which readers at the end are served.") \
     X(JOURNAL_PENDING_MAX, "journal.pending_max", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \

@@ -228,9 +228,9 @@ static void conf_defaults(struct journal_conf *c)
     if (!c->wal_budget)
         c->wal_budget = (uint64_t)1024 * MIB;
     if (!c->wal_extent)
-        c->wal_extent = 8 * MIB;
+        c->wal_extent = 2 * MIB;
     if (!c->slab_first)
-        c->slab_first = (uint64_t)128 * MIB;
+        c->slab_first = (uint64_t)32 * MIB;
     if (!c->slab_max)
         c->slab_max = (uint64_t)1024 * MIB;
     if (!c->space_floor)
@@ -255,6 +255,12 @@ static void conf_defaults(struct journal_conf *c)
         c->space_refuse = 95;
 }
 
+/* A block of one batch must fit into an extent, whatever stands around it. */
+static uint32_t batch_limit(uint32_t extent)
+{
+    return extent / 4 * 3;
+}
+
 static int conf_check(struct journal_conf *c, struct err *e)
 {
     if ((c->wal_extent & (c->wal_extent - 1)) != 0 || c->wal_extent < UNIT_BYTES ||
@@ -268,8 +274,8 @@ static int conf_check(struct journal_conf *c, struct err *e)
                        "space_urgent, space_throttle, space_refuse: %" PRIu32 ", %" PRIu32
                        ", %" PRIu32 " do not rise from 5 to 98",
                        c->space_urgent, c->space_throttle, c->space_refuse);
-    if (c->batch_max > c->wal_extent / 2)
-        c->batch_max = c->wal_extent / 2;
+    if (c->batch_max > batch_limit(c->wal_extent))
+        c->batch_max = batch_limit(c->wal_extent);
     if (c->block_max > c->wal_extent / 2)
         c->block_max = c->wal_extent / 2;
     if (c->slab_first < (uint64_t)c->wal_extent * 8)
@@ -604,14 +610,14 @@ int store_make(const struct journal_env *env, const struct journal_conf *conf,
 /* What the superblock says of the sizes holds, whatever is configured now. */
 static void sizes_take(struct store *st)
 {
-    uint32_t half;
+    uint32_t extent;
 
     st->wal_log2 = st->super.wal_extent_log2;
-    half = 1u << (st->wal_log2 - 1);
-    if (st->conf.batch_max > half)
-        st->conf.batch_max = half;
-    if (st->conf.block_max > half)
-        st->conf.block_max = half;
+    extent = 1u << st->wal_log2;
+    if (st->conf.batch_max > batch_limit(extent))
+        st->conf.batch_max = batch_limit(extent);
+    if (st->conf.block_max > extent / 2)
+        st->conf.block_max = extent / 2;
     st->slabs.first_bytes = st->conf.slab_first;
     st->slabs.max_bytes = st->conf.slab_max;
     st->slabs.space_max = st->conf.space_max;
