@@ -306,6 +306,14 @@ const uint64_t *conf_list(const struct conf *c, enum conf_key key, unsigned *n)
     return c->slots[key].value.list;
 }
 
+const char *conf_path(const struct conf *c, enum conf_key key, unsigned i)
+{
+    const struct conf_value *v = &c->slots[key].value;
+
+    ASSERT(conf_rows[key].type == CONF_PATHS);
+    return i < v->n_list ? v->paths[i] : NULL;
+}
+
 bool conf_has(const struct conf *c, enum conf_key key, const char *choice)
 {
     const struct conf_value *v = &c->slots[key].value;

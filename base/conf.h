@@ -33,7 +33,8 @@ enum conf_type {
     CONF_ADDRESS0,
     CONF_CHOICE,
     CONF_CHOICES,
-    CONF_U64S
+    CONF_U64S,
+    CONF_PATHS
 };
 enum conf_change { CONF_RESTART, CONF_RELOAD };
 enum conf_source { CONF_FROM_DEFAULT, CONF_FROM_FILE, CONF_FROM_ENV, CONF_FROM_COMMAND };
@@ -81,6 +82,8 @@ const char *conf_host(const struct conf *c, enum conf_key key);
 uint16_t conf_port(const struct conf *c, enum conf_key key);
 /* Numbers of a U64S, or indexes of a CHOICES; borrowed from c. */
 const uint64_t *conf_list(const struct conf *c, enum conf_key key, unsigned *n);
+/* Number i of a PATHS, NULL behind the last. Borrowed from c. */
+const char *conf_path(const struct conf *c, enum conf_key key, unsigned i);
 /* Whether a CHOICES has the one named. */
 bool conf_has(const struct conf *c, enum conf_key key, const char *choice);
 /* Where the value came from: "default", "weir.yaml:3", "WEIR_KAFKA_LISTEN", "--set". Borrowed from

@@ -11,6 +11,7 @@ struct conf_value {
     char *host; /* ADDRESS */
     uint64_t *list;
     unsigned n_list;
+    char **paths; /* PATHS: n_list of them */
     uint16_t port;
 };
 

@@ -27,11 +27,24 @@ static void print_quoted(FILE *out, const char *text)
     fputc('"', out);
 }
 
+static void print_paths(FILE *out, const struct conf *c, enum conf_key key)
+{
+    fputc('[', out);
+    for (unsigned i = 0; conf_path(c, key, i); i++) {
+        if (i)
+            fputs(", ", out);
+        print_quoted(out, conf_path(c, key, i));
+    }
+    fputc(']', out);
+}
+
 static void print_value(FILE *out, const struct conf *c, enum conf_key key)
 {
     const char *text = conf_str(c, key);
 
-    if (conf_rows[key].type == CONF_CHOICES || conf_rows[key].type == CONF_U64S)
+    if (conf_rows[key].type == CONF_PATHS)
+        print_paths(out, c, key);
+    else if (conf_rows[key].type == CONF_CHOICES || conf_rows[key].type == CONF_U64S)
         fprintf(out, "[%s]", text);
     else if (plain(text))
         fputs(text, out);
@@ -93,7 +106,7 @@ static void print_limits(FILE *out, const struct conf_row *row)
     conf_value_format(high, row->type, row->max);
     if (row->type == CONF_ADDRESS || row->type == CONF_ADDRESS0)
         fprintf(out, "port %s to %s", low, high);
-    else if (row->type == CONF_STRING)
+    else if (row->type == CONF_STRING || row->type == CONF_PATHS)
         fprintf(out, "%s to %s characters", low, high);
     else if (row->max == UINT64_MAX)
         fprintf(out, "%s or more", low);
@@ -113,7 +126,8 @@ static void print_doc_row(FILE *out, const struct conf_row *row)
                                          [CONF_ADDRESS0] = "address or empty",
                                          [CONF_CHOICE] = "choice",
                                          [CONF_CHOICES] = "list of choices",
-                                         [CONF_U64S] = "list of numbers" };
+                                         [CONF_U64S] = "list of numbers",
+                                         [CONF_PATHS] = "list of folders" };
 
     fprintf(out, "| `%s` | %s | %s%s%s | ", row->name, types[row->type], *row->def ? "`" : "",
             *row->def ? row->def : "empty", *row->def ? "`" : "");

@@ -13,6 +13,7 @@
  *            CHOICE  one of choices
  *            CHOICES a list of choices, each once, at least one
  *            U64S    a list of whole numbers
+ *            PATHS   a list of folders, none with a comma, each once; min and max bound their length
  *   change   RELOAD: taken over on SIGHUP; RESTART: at the next start
  * Keys of one section stand together; a section's name is no key. */
 #ifndef WEIR_BASE_CONF_ROWS_H
@@ -30,6 +31,8 @@
 #define CONF_ROWS(X) \
     X(DATA, "data", STRING, "./data", 1, 3000, NULL, RESTART, \
       "Folder that holds everything the server keeps; made when missing.") \
+    X(DEVICES, "devices", PATHS, "", 1, 3000, NULL, RESTART, \
+      "Further folders, one for each further device, up to 14, in any order. They and `data` belong together: none may be missing later. Topics' shards are spread over all of them; what was written before stays where it is.") \
     X(ROLES, "roles", CHOICES, "meta, broker, engine", 0, 0, "meta|broker|engine", RESTART, \
       "What this process does. In this version one process does all three.") \
     X(LOOPS, "loops", U64, "0", 0, 256, NULL, RESTART, \
@@ -84,20 +87,26 @@
       "cleanup.policy of new topics that do not name it.") \
     X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
       "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
-    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "8MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
+    X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "2MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
       "Size of the pieces that the write-ahead log takes; a power of two.") \
-    X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "128MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "The first slab file, written through when the store is made.") \
+    X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "32MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "The first slab file, written through when the store is made. Each further one doubles what there is.") \
     X(JOURNAL_SLAB_MAX, "journal.slab_max", BYTES, "1GiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "Later slab files grow up to this.") \
+      "No slab file is larger than this.") \
     X(JOURNAL_SPACE_MAX, "journal.space_max", BYTES, "0", 0, UINT64_MAX, NULL, RESTART, \
-      "All slab files together. 0: what the file system gives.") \
+      "All slab files of one device together. 0: what the file system gives.") \
     X(JOURNAL_SPACE_FLOOR, "journal.space_floor", BYTES, "256MiB", 4 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Free bytes of the file system that slabs leave alone.") \
+    X(JOURNAL_SPACE_URGENT, "journal.space_urgent", U64, "80", 5, 98, NULL, RESTART, \
+      "Percent used of what a device may use, from which on space is given back before all else.") \
+    X(JOURNAL_SPACE_THROTTLE, "journal.space_throttle", U64, "90", 5, 98, NULL, RESTART, \
+      "Percent from which on producers are slowed down, the more the fuller it is.") \
+    X(JOURNAL_SPACE_REFUSE, "journal.space_refuse", U64, "95", 5, 98, NULL, RESTART, \
+      "Percent from which on producers are refused, with an error that they try again after. The rest is kept for trims, deletions and the server's own records.") \
     X(JOURNAL_BLOCK_MAX, "journal.block_max", BYTES, "1MiB", 4 * CONF_KIB, 256 * CONF_MIB, NULL, RESTART, \
       "A block of the write-ahead log, which is one flush, takes no more batches from this size on.") \
     X(JOURNAL_BATCH_MAX, "journal.batch_max", BYTES, "16MiB", CONF_KIB, 512 * CONF_MIB, NULL, RESTART, \
-      "Largest batch that is stored; always less than half of journal.wal_extent, whatever is set here.") \
+      "Largest batch that is stored; at most three quarters of journal.wal_extent, whatever is set here.") \
     X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Memory for recent blocks, from which readers at the end are served.") \
     X(JOURNAL_PENDING_MAX, "journal.pending_max", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
@@ -111,7 +120,7 @@
     X(JOURNAL_RETENTION_CHECK_MS, "journal.retention_check_ms", U64, "30000", 10, CONF_DAY, NULL, RESTART, \
       "Milliseconds between two looks for records that need not be kept any longer.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
-      "Groups that may be written again although records of theirs are damaged or lost.") \
+      "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \
       "Memory for the rows (RocksDB): cache and write buffers together.")
 /* clang-format on */

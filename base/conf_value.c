@@ -177,6 +177,23 @@ static int address(struct conf_value *v, const struct conf_row *row, const char 
     return 0;
 }
 
+static int path_add(struct conf_value *v, const struct conf_row *row, const char *item,
+                    struct err *e)
+{
+    struct conf_value one = { 0 };
+
+    if (strchr(item, ','))
+        return err_set(e, E_INVALID, "\"%.60s\" has a comma", item);
+    if (string(&one, row, item, e) < 0)
+        return E_INVALID;
+    v->paths = mem_grow(v->paths, (v->n_list + 1) * sizeof *v->paths);
+    v->paths[v->n_list++] = one.text;
+    for (unsigned i = 0; i + 1 < v->n_list; i++)
+        if (strcmp(v->paths[i], item) == 0)
+            return err_set(e, E_INVALID, "\"%.60s\" is given twice", item);
+    return 0;
+}
+
 static int list_add(struct conf_value *v, const struct conf_row *row, const char *item,
                     struct err *e)
 {
@@ -234,7 +251,8 @@ static int list(struct conf_value *v, const struct conf_row *row, const struct c
     int rc = 0;
 
     for (unsigned i = 0; rc == 0 && i < items.n; i++)
-        rc = list_add(v, row, items.items[i], e);
+        rc = row->type == CONF_PATHS ? path_add(v, row, items.items[i], e)
+                                     : list_add(v, row, items.items[i], e);
     if (rc == 0 && row->type == CONF_CHOICES && v->n_list == 0)
         rc = err_set(e, E_INVALID, "is empty; at least one of %s is needed", row->choices);
     if (rc == 0)
@@ -282,7 +300,7 @@ int conf_value_parse(struct conf_value *v, const struct conf_row *row, const str
     int rc;
 
     *v = (struct conf_value){ 0 };
-    if (row->type == CONF_CHOICES || row->type == CONF_U64S)
+    if (row->type == CONF_CHOICES || row->type == CONF_U64S || row->type == CONF_PATHS)
         rc = list(v, row, in, e);
     else if (in->is_list)
         rc = err_set(e, E_INVALID, "takes one value, not a list");
@@ -298,5 +316,8 @@ void conf_value_fini(struct conf_value *v)
     free(v->text);
     free(v->host);
     free(v->list);
+    for (unsigned i = 0; v->paths && i < v->n_list; i++)
+        free(v->paths[i]);
+    free(v->paths);
     *v = (struct conf_value){ 0 };
 }

@@ -19,6 +19,7 @@
  *   'H' shard u64, start u64   hole (records lost): u8 1, u8[7] 0, u64 end offset
  *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn,
  *                      u64 offsets that may have been used at most
+ *   'I' serial u64, device u64   intent (format/intent.h): only in device 0's catalogue
  *   'N'                largest shard id ever used: u8 1, u8[7] 0, u64 id
  *   'A' ...            rows of the doors: key and value are theirs
  * In the view only (derived, rebuilt when lost):
@@ -47,6 +48,7 @@ enum row_table {
     ROW_HOLE = 'H',
     ROW_LOSS = 'L',
     ROW_MAX_SHARD = 'N',
+    ROW_INTENT = 'I',
     ROW_APP = 'A',
     ROW_END = 'e',
     ROW_RUN = 'r',

@@ -40,6 +40,9 @@ void super_write(const struct super *s, uint8_t *mem)
     wr_u32le(&w, s->n_groups);
     wr_u32le(&w, s->policy_groups);
     wr_u64le(&w, s->catalogue_end);
+    wr_bytes(&w, s->set.bytes, sizeof s->set.bytes);
+    wr_u16le(&w, s->device);
+    wr_u16le(&w, s->n_devices);
     wr_pad(&w, LIST_START);
     for (uint32_t i = 0; i < s->n; i++) {
         const struct super_incarnation *n = &s->list[i];
@@ -85,7 +88,14 @@ int super_read(struct super *s, const uint8_t *mem)
     if (s->n > SUPER_MAX_INCARNATIONS || s->wal_extent_log2 < UNIT_LOG2 ||
         s->wal_extent_log2 > EXTENT_MAX_LOG2)
         return E_CORRUPT;
-    rd_bytes(&r, LIST_START - 96);
+    memcpy(s->set.bytes, rd_bytes(&r, sizeof s->set.bytes), sizeof s->set.bytes);
+    s->device = rd_u16le(&r);
+    s->n_devices = rd_u16le(&r);
+    if (s->n_devices == 0)
+        s->n_devices = 1;
+    if (s->n_devices > SUPER_MAX_DEVICES || s->device >= s->n_devices)
+        return E_CORRUPT;
+    rd_bytes(&r, LIST_START - 116);
     for (uint32_t i = 0; i < s->n; i++) {
         struct super_incarnation *n = &s->list[i];
 

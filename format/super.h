@@ -14,7 +14,11 @@
  *   72 i64 created, ms    80 u32 number of groups             84 u32 first of the groups by
  *      policy class (those below it were made before there were classes; 0: there are none)
  *   88 u64 the catalogue's end offset at the checkpoint, at least
- *   96 zeros to 128, then entries of 64 bytes, oldest first: the incarnations that live WAL
+ *   96 u8[16] set: the uuid of the store that is device 0 of the set (device 0: its own; a store of
+ *      its own, and every one of version 1: zeros)
+ *  112 u16 number of this device in the set   114 u16 devices in the set when this was written (0: 1;
+ *      what device 0 says holds)
+ *  116 zeros to 128, then entries of 64 bytes, oldest first: the incarnations that live WAL
  *      belongs to:
  *        0 u64 incarnation 8 u64 salt        16 u64 first_lsn
  *       24 u64 end_lsn (all ones: the open one)
@@ -27,7 +31,12 @@
 
 #include "format/extent.h"
 
-enum { SUPER_BYTES = 16384, SUPER_COPIES = 4, SUPER_MAX_INCARNATIONS = 240 };
+enum {
+    SUPER_BYTES = 16384,
+    SUPER_COPIES = 4,
+    SUPER_MAX_INCARNATIONS = 240,
+    SUPER_MAX_DEVICES = 15
+};
 
 #define LSN_OPEN UINT64_MAX
 
@@ -45,6 +54,9 @@ struct super {
     int64_t created;
     uint32_t n_groups, policy_groups;
     uint64_t catalogue_end;
+    struct uuid set;    /* zeros: it stands alone */
+    uint16_t device;    /* below n_devices */
+    uint16_t n_devices; /* 1 or more, once read; 0 is written as it is */
     uint32_t n;
     struct super_incarnation list[SUPER_MAX_INCARNATIONS];
 };

@@ -265,6 +265,8 @@ struct door_update {
     struct row_shard *found; /* of each change of policy: the row before */
     uint8_t *mem;
     uint64_t max_shard;
+    struct rows_batch more; /* rows of a larger update */
+    bool part, again;       /* store_update_part */
 };
 
 static bool policy_ok(const struct shard_policy *p)
@@ -274,7 +276,7 @@ static bool policy_ok(const struct shard_policy *p)
            p->delete_retention_ms >= 0;
 }
 
-static int change_check(const struct jrn_change *c)
+int catalogue_change_check(const struct jrn_change *c)
 {
     switch (c->op) {
     case JRN_SHARD_CREATE:
@@ -353,11 +355,13 @@ static int door_prepare(struct catalogue_update *u)
     d->max_shard = max;
     for (unsigned i = 0; i < d->n; i++) {
         const struct jrn_change *c = &d->changes[i];
-        int rc = change_check(c);
+        int rc = catalogue_change_check(c);
 
         if (rc < 0)
             return rc;
         if (c->op == JRN_SHARD_CREATE) {
+            if (c->shard <= max && d->again)
+                continue;
             if (c->shard <= max)
                 return E_EXISTS;
             if (c->shard > d->max_shard)
@@ -375,7 +379,8 @@ static int door_prepare(struct catalogue_update *u)
         key[0] = ROW_MAX_SHARD;
         rows_batch_put(&u->rows, key, 1, value, row_u64_write(d->max_shard, value));
     }
-    return d->n ? 0 : 1;
+    rows_batch_append(&u->rows, &d->more);
+    return u->rows.n ? 0 : 1;
 }
 
 static void deleted_home(struct task *t);
@@ -459,6 +464,7 @@ static void door_applied(struct catalogue_update *u)
     done->task.run = update_done_run;
     loop_post(done->loop, &done->task);
     atomic_fetch_sub(&u->st->busy, 1);
+    rows_batch_free(&d->more);
     free(d->changes);
     free(d->found);
     free(d->mem);
@@ -470,7 +476,7 @@ static void door_submit(struct store *st, void *arg)
     struct door_update *d = arg;
 
     d->u.st = st;
-    if (atomic_load(&st->closing)) {
+    if (atomic_load(&st->closing) && !d->part) {
         d->u.rc = E_CLOSED;
         door_applied(&d->u);
         return;
@@ -478,44 +484,65 @@ static void door_submit(struct store *st, void *arg)
     catalogue_submit(st->catalogue, &d->u);
 }
 
-/* Copies the changes with their keys and values. */
-static void changes_copy(struct door_update *d, const struct jrn_change *changes, unsigned n)
+struct jrn_change *catalogue_changes_copy(const struct jrn_change *changes, unsigned n,
+                                          uint8_t **mem)
 {
+    struct jrn_change *copy = mem_new((n + 1) * sizeof *copy);
     size_t bytes = 1, at = 0;
 
     for (unsigned i = 0; i < n; i++)
         bytes += (size_t)changes[i].key_bytes + changes[i].value_bytes;
-    d->mem = mem_new(bytes);
-    d->changes = mem_new((n + 1) * sizeof *d->changes);
-    d->n = n;
+    *mem = mem_new(bytes);
     for (unsigned i = 0; i < n; i++) {
-        struct jrn_change *c = &d->changes[i];
+        struct jrn_change *c = &copy[i];
 
         *c = changes[i];
         if (c->key_bytes)
-            memcpy(d->mem + at, c->key, c->key_bytes);
-        c->key = d->mem + at;
+            memcpy(*mem + at, c->key, c->key_bytes);
+        c->key = *mem + at;
         at += c->key_bytes;
         if (c->value_bytes)
-            memcpy(d->mem + at, c->value, c->value_bytes);
-        c->value = d->mem + at;
+            memcpy(*mem + at, c->value, c->value_bytes);
+        c->value = *mem + at;
         at += c->value_bytes;
     }
+    return copy;
 }
 
-void store_update(struct store *st, const struct jrn_change *changes, unsigned n,
-                  struct jrn_update *done)
+static struct door_update *door_new(struct store *st, const struct jrn_change *changes, unsigned n,
+                                    struct jrn_update *done)
 {
     struct door_update *d = mem_new(sizeof *d);
 
     atomic_fetch_add(&st->busy, 1);
-    changes_copy(d, changes, n);
+    d->changes = catalogue_changes_copy(changes, n, &d->mem);
+    d->n = n;
     d->done = done;
     for (unsigned i = 0; i < n; i++)
         if (changes[i].op == JRN_SHARD_POLICY)
             d->u.read = door_read;
     d->u.prepare = door_prepare;
     d->u.applied = door_applied;
+    return d;
+}
+
+void store_update(struct store *st, const struct jrn_change *changes, unsigned n,
+                  struct jrn_update *done)
+{
+    store_on_keeper(st, door_submit, door_new(st, changes, n, done));
+}
+
+void store_update_part(struct store *st, const struct jrn_change *changes, unsigned n,
+                       struct rows_batch *rows, bool again, struct jrn_update *done)
+{
+    struct door_update *d = door_new(st, changes, n, done);
+
+    d->part = true;
+    d->again = again;
+    if (rows) {
+        d->more = *rows;
+        *rows = (struct rows_batch){ 0 };
+    }
     store_on_keeper(st, door_submit, d);
 }
 

@@ -49,6 +49,11 @@ void catalogue_grave(struct store *st, uint64_t segment);
 /* Frees deleted segments whose grace has ended; all of them when urgent. */
 void catalogue_bury(struct store *st, bool urgent);
 
+/* What one change must be, whatever is there: 0 or E_INVALID. */
+int catalogue_change_check(const struct jrn_change *c) MUST_USE;
+/* Copies changes, their keys and values into *mem. Both are to be freed. */
+struct jrn_change *catalogue_changes_copy(const struct jrn_change *changes, unsigned n,
+                                          uint8_t **mem);
 /* Walks the records of one stored catalogue batch into a set of row changes. E_CORRUPT. */
 int catalogue_batch_rows(const void *mem, size_t bytes, struct rows_batch *rows) MUST_USE;
 /* The group in which a new shard is put: of the policy's class, so that what a segment holds goes

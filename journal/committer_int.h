@@ -34,7 +34,6 @@ struct direct_piece {
     uint64_t segment, pos;
 };
 
-
 struct committer {
     struct store *st;
     struct loop *loop;
@@ -60,7 +59,7 @@ struct committer {
     uint64_t lsn;        /* where the next block goes */
     uint64_t durable_lsn;
     uint64_t prev_hash, prev_lsn; /* of the block before */
-    bool extent_data; /* it holds frames of doors' shards */
+    bool extent_data;             /* it holds frames of doors' shards */
     bool extent_new;              /* its header is not written yet */
     bool closing_written;
     uint64_t before_incarnation, before_end_lsn, before_end_hash;
@@ -93,7 +92,6 @@ struct committer {
     struct task *close_asked;
     struct task *close_task; /* committer */
 };
-
 
 static inline uint64_t committer_extent_left(const struct committer *c)
 {

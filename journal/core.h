@@ -30,7 +30,8 @@ enum {
     GROUP_DATA = 2,      /* and up: class DATA, by policy class and loop: see catalogue_group_for */
     SHARD_CATALOGUE = 1,
     SHARD_FIRST_USER = 16,
-    POLICY_CLASSES = 7, /* kept for ever; at most an hour, a day, a week, a month; longer; compacted */
+    POLICY_CLASSES =
+        7, /* kept for ever; at most an hour, a day, a week, a month; longer; compacted */
     LSN_FIRST = PAGE_BYTES
 };
 
@@ -46,7 +47,8 @@ struct append {
     uint64_t base_offset;
     uint32_t n_offsets;
     int64_t max_ts;
-    uint64_t lsn; /* committer: of its first byte in the WAL */
+    uint64_t due_us; /* throttled until then; 0: not yet asked */
+    uint64_t lsn;    /* committer: of its first byte in the WAL */
     bool duplicate;
     bool direct;           /* batch is a run buffer now; the committer may still decide otherwise */
     uint64_t xxh3;         /* of its stored bytes; direct */
@@ -84,6 +86,7 @@ struct jrn_group {
     /* home */
     struct append *staged, **staged_end;
     struct append *held, **held_end; /* waiting for space, before any check */
+    struct loop_timer throttle;      /* the first held one may go */
     struct task flush;
     bool flush_posted;
     struct cache cache;
@@ -143,7 +146,7 @@ struct grave {
 
 /* What was written since the start, in bytes. Any thread. */
 struct store_bytes {
-    atomic_ullong accepted; /* of batches that became durable */
+    atomic_ullong accepted;                      /* of batches that became durable */
     atomic_ullong wal, direct, destage, rewrite; /* to the device, headers and padding included */
 };
 
@@ -152,6 +155,8 @@ struct catalogue;
 struct destage;
 struct rewrite;
 struct retention;
+struct todo_update;
+struct space;
 
 struct store {
     struct journal_env env;
@@ -181,30 +186,29 @@ struct store {
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;
     uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
-    atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
+    atomic_uint busy;     /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
     atomic_ullong segment_serial;
     atomic_bool failed; /* a write or flush failed: nothing more is acked */
     atomic_bool closing;
-    atomic_int space; /* enum space_state; written by the keeper */
+    atomic_int space;        /* enum space_state; written by the keeper */
+    atomic_uint throttle_us; /* an append of class DATA is held so long; written by the keeper */
+    struct space *meter;
     /* keeper */
     struct rows_work *rows_first, **rows_end;
     bool rows_running;
-    bool growing;
-    bool grow_refused;
-    uint64_t grow_again_us; /* when refused: not before */
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;
-    struct loop_timer space_timer;
-    struct loop_timer trim_timer;
     struct shard *catalogue_shard;
     struct journal_close *close;
     struct loop_timer close_timer;
+    struct todo_update *todo; /* what recovery has left, until store_begin */
 };
 
 /* --- journal.c --- */
-/* The store behind a journal. */
+/* The store behind a journal's device 0, and behind any. */
 struct store *journal_store(const struct journal *j);
+struct store *journal_store_at(const struct journal *j, unsigned device);
 
 /* --- store.c --- */
 /* A new number for a segment. Any thread. */
@@ -214,7 +218,7 @@ struct jrn_group *store_group(struct store *st, uint64_t id);
 void store_fail(struct store *st, const char *what, int rc);
 /* Queues work on rows. Keeper. */
 void store_rows_do(struct store *st, struct rows_work *w);
-/* Looks at free space again; grows, holds or refuses. Keeper. */
+/* Looks at free space again; grows, holds or refuses. Keeper. (space.c) */
 void store_space_check(struct store *st);
 /* Posts a freshly allocated task that runs fn(st, arg) on the keeper. Any thread. */
 void store_on_keeper(struct store *st, void (*fn)(struct store *st, void *arg), void *arg);

@@ -26,6 +26,7 @@ static void held_retry(struct jrn_group *g)
 
     g->held = NULL;
     g->held_end = &g->held;
+    loop_timer_stop(&g->throttle);
     while (a) {
         struct append *next = a->next;
 
@@ -47,6 +48,28 @@ static unsigned loop_of(const struct store *st, uint64_t id)
     return (unsigned)(at % st->env.n_loops);
 }
 
+static void throttle_fire(struct loop_timer *t)
+{
+    held_retry((struct jrn_group *)((char *)t - offsetof(struct jrn_group, throttle)));
+}
+
+bool group_throttled(struct jrn_group *g, struct append *a)
+{
+    uint32_t us = atomic_load(&g->st->throttle_us);
+    uint64_t now;
+
+    if (us == 0 || atomic_load(&g->st->closing))
+        return false;
+    now = loop_now_us(g->loop);
+    if (a->due_us == 0)
+        a->due_us = now + us;
+    if (now >= a->due_us)
+        return false;
+    if (!g->held)
+        loop_timer_set(g->loop, &g->throttle, a->due_us - now);
+    return true;
+}
+
 struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class class)
 {
     struct jrn_group *g = mem_new(sizeof *g);
@@ -60,6 +83,7 @@ struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class clas
     g->held_end = &g->held;
     g->flush.run = flush_run;
     direct_init(&g->direct);
+    g->throttle.fire = throttle_fire;
     return g;
 }
 

@@ -13,6 +13,8 @@ void group_stage(struct jrn_group *g, struct append *a);
 void group_committed(struct task *t);
 /* Space has changed: tries held appends again. Any thread. */
 void group_kick(struct jrn_group *g);
+/* True while a must still wait because space is short; then the group looks again in time. Home. */
+bool group_throttled(struct jrn_group *g, struct append *a);
 /* Marks shard as having changes that rows do not have. Home. */
 void group_dirty(struct jrn_group *g, struct shard *s);
 /* The unaccepted loss that may have hit offsets past what is known of shard s; NULL. Home. */

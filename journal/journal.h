@@ -36,7 +36,18 @@ struct jrn_assigner {
 /* Grants `start` itself. Static. */
 struct jrn_assigner *jrn_assigner_local(void);
 
-/* What the journal runs on; all borrowed, and must outlive it. */
+enum { JRN_DEVICES_MAX = 15 };
+
+/* One folder: a device, its rows, and a loop for its committer alone. */
+struct jrn_device {
+    struct dev *dev;
+    struct rows *rows;
+    struct loop *commit_loop;
+};
+
+/* What the journal runs on; all borrowed, and must outlive it (more: only journal_open). The first
+ * folder is commit_loop, dev and rows; those of further devices are in more, in any order: which
+ * number a folder has in the set is written in it. New empty folders get the next numbers. */
 struct journal_env {
     struct loop **loops; /* home loops for groups */
     unsigned n_loops;
@@ -45,37 +56,42 @@ struct journal_env {
     struct pool *read_pool;   /* for cold reads: the two never share a queue */
     struct dev *dev;          /* journal/io/dev.h */
     struct rows *rows;        /* journal/io/rows.h */
+    const struct jrn_device *more;
+    unsigned n_more; /* below JRN_DEVICES_MAX */
     struct jrn_assigner *assigner;
     uint64_t seed; /* salts and the store's id on creation */
 };
 
 /* Sizes in bytes, times in ms. Zero means the default in brackets. */
 struct journal_conf {
-    uint64_t wal_budget;      /* live WAL past which the oldest extents are destaged [1 GiB] */
-    uint32_t wal_extent;      /* power of two, 64 KiB or more [8 MiB] */
-    uint64_t slab_first;      /* first slab, prewritten at creation [128 MiB] */
-    uint64_t slab_max;        /* slabs grow up to this [1 GiB] */
-    uint64_t space_max;       /* all slabs together; 0: what the file system gives */
-    uint64_t space_floor;     /* free bytes the file system keeps for the rows [256 MiB] */
-    uint32_t direct_from;     /* batches of so many bytes or more are written once, straight to their
+    uint64_t wal_budget;    /* live WAL past which the oldest extents are destaged [1 GiB] */
+    uint32_t wal_extent;    /* power of two, 64 KiB or more [2 MiB] */
+    uint64_t slab_first;    /* first slab, prewritten at creation [32 MiB] */
+    uint64_t slab_max;      /* slabs grow up to this [1 GiB] */
+    uint64_t space_max;     /* all slabs together; 0: what the file system gives */
+    uint64_t space_floor;   /* free bytes the file system keeps for the rows [256 MiB] */
+    uint32_t direct_from;   /* batches of so many bytes or more are written once, straight to their
                                  segment; UINT32_MAX: none are [found by trying the device] */
-    uint64_t segment_bytes;   /* such a segment is ended about here [256 MiB] */
-    uint32_t block_max;       /* a WAL block stops taking batches here [1 MiB] */
-    uint32_t batch_max;       /* largest batch accepted [2 MiB; at most half of wal_extent] */
-    uint64_t cache_bytes;     /* recent blocks kept for tail reads [64 MiB] */
-    uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
-    uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
+    uint64_t segment_bytes; /* such a segment is ended about here [256 MiB] */
+    uint32_t block_max;     /* a WAL block stops taking batches here [1 MiB] */
+    uint32_t batch_max;     /* largest batch accepted [2 MiB; at most 3/4 of wal_extent] */
+    uint64_t cache_bytes;   /* recent blocks kept for tail reads [64 MiB] */
+    uint64_t pending_max;   /* bytes accepted but not yet durable [64 MiB] */
+    uint32_t idle_close_ms; /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
     uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */
     uint32_t retention_check_ms; /* how often retention looks for what may go [30000] */
-    const uint64_t *accept_loss; /* groups whose lost ranges the operator accepts */
+    /* Percent of what a device may use: where destage, rewriting and trimming become urgent [80],
+     * producers are slowed down [90], and appends of class DATA refused [95; at most 98]. */
+    uint32_t space_urgent, space_throttle, space_refuse;
+    const uint64_t *accept_loss; /* groups (shard_group) whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };
 
-/* Opens or creates the store: recovers, opens a new epoch, and is ready to serve. Blocks; call
- * before the loops run or on a loop of
- * its own thread. E_LOCKED is the device's to give. E_VERSION, E_CORRUPT, E_IO with a sentence in
- * *e. */
+/* Opens or creates the stores, one per device: recovers, opens a new epoch, and is ready to serve.
+ * Blocks; call before the loops run or on a loop of
+ * its own thread. E_LOCKED is the device's to give. E_VERSION, E_CORRUPT, E_IO, and E_INVALID: a
+ * device of the set is missing, given twice, or of another set; with a sentence in *e. */
 int journal_open(struct journal **out, const struct journal_env *env,
                  const struct journal_conf *conf, struct err *e) MUST_USE;
 
@@ -83,21 +99,22 @@ struct journal_close {
     struct task task; /* ours */
     void (*fn)(struct journal_close *c);
     struct loop *loop;
-    struct store *store; /* ours */
+    struct store *store;     /* ours */
+    struct journal *journal; /* ours */
 };
 /* Refuses new work with E_CLOSED, finishes what is pending, writes the closing block, then runs
  * done and
  * frees the journal. All shard handles must have been given back, all waits ended or cancelled. */
 void journal_close(struct journal *j, struct journal_close *done);
 
-/* Bytes accepted but not yet durable. Doors stop reading sockets while this is past pending_max
- * (journal_backlogged). Any thread, now. */
+/* Bytes accepted but not yet durable, on all devices. Doors stop reading sockets while one device has
+ * more than pending_max (journal_backlogged). Any thread, now. */
 uint64_t journal_backlog(const struct journal *j);
 bool journal_backlogged(const struct journal *j);
 
 enum jrn_state { JRN_OK, JRN_FULL, JRN_FAILED };
 /* FULL: appends answer E_NOSPACE for now. FAILED: a write or flush failed, appends answer E_DEVICE
- * until restart. Any thread, now. */
+ * until restart. The worst of all devices: each speaks only for its own shards. Any thread, now. */
 enum jrn_state journal_state(const struct journal *j);
 
 /* What was written since the start, in bytes: of batches that became durable, and to the devices, all
@@ -108,7 +125,27 @@ struct journal_bytes {
 };
 void journal_bytes(const struct journal *j, struct journal_bytes *b);
 
-/* This start's number; group epochs are at least this. Fits in 31 bits. Any thread, now. */
+/* One device, by its number in the set. Bytes; of its slabs, by state. */
+struct jrn_device_info {
+    enum jrn_state state;
+    uint64_t limit;        /* what the device may use in all, slabs not made yet included */
+    uint64_t total;        /* in slabs */
+    uint64_t free;         /* of these, free */
+    uint64_t wal;          /* extents of the live WAL, and those in hand for it */
+    uint64_t segment_live; /* what can be read in sealed segments */
+    uint64_t segment_dead; /* the rest of their extents */
+    uint64_t grave;        /* extents of deleted segments whose grace has not ended */
+    unsigned fullness;     /* used, in thousandths of limit */
+    uint32_t throttle_us;  /* how long an append of class DATA is held; 0: not */
+    uint64_t backlog;      /* bytes accepted but not yet durable */
+};
+unsigned journal_n_devices(const struct journal *j);
+/* The kinds are as the device's keeper saw them last. Any thread, now. E_NOTFOUND. */
+int journal_device_info(const struct journal *j, unsigned device,
+                        struct jrn_device_info *info) MUST_USE;
+
+/* This start's number, counted by device 0; epochs of its groups are at least this. Fits in 31 bits.
+ * Any thread, now. */
 uint64_t journal_start(const struct journal *j);
 
 /* ---- the catalogue: shards and rows, changed together
@@ -151,7 +188,8 @@ enum jrn_change_op {
     JRN_ROW_DELETE    /* key */
 };
 
-/* One change. Shard ids are the caller's choice, 16 or above, never used twice (E_EXISTS). Row keys
+/* One change. Shard ids come from journal_shard_new, or are the caller's choice: device << 56 | serial,
+ * serials 16 or above, each above all that were used on its device (E_EXISTS). Row keys
  * are the caller's, 1..1024 bytes, the
  * first byte names the owner ('T': topics, ...); values up to 1 MiB. */
 struct jrn_change {
@@ -173,8 +211,11 @@ struct jrn_update {
     int rc;
     void *impl; /* ours */
 };
-/* Makes all n changes, or none, durably: one batch of the catalogue. Changes are copied. Updates
- * made on one loop happen in order. A
+/* Makes all n changes, or none, durably: one batch of the catalogue, or, over several devices, one of
+ * device 0's with what the others are owed, which a restart makes good. Changes are copied. Updates
+ * made on one loop happen in order. E_DEVICE where a device that it touches has failed, or device 0,
+ * which keeps the rows; when one fails after the update is durable, the answer is 0 and its part
+ * shows at the next start. A
  * deleted shard answers E_DELETED from then on; its space comes back after the grace, at once when
  * space is short. Works when the
  * device is full (it has a reserve). */
@@ -189,8 +230,13 @@ int journal_rows_scan(struct journal *j, const void *prefix, size_t prefix_bytes
                                 size_t value_bytes),
                       void *ctx) MUST_USE;
 
-/* The highest shard id ever used, at least 15. Any thread; exact only before serving and when
- * creations are serialised by the caller. */
+/* An id for a new shard, on the device with the most room for its class (INTERNAL: device 0); never
+ * given before in this life. Ids must be created in the order in which they were given. Any
+ * thread. */
+uint64_t journal_shard_new(struct journal *j, enum shard_class class);
+
+/* The highest shard id ever used on device 0, at least 15. Any thread; exact only before serving and
+ * when creations are serialised by the caller. */
 uint64_t journal_max_shard(struct journal *j);
 
 /* ---- shards
@@ -214,6 +260,7 @@ struct shard *shard_ref(struct shard *s);
 void shard_unref(struct shard *s);
 
 uint64_t shard_id(const struct shard *s);
+/* device << 56 | the group's number there. */
 uint64_t shard_group(const struct shard *s);
 /* The group's epoch, stamped into batches as leader epoch. */
 int32_t shard_epoch(const struct shard *s);

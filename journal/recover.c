@@ -9,6 +9,7 @@
 #include "format/frame.h"
 #include "journal/catalogue.h"
 #include "journal/destage.h"
+#include "journal/devices.h"
 #include "journal/group.h"
 #include "journal/io/rows_int.h"
 #include "journal/shard.h"
@@ -454,7 +455,7 @@ static int max_shard_load(struct store *st)
 static bool operator_accepts(const struct store *st, uint64_t group)
 {
     for (unsigned i = 0; i < st->conf.n_accept_loss; i++)
-        if (st->conf.accept_loss[i] == group)
+        if (st->conf.accept_loss[i] == ((uint64_t)st->super.device << DEVICE_SHIFT | group))
             return true;
     return false;
 }
@@ -523,7 +524,8 @@ static int losses_settle(struct recovery *r, struct jrn_group *g)
         open = open || !l->accepted;
     }
     if (open)
-        LOG_ERROR("group.read_only", F_INT("group", g->id),
+        LOG_ERROR("group.read_only",
+                  F_INT("group", (uint64_t)r->st->super.device << DEVICE_SHIFT | g->id),
                   F_STR("why", "stored entries are damaged; see journal-ctl verify, and "
                                "journal.accept_loss"));
     atomic_store(&g->read_only, open);

@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "format/batch.h"
+#include "journal/devices.h"
 #include "journal/group.h"
 
 /* --- the table of loaded shards, and handles --- */
@@ -75,7 +76,7 @@ uint64_t shard_id(const struct shard *s)
 }
 uint64_t shard_group(const struct shard *s)
 {
-    return s->group->id;
+    return (uint64_t)s->st->super.device << DEVICE_SHIFT | s->group->id;
 }
 int32_t shard_epoch(const struct shard *s)
 {
@@ -393,7 +394,7 @@ void shard_append_home(struct append *a)
 
     ASSERT_HOME(g->loop);
     if (rc >= 0 && g->class == SHARD_CLASS_DATA &&
-        (g->held || atomic_load(&s->st->space) == SPACE_WAIT)) {
+        (group_throttled(g, a) || g->held || atomic_load(&s->st->space) == SPACE_WAIT)) {
         if (atomic_load(&s->st->closing)) {
             append_end(a, E_CLOSED, 0);
             return;

@@ -9,22 +9,15 @@
 #include "journal/committer.h"
 #include "journal/core.h"
 #include "journal/destage.h"
+#include "journal/devices.h"
 #include "journal/group.h"
 #include "journal/recover.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
 #include "journal/shard.h"
+#include "journal/space.h"
 
-enum {
-    MIB = 1 << 20,
-    RESERVE_EXTENTS =
-        3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
-    SPACE_RETRY_US = 200 * 1000,
-    TRIM_AFTER_US =
-        30 * 1000 * 1000, /* without destage: the large buffers are not needed soon; first
-                                         * touching memory again is dear, most of all in a virtual machine */
-    CLOSE_POLL_US = 1000
-};
+enum { MIB = 1 << 20, CLOSE_POLL_US = 1000 };
 
 /* --- small parts --- */
 
@@ -62,6 +55,18 @@ enum jrn_state store_state(const struct store *st)
     if (atomic_load(&m->failed))
         return JRN_FAILED;
     return atomic_load(&m->space) == SPACE_FULL ? JRN_FULL : JRN_OK;
+}
+
+uint64_t store_room(const struct store *st)
+{
+    return space_room(st->meter);
+}
+
+void store_info(const struct store *st, struct jrn_device_info *info)
+{
+    space_info(st->meter, info);
+    info->state = store_state(st);
+    info->backlog = store_backlog(st);
 }
 
 uint64_t store_start(const struct store *st)
@@ -200,129 +205,7 @@ void store_fail(struct store *st, const char *what, int rc)
     groups_kick(st);
 }
 
-/* --- space --- */
-
-struct grow {
-    struct work work;
-    struct store *st;
-    int rc;
-    struct err e;
-};
-
-static void grow_run(struct work *w)
-{
-    struct grow *g = (struct grow *)w;
-
-    g->rc = slabs_grow(&g->st->slabs, (uint64_t)1 << g->st->wal_log2, &g->e);
-}
-
-static void grow_done(struct work *w)
-{
-    struct grow *g = (struct grow *)w;
-    struct store *st = g->st;
-
-    st->growing = false;
-    if (g->rc < 0) {
-        if (!st->grow_refused)
-            LOG_WARN("slab.not_grown", F_STR("why", g->e.text));
-        st->grow_refused = true;
-        st->grow_again_us = loop_now_us(st->keeper) + SPACE_RETRY_US;
-        if (g->rc != E_NOSPACE)
-            store_fail(st, "slab.grow", g->rc);
-    } else {
-        st->grow_refused = false;
-    }
-    free(g);
-    store_space_check(st);
-}
-
-static void grow_start(struct store *st)
-{
-    struct grow *g;
-
-    if (st->growing || atomic_load(&st->closing) || atomic_load(&st->failed) ||
-        (st->grow_refused && loop_now_us(st->keeper) < st->grow_again_us))
-        return;
-    g = mem_new(sizeof *g);
-    g->st = st;
-    g->work = (struct work){ .run = grow_run, .done = grow_done, .loop = st->keeper };
-    st->growing = true;
-    pool_submit(st->env.pool, &g->work);
-}
-
-static void space_set(struct store *st, enum space_state state)
-{
-    enum space_state before = (enum space_state)atomic_exchange(&st->space, state);
-
-    if (before == state)
-        return;
-    if (state == SPACE_FULL)
-        LOG_ERROR(
-            "device.full",
-            F_STR("meaning", "appends are refused until topics are deleted or space is added"));
-    else if (before == SPACE_FULL)
-        LOG_INFO("device.has_space_again", F_INT("state", state));
-    if (state != SPACE_WAIT)
-        groups_kick(st);
-}
-
-void store_space_check(struct store *st)
-{
-    uint64_t extent = (uint64_t)1 << st->wal_log2, total, free_bytes, need;
-    struct wal_live live;
-    bool tight, behind, hungry;
-
-    ASSERT_HOME(st->keeper);
-    committer_feed(st->committer);
-    /* Enough may be free, and none of it a whole extent: somebody must look again, or the appends
-     * that wait for one wait for ever. */
-    hungry = committer_spare(st->committer) < 2;
-    if (hungry && atomic_load(&st->failed))
-        committer_starve(st->committer); /* nothing will grow any more: it answers what it holds */
-    slabs_space(&st->slabs, &total, &free_bytes);
-    live = wal_live(&st->wal);
-    /* Destage must be able to write all that is live once more, and then some. */
-    need = (uint64_t)live.n_extents * extent + RESERVE_EXTENTS * extent;
-    /* Each round writes a segment for each group with something in it, of a unit at least. */
-    need += (uint64_t)(live.n_extents / 2 + 1) * atomic_load(&st->groups_used) * UNIT_BYTES;
-    /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
-     * back. */
-    if (atomic_load(&st->space) == SPACE_FULL)
-        need += 2 * extent;
-    tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
-    /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
-    behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;
-    /* Ahead of need: a new slab takes a while to be written. */
-    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!st->grow_refused || tight)))
-        grow_start(st);
-    if (!tight)
-        space_set(st, behind ? SPACE_WAIT : SPACE_OK);
-    else
-        space_set(st, st->grow_refused ? SPACE_FULL : SPACE_WAIT);
-    /* Beside what the WAL needs: without one, large batches go inline. */
-    committer_feed_direct(st->committer, !tight && free_bytes >= need + 2 * extent);
-    if (tight && st->grow_refused && live.open_direct > 0)
-        committer_roll(st->committer);
-    catalogue_bury(st, tight);
-    if (tight)
-        retention_urgent(st);
-    destage_consider(st, (tight && st->grow_refused) || retention_wal_aged(st));
-    if (!destage_idle(st->destage) && !atomic_load(&st->closing))
-        loop_timer_set(st->keeper, &st->trim_timer, TRIM_AFTER_US);
-    rewrite_consider(st, tight && st->grow_refused);
-    if ((tight || hungry) && !atomic_load(&st->closing))
-        loop_timer_set(st->keeper, &st->space_timer, SPACE_RETRY_US);
-}
-
-static void space_fire(struct loop_timer *t)
-{
-    store_space_check((struct store *)((char *)t - offsetof(struct store, space_timer)));
-}
-
-static void trim_fire(struct loop_timer *t)
-{
-    buf_trim();
-}
+/* --- space: space.c --- */
 
 static void grave_fire(struct loop_timer *t)
 {
@@ -348,9 +231,9 @@ static void conf_defaults(struct journal_conf *c)
     if (!c->wal_budget)
         c->wal_budget = (uint64_t)1024 * MIB;
     if (!c->wal_extent)
-        c->wal_extent = 8 * MIB;
+        c->wal_extent = 2 * MIB;
     if (!c->slab_first)
-        c->slab_first = (uint64_t)128 * MIB;
+        c->slab_first = (uint64_t)32 * MIB;
     if (!c->slab_max)
         c->slab_max = (uint64_t)1024 * MIB;
     if (!c->space_floor)
@@ -373,6 +256,18 @@ static void conf_defaults(struct journal_conf *c)
         c->wal_age_ms = 600000;
     if (!c->retention_check_ms)
         c->retention_check_ms = 30000;
+    if (!c->space_urgent)
+        c->space_urgent = 80;
+    if (!c->space_throttle)
+        c->space_throttle = 90;
+    if (!c->space_refuse)
+        c->space_refuse = 95;
+}
+
+/* A block of one batch must fit into an extent, whatever stands around it. */
+static uint32_t batch_limit(uint32_t extent)
+{
+    return extent / 4 * 3;
 }
 
 static int conf_check(struct journal_conf *c, struct err *e)
@@ -382,8 +277,14 @@ static int conf_check(struct journal_conf *c, struct err *e)
         return err_set(e, E_INVALID,
                        "wal_extent: %" PRIu32 " is not a power of two from 64 KiB to 1 GiB",
                        c->wal_extent);
-    if (c->batch_max > c->wal_extent / 2)
-        c->batch_max = c->wal_extent / 2;
+    if (c->space_urgent < 5 || c->space_urgent > c->space_throttle ||
+        c->space_throttle > c->space_refuse || c->space_refuse > 98)
+        return err_set(e, E_INVALID,
+                       "space_urgent, space_throttle, space_refuse: %" PRIu32 ", %" PRIu32
+                       ", %" PRIu32 " do not rise from 5 to 98",
+                       c->space_urgent, c->space_throttle, c->space_refuse);
+    if (c->batch_max > batch_limit(c->wal_extent))
+        c->batch_max = batch_limit(c->wal_extent);
     if (c->block_max > c->wal_extent / 2)
         c->block_max = c->wal_extent / 2;
     if (c->slab_first < (uint64_t)c->wal_extent * 8)
@@ -409,8 +310,7 @@ static void slab_seen(void *ctx, const char *name)
         *(bool *)ctx = true;
 }
 
-/* A new store: the superblock file appears whole or not at all. */
-static int store_create(struct store *st, struct err *e)
+static int superblock_make(struct store *st, struct err *e)
 {
     const char *tmp = "superblock.tmp";
     struct rows_batch none = { 0 };
@@ -423,7 +323,6 @@ static int store_create(struct store *st, struct err *e)
         rc = dev_remove(st->dev, tmp);
     if (rc == E_NOTFOUND)
         rc = 0;
-    new_uuid(&st->rng, &st->super.store);
     st->super.ckpt_lsn = LSN_FIRST;
     st->super.wal_extent_log2 = log2_of(st->conf.wal_extent);
     st->super.created = loop_wall_ms(st->keeper);
@@ -531,7 +430,8 @@ static int epochs_open(struct store *st, struct err *e)
     struct jrn_assigner *a = st->env.assigner ? st->env.assigner : jrn_assigner_local();
 
     for (unsigned i = 0; i < st->n_groups; i++) {
-        uint64_t epoch = a->grant_epoch(a, i, st->super.starts + 1);
+        uint64_t epoch =
+            a->grant_epoch(a, (uint64_t)st->super.device << DEVICE_SHIFT | i, st->super.starts + 1);
 
         if (epoch == 0 || epoch <= st->groups[i]->epoch)
             return err_set(e, E_FENCED,
@@ -547,6 +447,7 @@ static int epochs_open(struct store *st, struct err *e)
 struct todo_update {
     struct catalogue_update u;
     struct recover_todo todo;
+    struct walscan_end end; /* where the log ended, until the next incarnation has begun */
 };
 
 static void todo_applied(struct catalogue_update *u)
@@ -616,9 +517,9 @@ static int found_sync(struct store *st, struct err *e)
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
 }
 
-static int modules_open(struct store *st, struct recover_todo *todo, struct err *e)
+static int modules_open(struct store *st, struct recover_todo *todo, struct walscan_end *end,
+                        struct err *e)
 {
-    struct walscan_end end;
     uint64_t t0 = loop_now_us(st->keeper);
     int rc = slabs_open(&st->slabs, st->dev, &st->super.store, e);
 
@@ -636,18 +537,17 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
     st->retention = retention_new(st);
-    rc = recover_run(st, &end, todo, e);
+    st->meter = space_new(st);
+    rc = recover_run(st, end, todo, e);
     if (rc < 0)
         return rc;
-    LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", st->super.ckpt_lsn),
-             F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
+    LOG_INFO("journal.recovered", F_INT("device", st->super.device), F_LSN(end->lsn),
+             F_INT("from_lsn", st->super.ckpt_lsn), F_INT("blocks", end->blocks),
+             F_BYTES(end->bytes), F_INT("torn_tail", end->torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
     if (!st->direct_from)
         st->direct_from = direct_probe(st);
-    rc = found_sync(st, e);
-    if (rc >= 0)
-        rc = epochs_open(st, e);
-    return rc < 0 ? rc : incarnation_begin(st, &end, e);
+    return 0;
 }
 
 static void store_free(struct store *st)
@@ -681,6 +581,7 @@ static void store_free(struct store *st)
     rewrite_free(st->rewrite);
     run_cache_fini(&st->runs);
     retention_free(st->retention);
+    space_free(st->meter);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -704,6 +605,8 @@ static struct store *store_new(const struct journal_env *env, const struct journ
     if (conf->n_accept_loss)
         memcpy(accept, conf->accept_loss, conf->n_accept_loss * sizeof *accept);
     st->env = *env;
+    st->env.more = NULL;
+    st->env.n_more = 0;
     st->conf = *conf;
     st->conf.accept_loss = accept;
     st->keeper = env->loops[0];
@@ -716,54 +619,113 @@ static struct store *store_new(const struct journal_env *env, const struct journ
     st->rows_end = &st->rows_first;
     st->graves_end = &st->graves;
     st->grave_timer.fire = grave_fire;
-    st->space_timer.fire = space_fire;
-    st->trim_timer.fire = trim_fire;
     return st;
 }
 
-int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
-               struct err *e)
+/* The store's part in its set; device 0 names the set once there are others. */
+static void member_take(struct store *st, const struct store_member *m)
+{
+    st->super.device = m->number;
+    st->super.n_devices = m->n_devices;
+    if (m->n_devices > 1)
+        st->super.set = m->number > 0 ? m->set : st->super.store;
+}
+
+int store_make(const struct journal_env *env, const struct journal_conf *conf,
+               struct store_member *m, struct err *e)
 {
     struct store *st = store_new(env, conf);
-    struct todo_update *t = mem_new(sizeof *t);
     int rc;
 
     conf_defaults(&st->conf);
     rc = conf_check(&st->conf, e);
+    new_uuid(&st->rng, &st->super.store);
+    member_take(st, m);
+    if (rc >= 0)
+        rc = superblock_make(st, e);
+    m->store = st->super.store;
+    store_free(st);
+    return rc;
+}
+
+/* What the superblock says of the sizes holds, whatever is configured now. */
+static void sizes_take(struct store *st)
+{
+    uint32_t extent;
+
+    st->wal_log2 = st->super.wal_extent_log2;
+    extent = 1u << st->wal_log2;
+    if (st->conf.batch_max > batch_limit(extent))
+        st->conf.batch_max = batch_limit(extent);
+    if (st->conf.block_max > extent / 2)
+        st->conf.block_max = extent / 2;
+    st->slabs.first_bytes = st->conf.slab_first;
+    st->slabs.max_bytes = st->conf.slab_max;
+    st->slabs.space_max = st->conf.space_max;
+    st->slabs.space_floor = st->conf.space_floor;
+    st->slabs.whole_units = 1u << (st->wal_log2 - UNIT_LOG2);
+}
+
+int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
+               const struct store_member *m, struct err *e)
+{
+    struct store *st = store_new(env, conf);
+    uint64_t least = ((uint64_t)m->number << DEVICE_SHIFT) + SHARD_FIRST_USER - 1;
+    struct todo_update *t = mem_new(sizeof *t);
+    int rc;
+
+    st->todo = t;
+    conf_defaults(&st->conf);
+    rc = conf_check(&st->conf, e);
     if (rc >= 0)
         rc = recover_super(st->dev, &st->super_file, &st->super, e);
-    if (rc == E_NOTFOUND) {
-        if (e)
-            *e = (struct err){ 0 }; /* nothing is wrong yet */
-        rc = store_create(st, e);
-    }
     if (rc >= 0) {
-        st->wal_log2 = st->super.wal_extent_log2;
-        if (st->conf.batch_max > 1u << (st->wal_log2 - 1))
-            st->conf.batch_max = 1u << (st->wal_log2 - 1);
-        if (st->conf.block_max > 1u << (st->wal_log2 - 1))
-            st->conf.block_max = 1u << (st->wal_log2 - 1);
-        st->slabs.first_bytes = st->conf.slab_first;
-        st->slabs.max_bytes = st->conf.slab_max;
-        st->slabs.space_max = st->conf.space_max;
-        st->slabs.space_floor = st->conf.space_floor;
-        st->slabs.whole_units = 1u << (st->wal_log2 - UNIT_LOG2);
-        rc = modules_open(st, &t->todo, e);
+        member_take(st, m);
+        sizes_take(st);
+        rc = modules_open(st, &t->todo, &t->end, e);
     }
     if (rc < 0) {
         if (e && e->code >= 0)
             err_set(e, rc, "opening the store: %s", err_text(rc));
-        recover_todo_free(&t->todo);
-        free(t);
-        store_free(st);
+        store_abandon(st);
         return rc;
     }
+    if (atomic_load(&st->max_shard) < least)
+        atomic_store(&st->max_shard, least);
     t->u.rows = t->todo.rows;
     t->todo.rows = (struct rows_batch){ 0 };
     t->u.applied = todo_applied;
-    store_on_keeper(st, todo_start, t);
     *out = st;
     return 0;
+}
+
+int store_enter(struct store *st, struct err *e)
+{
+    int rc = found_sync(st, e);
+
+    if (rc >= 0 && space_look(st->meter) < 0)
+        rc = err_set(e, E_IO, "the file system does not say how much space it has");
+    if (rc >= 0)
+        rc = epochs_open(st, e);
+    return rc < 0 ? rc : incarnation_begin(st, &st->todo->end, e);
+}
+
+void store_begin(struct store *st)
+{
+    struct todo_update *t = st->todo;
+
+    st->todo = NULL;
+    store_on_keeper(st, todo_start, t);
+}
+
+void store_abandon(struct store *st)
+{
+    if (st->todo) {
+        rows_batch_free(&st->todo->u.rows);
+        recover_todo_free(&st->todo->todo);
+        free(st->todo);
+    }
+    store_free(st);
 }
 
 /* --- closing --- */
@@ -782,9 +744,8 @@ static void close_end(struct store *st)
 
     loop_timer_stop(&st->close_timer);
     loop_timer_stop(&st->grave_timer);
-    loop_timer_stop(&st->space_timer);
-    loop_timer_stop(&st->trim_timer);
     retention_stop(st);
+    space_stop(st->meter);
     store_free(st);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);
@@ -840,11 +801,11 @@ static void close_poll(struct loop_timer *t)
 {
     struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
 
-    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || st->growing ||
-        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) ||
+    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first ||
+        space_busy(st->meter) || !destage_idle(st->destage) || !rewrite_idle(st->rewrite) ||
         !retention_idle(st->retention) || store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
-        if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite))
+        if (!space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite))
             committer_starve(st->committer);
         loop_timer_set(st->keeper, &st->close_timer, CLOSE_POLL_US);
         return;

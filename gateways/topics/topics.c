@@ -13,7 +13,6 @@
 #include "gateways/topics/topics_int.h"
 #include "journal/journal.h"
 
-enum { SHARD_FIRST = 16 };
 
 struct topics {
     struct topics_env env;
@@ -22,7 +21,6 @@ struct topics {
     struct strmap by_id;   /* under lock; the map's reference is by_name's */
     struct strmap busy;    /* home: name -> the change under way, others queued behind it */
     struct strmap internal;
-    uint64_t next_shard; /* home */
     struct rng rng;      /* home */
     uint8_t store_id[TOPIC_ID_BYTES];
     bool has_store_id;
@@ -442,7 +440,7 @@ static void run_create(struct topics_change *c)
     }
     /* Ids are never used twice, not even those of a creation that fails. */
     for (uint32_t i = 0; i < t->n_partitions; i++)
-        t->partitions[i].shard = ts->next_shard++;
+        t->partitions[i].shard = journal_shard_new(ts->env.journal, SHARD_CLASS_DATA);
     warn_of_collision(ts, t->name, t->name_bytes);
     update_topic(c, t, 0, topic_written);
 }
@@ -498,7 +496,7 @@ static void run_grow(struct topics_change *c)
     t = topic_like(old, c->n_partitions, old->settings, old->n_settings);
     topic_unref(old);
     for (uint32_t i = from; i < t->n_partitions; i++)
-        t->partitions[i].shard = ts->next_shard++;
+        t->partitions[i].shard = journal_shard_new(ts->env.journal, SHARD_CLASS_DATA);
     update_topic(c, t, from, topic_written);
 }
 
@@ -639,7 +637,7 @@ static void internal_make(struct topics_internal *q)
     struct wr w = wr_of(value, sizeof value);
     struct jrn_change changes[2] = { 0 };
 
-    q->shard = ts->next_shard++;
+    q->shard = journal_shard_new(ts->env.journal, SHARD_CLASS_INTERNAL);
     ASSERT(name_bytes >= 1 && name_bytes <= TOPIC_NAME_MAX);
     key[0] = 'I';
     memcpy(key + 1, q->name, name_bytes);
@@ -779,9 +777,7 @@ static void make_store_id(struct topics *ts)
 static void load_done(struct work *w)
 {
     struct topics *ts = (struct topics *)((char *)w - offsetof(struct topics, load));
-    uint64_t max = journal_max_shard(ts->env.journal);
 
-    ts->next_shard = max < SHARD_FIRST ? SHARD_FIRST : max + 1;
     if (ts->load_rc < 0 || ts->has_store_id)
         start_done(ts, ts->load_rc);
     else

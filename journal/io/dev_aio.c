@@ -720,6 +720,7 @@ int dev_aio_open(struct dev **out, const char *path, const struct dev_aio_conf *
 
     a->dev = (struct dev){ .ops = &dev_aio_ops, .read_only = conf->read_only, .threads = true };
     a->path = mem_str(path);
+    a->dev.name = a->path;
     a->folder = a->lock = -1;
     rc = dev_aio_open_folder(a, e);
     if (rc == 0 && !conf->read_only)

@@ -59,6 +59,16 @@ void rows_batch_delete_range(struct rows_batch *b, const void *from, size_t from
     rows_batch_add(b, ROWS_DELETE_RANGE, from, from_bytes, to, to_bytes);
 }
 
+void rows_batch_append(struct rows_batch *b, const struct rows_batch *more)
+{
+    if (more->n == 0)
+        return;
+    rows_batch_reserve(b, more->bytes);
+    memcpy(b->mem + b->bytes, more->mem, more->bytes);
+    b->bytes += more->bytes;
+    b->n += more->n;
+}
+
 void rows_batch_free(struct rows_batch *b)
 {
     free(b->mem);

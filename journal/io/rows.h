@@ -31,6 +31,8 @@ void rows_batch_delete(struct rows_batch *b, const void *key, size_t key_bytes);
 /* Deletes every key in [from, to). */
 void rows_batch_delete_range(struct rows_batch *b, const void *from, size_t from_bytes,
                              const void *to, size_t to_bytes);
+/* Adds all of `more`. */
+void rows_batch_append(struct rows_batch *b, const struct rows_batch *more);
 void rows_batch_free(struct rows_batch *b);
 
 /* One row, borrowed until the next call on the cursor. */

@@ -13,7 +13,7 @@ mkdir -p "$work"
 . tests/e2e/server.sh
 mine=
 trap finish EXIT
-small="--set journal.wal_budget=32MiB --set journal.wal_extent=4MiB"
+small="--set journal.wal_budget=6MiB"
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 say() { printf '   %s\n' "$*"; }

@@ -19,9 +19,13 @@ static void super_random(struct rng *r, struct super *s, uint32_t n)
                          .n_groups = (uint32_t)rng_u64(r),
                          .policy_groups = (uint32_t)rng_u64(r),
                          .catalogue_end = rng_u64(r),
+                         .n_devices = (uint16_t)(1 + rng_below(r, SUPER_MAX_DEVICES)),
                          .n = n };
-    for (unsigned i = 0; i < sizeof s->store.bytes; i++)
+    s->device = (uint16_t)rng_below(r, s->n_devices);
+    for (unsigned i = 0; i < sizeof s->store.bytes; i++) {
         s->store.bytes[i] = (uint8_t)rng_u64(r);
+        s->set.bytes[i] = (uint8_t)rng_u64(r);
+    }
     for (uint32_t i = 0; i < n; i++)
         s->list[i] = (struct super_incarnation){ rng_u64(r), rng_u64(r), rng_u64(r),
                                                  rng_u64(r), rng_u64(r), rng_u64(r) };
@@ -46,6 +50,8 @@ static void check_same(const struct super *a, const struct super *b)
     CHECK(a->wal_extent_log2 == b->wal_extent_log2 && a->created == b->created);
     CHECK(a->n_groups == b->n_groups && a->catalogue_end == b->catalogue_end);
     CHECK_EQ(a->policy_groups, b->policy_groups);
+    CHECK(memcmp(&a->set, &b->set, sizeof a->set) == 0);
+    CHECK(a->device == b->device && a->n_devices == b->n_devices);
     REQUIRE(a->n == b->n);
     for (uint32_t i = 0; i < a->n; i++) {
         const struct super_incarnation *x = &a->list[i], *y = &b->list[i];
@@ -88,6 +94,27 @@ static void test_superblock_is_laid_out_as_documented(void)
     CHECK(memcmp(mem + 128 + 64 + 24, "\xff\xff\xff\xff\xff\xff\xff\xff", 8) == 0);
     CHECK(bytes_are_zero(mem + 96, 32));
     CHECK(bytes_are_zero(mem + 256, SUPER_BYTES - 256));
+}
+
+static void test_device_and_set_have_their_places(void)
+{
+    one = (struct super){ .wal_extent_log2 = 20, .device = 3, .n_devices = 5, .n = 0 };
+    for (unsigned i = 0; i < 16; i++)
+        one.set.bytes[i] = (uint8_t)(i + 1);
+    super_write(&one, mem);
+    CHECK(memcmp(mem + 96, "\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\20\3\0\5\0", 20) == 0);
+    CHECK(bytes_are_zero(mem + 116, SUPER_BYTES - 116));
+    mem[112] = 5; /* there is no such device among five */
+    reseal(2);
+    CHECK_EQ(super_read(&got, mem), E_CORRUPT);
+    mem[112] = 0;
+    mem[114] = 16;
+    reseal(2);
+    CHECK_EQ(super_read(&got, mem), E_CORRUPT);
+    mem[114] = 0; /* as stores were written that knew of no set */
+    reseal(2);
+    CHECK_EQ(super_read(&got, mem), 0);
+    CHECK_EQ(got.n_devices, 1);
 }
 
 static void test_every_flipped_bit_is_refused(void)
@@ -147,6 +174,6 @@ static void test_counts_and_sizes_out_of_bounds_are_refused(void)
 }
 
 TEST_MAIN(T(superblock_is_read_as_written_with_any_number_of_incarnations)
-              T(superblock_is_laid_out_as_documented) T(every_flipped_bit_is_refused)
+              T(superblock_is_laid_out_as_documented) T(device_and_set_have_their_places) T(every_flipped_bit_is_refused)
                   T(newer_version_is_told_from_damage)
                       T(counts_and_sizes_out_of_bounds_are_refused))

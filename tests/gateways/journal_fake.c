@@ -56,7 +56,7 @@ struct shard {
 struct journal {
     struct fake_row *rows;
     struct shard *shards;
-    uint64_t max_shard;
+    uint64_t max_shard, last_shard;
     uint64_t starts;
     struct fake_append *held, **held_tail;
     bool hold, backlogged;
@@ -202,6 +202,13 @@ enum jrn_state journal_state(const struct journal *j)
 uint64_t journal_start(const struct journal *j)
 {
     return j->starts;
+}
+
+uint64_t journal_shard_new(struct journal *j, enum shard_class class)
+{
+    if (j->last_shard < j->max_shard)
+        j->last_shard = j->max_shard;
+    return ++j->last_shard;
 }
 
 uint64_t journal_max_shard(struct journal *j)

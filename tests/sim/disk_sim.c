@@ -506,6 +506,9 @@ void sim_disk_power_off(struct sim_disk *d)
     d->off_armed = false;
     d->counts.power_cuts++;
     clients_cut(d, SIM_CUT_POWER);
+    for (struct sim_disk *p = d->peer; p && p != d; p = p->peer)
+        if (!p->off)
+            sim_disk_power_off(p);
 }
 
 void sim_disk_power_off_after(struct sim_disk *d, uint64_t n)

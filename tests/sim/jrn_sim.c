@@ -10,8 +10,9 @@ void jrn_sim_init(struct jrn_sim *js, uint64_t seed, uint64_t capacity, unsigned
 {
     *js = (struct jrn_sim){ .n_loops = n_loops, .seed = seed };
     js->sim = sim_new(seed);
-    js->disk = sim_disk_new(seed ^ 0x9e3779b97f4a7c15, capacity);
-    js->store = sim_rows_store_new(js->disk);
+    jrn_sim_add_device(js, capacity);
+    js->disk = js->devices[0].disk;
+    js->store = js->devices[0].store;
     rng_seed(&js->rng, seed ^ 0xd1b54a32d192ed03);
     js->conf = (struct journal_conf){ .wal_budget = 2 * 65536,
                                       .wal_extent = 65536,
@@ -29,40 +30,80 @@ void jrn_sim_init(struct jrn_sim *js, uint64_t seed, uint64_t capacity, unsigned
         js->loops[i] = sim_loop(js->sim, i);
 }
 
+void jrn_sim_add_device(struct jrn_sim *js, uint64_t capacity)
+{
+    struct jrn_sim_device *d = &js->devices[js->n_devices];
+
+    ASSERT(js->n_devices < JRN_SIM_DEVICES && !js->j);
+    d->disk = sim_disk_new(js->seed ^ (js->n_devices + 1) * UINT64_C(0x9e3779b97f4a7c15), capacity);
+    d->store = sim_rows_store_new(d->disk);
+    js->order[js->n_devices] = js->n_devices;
+    js->n_devices++;
+    for (unsigned i = 0; js->n_devices > 1 && i < js->n_devices; i++)
+        js->devices[i].disk->peer = js->devices[(i + 1) % js->n_devices].disk;
+}
+
+struct store *jrn_sim_store(const struct jrn_sim *js, unsigned number)
+{
+    return journal_store_at(js->j, number);
+}
+
 void jrn_sim_fini(struct jrn_sim *js)
 {
     ASSERT(!js->j);
-    sim_rows_store_free(js->store);
+    for (unsigned i = 0; i < js->n_devices; i++)
+        sim_rows_store_free(js->devices[i].store);
     sim_free(js->sim);
-    sim_disk_free(js->disk);
+    for (unsigned i = 0; i < js->n_devices; i++)
+        sim_disk_free(js->devices[i].disk);
     *js = (struct jrn_sim){ 0 };
 }
 
 static void life_end(struct jrn_sim *js)
 {
-    dev_sim_free(js->dev);
-    rows_close(js->rows);
-    js->dev = NULL;
-    js->rows = NULL;
+    for (unsigned i = 0; i < JRN_SIM_DEVICES; i++) {
+        struct jrn_sim_device *d = &js->devices[i];
+
+        if (!d->dev)
+            continue;
+        dev_sim_free(d->dev);
+        rows_close(d->rows);
+        d->dev = NULL;
+        d->rows = NULL;
+    }
     js->j = NULL;
     js->st = NULL;
 }
 
-int jrn_sim_open(struct jrn_sim *js, struct err *e)
+/* The given'th folder. */
+static struct jrn_device device_open(struct jrn_sim *js, unsigned given)
 {
-    struct journal_env env = { .loops = js->loops,
-                               .n_loops = js->n_loops,
-                               .commit_loop = sim_loop(js->sim, 32),
-                               .pool = sim_pool(js->sim),
-                               .assigner = jrn_assigner_local(),
-                               .seed = js->seed + ++js->lives };
-    int rc = dev_sim_new(&js->dev, js->sim, js->disk);
+    struct jrn_sim_device *d = &js->devices[js->order[given]];
+    int rc = dev_sim_new(&d->dev, js->sim, d->disk);
 
     if (rc >= 0)
-        rc = rows_sim_open(&js->rows, js->store);
+        rc = rows_sim_open(&d->rows, d->store);
     ASSERT(rc >= 0);
-    env.dev = js->dev;
-    env.rows = js->rows;
+    return (struct jrn_device){ d->dev, d->rows, sim_loop(js->sim, 32 + js->order[given]) };
+}
+
+int jrn_sim_open(struct jrn_sim *js, struct err *e)
+{
+    struct jrn_device devices[JRN_SIM_DEVICES];
+    struct journal_env env = { .loops = js->loops,
+                               .n_loops = js->n_loops,
+                               .pool = sim_pool(js->sim),
+                               .assigner = jrn_assigner_local(),
+                               .more = devices + 1,
+                               .n_more = js->n_devices - 1,
+                               .seed = js->seed + ++js->lives };
+    int rc;
+
+    for (unsigned i = 0; i < js->n_devices; i++)
+        devices[i] = device_open(js, i);
+    env.dev = devices[0].dev;
+    env.rows = devices[0].rows;
+    env.commit_loop = devices[0].commit_loop;
     rc = journal_open(&js->j, &env, &js->conf, e);
     js->st = rc < 0 ? NULL : journal_store(js->j);
     if (rc < 0)
@@ -104,21 +145,23 @@ void jrn_sim_close(struct jrn_sim *js)
 
 void jrn_sim_kill(struct jrn_sim *js, bool rows_lost)
 {
-    sim_disk_kill_answering(js->disk);
-    sim_rows_crash(js->store, &js->rng, rows_lost);
+    for (unsigned i = 0; i < js->n_devices; i++)
+        sim_disk_kill_answering(js->devices[i].disk);
+    for (unsigned i = 0; i < js->n_devices; i++)
+        sim_rows_crash(js->devices[i].store, &js->rng, rows_lost && i == js->lives % js->n_devices);
     let_go(js);
     sim_crash(js->sim);
-    if (js->dev)
-        life_end(js);
+    life_end(js);
 }
 
 void jrn_sim_crash(struct jrn_sim *js, bool rows_lost)
 {
     sim_disk_power_off(js->disk);
     let_go(js);
-    sim_disk_crash(js->disk, &js->rng);
-    sim_rows_crash(js->store, &js->rng, rows_lost);
+    for (unsigned i = 0; i < js->n_devices; i++) {
+        sim_disk_crash(js->devices[i].disk, &js->rng);
+        sim_rows_crash(js->devices[i].store, &js->rng, rows_lost && i == js->lives % js->n_devices);
+    }
     sim_crash(js->sim);
-    if (js->dev)
-        life_end(js);
+    life_end(js);
 }

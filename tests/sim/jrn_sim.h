@@ -1,5 +1,5 @@
-/* A journal in the simulator: one store (disk and rows) that outlives its process, and one life of
- * the process at a time.
+/* A journal in the simulator: stores (disk and rows), one per device, that outlive their process, and
+ * one life of the process at a time.
  *
  *   struct jrn_sim js;
  *   jrn_sim_init(&js, seed, capacity, loops);
@@ -17,20 +17,32 @@
 #include "tests/sim/dev_sim.h"
 #include "tests/sim/rows_sim.h"
 
+enum { JRN_SIM_DEVICES = 3 };
+
+/* One folder. The disks of a journal lose power together, and each draws for itself what survives. */
+struct jrn_sim_device {
+    struct sim_disk *disk;
+    struct sim_rows_store *store;
+    /* one life */
+    struct dev *dev;
+    struct rows *rows;
+};
+
 struct jrn_sim {
     struct sim *sim;
-    struct sim_disk *disk;
+    struct jrn_sim_device devices[JRN_SIM_DEVICES];
+    unsigned n_devices;
+    unsigned order[JRN_SIM_DEVICES]; /* in which they are given to the journal */
+    struct sim_disk *disk;           /* of devices[0], as what follows */
     struct sim_rows_store *store;
     struct journal_conf conf;
     unsigned n_loops;
     uint64_t seed;
     struct rng rng; /* the harness's own */
     /* one life */
-    struct dev *dev;
-    struct rows *rows;
     struct loop *loops[8];
     struct journal *j;
-    struct store *st; /* what is behind j */
+    struct store *st; /* of the device with number 0 */
     unsigned lives;
 };
 
@@ -38,11 +50,15 @@ struct jrn_sim {
  * the disk. */
 void jrn_sim_init(struct jrn_sim *js, uint64_t seed, uint64_t capacity, unsigned n_loops);
 void jrn_sim_fini(struct jrn_sim *js);
+/* One more device, empty, from the next opening on. */
+void jrn_sim_add_device(struct jrn_sim *js, uint64_t capacity);
+/* The store of a device, by its number. */
+struct store *jrn_sim_store(const struct jrn_sim *js, unsigned number);
 /* Opens the journal: 0 or what journal_open says (then there is no life). */
 int jrn_sim_open(struct jrn_sim *js, struct err *e);
 /* Closes in order. Runs the simulator. */
 void jrn_sim_close(struct jrn_sim *js);
-/* Power is cut now. rows_lost: the row store's folder is gone too. */
+/* Power is cut now. rows_lost: the row store's folder of one device is gone too, each life another's. */
 void jrn_sim_crash(struct jrn_sim *js, bool rows_lost);
 /* The process is killed now; what its writes had reached is there, unsynced. rows_lost: as above.
  * */

@@ -5,65 +5,70 @@
 
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/devices.h"
 #include "journal/store.h"
 #include "tests/sim/workload_int.h"
 
 /* --- what the journal did meanwhile --- */
 
-static void place_used(struct workload *w, uint64_t place)
+static void place_used(struct workload *w, struct watched *d, uint64_t place)
 {
     unsigned i = 0;
 
-    while (i < w->n_places && w->places[i].place != place)
+    while (i < d->n_places && d->places[i].place != place)
         i++;
     if (i == PLACES_MAX)
         return;
-    if (i == w->n_places)
-        w->places[w->n_places++].place = place;
-    if (++w->places[i].uses > w->n->reuses + 1)
-        w->n->reuses = w->places[i].uses - 1;
+    if (i == d->n_places)
+        d->places[d->n_places++].place = place;
+    if (++d->places[i].uses > w->n->reuses + 1)
+        w->n->reuses = d->places[i].uses - 1;
 }
 
-static void watch_wal(struct workload *w, struct store *st)
+static void watch_wal(struct workload *w, struct watched *d, struct store *st)
 {
     uint64_t lap = st->conf.wal_budget + 2 * ((uint64_t)1 << st->wal_log2);
 
     for (unsigned i = 0; i < st->wal.n; i++) {
         const struct wal_extent *x = st->wal.list[i];
 
-        if (x->first_lsn < w->wal_lsn || (x->first_lsn == w->wal_lsn && x->incarnation == 0))
+        if (x->first_lsn < d->wal_lsn || (x->first_lsn == d->wal_lsn && x->incarnation == 0))
             continue;
-        w->wal_lsn = x->first_lsn + 1;
-        place_used(w, x->place);
-        w->n->laps = (uint32_t)(x->first_lsn / lap);
+        d->wal_lsn = x->first_lsn + 1;
+        place_used(w, d, x->place);
+        if (x->first_lsn / lap > w->n->laps)
+            w->n->laps = (uint32_t)(x->first_lsn / lap);
     }
+}
+
+static void watch_device(struct workload *w, struct watched *d, struct store *st)
+{
+    unsigned segments = (unsigned)st->segments.by_id.count;
+
+    if (st->super.ckpt_lsn < d->ckpt_lsn)
+        model_fail(&w->m, "the checkpoint went back from %" PRIu64 " to %" PRIu64, d->ckpt_lsn,
+                   st->super.ckpt_lsn);
+    if (d->ckpt_lsn && st->super.ckpt_lsn > d->ckpt_lsn)
+        w->n->destages++;
+    d->ckpt_lsn = st->super.ckpt_lsn;
+    if (d->slabs && st->slabs.n > d->slabs)
+        w->n->grown += st->slabs.n - d->slabs;
+    d->slabs = st->slabs.n;
+    if (segments > d->segments)
+        w->n->sealed += segments - d->segments;
+    else
+        w->n->deleted += d->segments - segments;
+    d->segments = segments;
+    w->n->throttled += atomic_load(&st->throttle_us) > 0;
+    watch_wal(w, d, st);
 }
 
 /* Called all the time. J3 is checked here. */
 void workload_watch(struct workload *w)
 {
-    struct store *st = w->js.st;
-    unsigned segments;
-
     w->m.now_us = sim_now_us(w->js.sim);
-    if (!st)
-        return;
-    segments = (unsigned)st->segments.by_id.count;
-    if (st->super.ckpt_lsn < w->ckpt_lsn)
-        model_fail(&w->m, "the checkpoint went back from %" PRIu64 " to %" PRIu64, w->ckpt_lsn,
-                   st->super.ckpt_lsn);
-    if (w->ckpt_lsn && st->super.ckpt_lsn > w->ckpt_lsn)
-        w->n->destages++;
-    w->ckpt_lsn = st->super.ckpt_lsn;
-    if (w->slabs && st->slabs.n > w->slabs)
-        w->n->grown += st->slabs.n - w->slabs;
-    w->slabs = st->slabs.n;
-    if (segments > w->segments)
-        w->n->sealed += segments - w->segments;
-    else
-        w->n->deleted += w->segments - segments;
-    w->segments = segments;
-    watch_wal(w, st);
+    for (unsigned i = 0; w->js.j && i < journal_n_devices(w->js.j); i++)
+        watch_device(w, &w->watched[i], jrn_sim_store(&w->js, i));
 }
 
 static void step(struct workload *w, unsigned n)
@@ -77,7 +82,7 @@ static void step(struct workload *w, unsigned n)
 
 static void do_fault(struct workload *w)
 {
-    struct sim_faults *f = &w->js.disk->faults;
+    struct sim_faults *f = &w->js.devices[below(w, w->js.n_devices)].disk->faults;
 
     switch (below(w, 8)) {
     case 0:
@@ -107,8 +112,9 @@ static void do_fault(struct workload *w)
 
 static void faults_end(struct workload *w)
 {
-    w->js.disk->faults = (struct sim_faults){ 0 };
-    sim_disk_unstick(w->js.disk);
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        w->js.devices[i].disk->faults = (struct sim_faults){ 0 };
+    workload_disks_unstick(w);
 }
 
 /* --- a life --- */
@@ -143,12 +149,32 @@ static void pause_between(struct workload *w)
     if (w->n_ops >= OPS_MAX) {
         workload_cancel_waits(w, 1, 1);
         if (!workload_run_until(w, enough_room, w)) {
-            sim_disk_unstick(w->js.disk);
+            workload_disks_unstick(w);
             if (!workload_run_until(w, enough_room, w))
                 model_fail(&w->m, "%u operations are never answered", w->n_ops);
         }
     }
     workload_watch(w);
+}
+
+/* Power goes after n more operations of one device. */
+static void power_goes_after(struct workload *w, uint64_t n)
+{
+    sim_disk_power_off_after(w->js.devices[below(w, w->js.n_devices)].disk, n);
+}
+
+static bool power_is_to_go(const struct workload *w)
+{
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        if (w->js.devices[i].disk->off_armed)
+            return true;
+    return false;
+}
+
+static void power_stays(struct workload *w)
+{
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        w->js.devices[i].disk->off_armed = false;
 }
 
 /* False: it could not be opened because power went, or a fault was met. */
@@ -157,10 +183,12 @@ static bool try_open(struct workload *w, bool may_fail)
     struct err e = { 0 };
     int rc = jrn_sim_open(&w->js, &e);
 
-    w->segments = 0;
+    for (unsigned i = 0; i < JRN_SIM_DEVICES; i++)
+        w->watched[i].segments = 0;
     if (rc >= 0) {
-        w->js.disk->off_armed = false;
-        w->segments = (unsigned)w->js.st->segments.by_id.count;
+        power_stays(w);
+        for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+            w->watched[i].segments = (unsigned)jrn_sim_store(&w->js, i)->segments.by_id.count;
         workload_watch(w);
         return true;
     }
@@ -195,6 +223,7 @@ static bool rot_once(struct workload *w)
 /* Between two lives. One bit at a time: two could make a tail that nobody can tell from a torn one. */
 static void rot(struct workload *w)
 {
+    w->rotted = false;
     if (!w->rotting || w->js.lives == 0 || !chance(w, 1, 2))
         return;
     if (w->rot.n_groups > 0 && chance(w, 1, 2)) {
@@ -206,6 +235,7 @@ static void rot(struct workload *w)
         return;
     }
     if (rot_once(w)) {
+        w->rotted = true;
         w->n->rotten++;
         TALK(w, "a bit has rotted: %u groups", w->rot.n_groups);
     }
@@ -220,15 +250,33 @@ static bool lose_rows(struct workload *w)
     return lost;
 }
 
+/* Folders are given in any order, and once in a while there is a new one. */
+static void devices_change(struct workload *w)
+{
+    if (w->js.lives == 0)
+        return;
+    if (w->js.n_devices < w->devices_max && chance(w, 1, 3))
+        jrn_sim_add_device(&w->js, 64 << 20);
+    for (unsigned i = w->js.n_devices; i-- > 1;) {
+        unsigned k = (unsigned)below(w, i + 1), was = w->js.order[i];
+
+        w->js.order[i] = w->js.order[k];
+        w->js.order[k] = was;
+    }
+}
+
 /* False: the store is refused for the damage that was done to its catalogue. */
 static bool open_life(struct workload *w)
 {
     bool cut = chance(w, 1, 2) && w->js.lives > 0;
 
+    devices_change(w);
     if (!w->killed)
         rot(w);
+    /* Which groups the bit has hit follows from rows that a power cut would take back. */
+    cut = cut && !(w->rotted && sim_rows_unflushed(w->js.store) > 0);
     while (cut) {
-        sim_disk_power_off_after(w->js.disk, below(w, chance(w, 1, 2) ? 30 : 120));
+        power_goes_after(w, below(w, chance(w, 1, 2) ? 30 : 120));
         if (try_open(w, true))
             break;
         w->n->in_recovery++;
@@ -273,7 +321,7 @@ static void end_life(struct workload *w, unsigned how)
     faults_end(w);
     workload_cancel_waits(w, 1, 1);
     orderly =
-        how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
+        how == 2 && !power_is_to_go(w) && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
     w->ending = true;
     TALK(w, "ends: %s",
          w->js.disk->off ? "power was cut"
@@ -286,7 +334,7 @@ static void end_life(struct workload *w, unsigned how)
         if (s->handle && s->handle->next > s->handed)
             s->handed = s->handle->next;
     }
-    if (how == 0 || w->js.disk->off || w->js.disk->off_armed || w->power_must_go) {
+    if (how == 0 || w->js.disk->off || power_is_to_go(w) || w->power_must_go) {
         w->n->crashes++;
         sim_disk_power_off(w->js.disk);
         workload_handles_close(w);
@@ -302,7 +350,7 @@ static void end_life(struct workload *w, unsigned how)
         for (unsigned i = 0; w->faulty && i < 3;
              i++) { /* a request may get stuck later than it was drawn */
             sim_run_for(w->js.sim, 400 * 1000, STEPS_MAX);
-            sim_disk_unstick(w->js.disk);
+            workload_disks_unstick(w);
         }
         jrn_sim_close(&w->js);
         w->orderly = orderly;
@@ -314,7 +362,7 @@ static void end_life(struct workload *w, unsigned how)
 
 static bool is_not_full(void *ctx)
 {
-    return journal_state(((struct workload *)ctx)->js.j) != JRN_FULL;
+    return !workload_any_device_is(ctx, JRN_FULL);
 }
 
 /* A full device must take deletions, and be well again after them. */
@@ -330,10 +378,24 @@ static void heal(struct workload *w)
         if (s->exists == SHARD_LIVE && !s->deleting)
             workload_delete(w, s);
     }
-    while (!is_not_full(w) && sim_now_us(w->js.sim) < end_us)
+    while (!is_not_full(w) && sim_now_us(w->js.sim) < end_us) {
+        workload_disks_unstick(w); /* a request may get stuck later than it was drawn */
         sim_run_for(w->js.sim, 100 * 1000, STEPS_MAX);
-    if (!is_not_full(w))
+    }
+    if (!is_not_full(w)) {
+        for (unsigned i = 0; i < journal_n_devices(w->js.j); i++) {
+            struct jrn_device_info d;
+
+            if (journal_device_info(w->js.j, i, &d) >= 0)
+                fprintf(stderr,
+                        "device %u: state %d, %u thousandths of %" PRIu64 ": %" PRIu64
+                        " in slabs, free %" PRIu64 ", WAL %" PRIu64 ", live %" PRIu64
+                        ", dead %" PRIu64 ", graves %" PRIu64 "\n",
+                        i, (int)d.state, d.fullness, d.limit, d.total, d.free, d.wal,
+                        d.segment_live, d.segment_dead, d.grave);
+        }
         model_fail(&w->m, "everything is deleted, and the device is still full");
+    }
     w->n->healed++;
 }
 
@@ -354,23 +416,24 @@ static void life(struct workload *w, bool last)
     for (unsigned i = 0; i < n && !w->js.disk->off; i++) {
         if (i == fault_at)
             do_fault(w);
-        if (cut && i + 20 > n && !w->js.disk->off_armed) {
+        if (cut && i + 20 > n && !power_is_to_go(w)) {
             w->ending = true;
-            sim_disk_power_off_after(w->js.disk, below(w, 40));
+            power_goes_after(w, below(w, 40));
         }
         workload_act(w);
         pause_between(w);
     }
-    w->ending = w->js.disk->off || w->js.disk->off_armed;
+    w->ending = w->js.disk->off || power_is_to_go(w);
     if (!w->ending && chance(w, 1, 2)) {
         faults_end(w);
         workload_check_at_rest(w);
     }
-    if (!w->ending && journal_state(w->js.j) == JRN_FULL && chance(w, 1, 2)) {
+    if (!w->ending && workload_any_device_is(w, JRN_FULL) && !workload_any_device_is(w, JRN_FAILED) &&
+        chance(w, 1, 2)) {
         faults_end(w);
         heal(w);
     }
-    w->n->faults += journal_state(w->js.j) == JRN_FAILED && !w->js.disk->off;
+    w->n->faults += workload_any_device_is(w, JRN_FAILED) && !w->js.disk->off;
     end_life(w, last ? 2 : (unsigned)below(w, 3));
 }
 
@@ -381,7 +444,7 @@ static void swarm(struct workload *w, uint64_t seed)
     struct journal_conf *c;
     uint64_t extent;
 
-    w->tight = chance(w, 1, 8);
+    w->tight = chance(w, 1, 6);
     jrn_sim_init(&w->js, seed, 64 << 20, w->tight ? 1 : 1 + (unsigned)below(w, 3));
     c = &w->js.conf;
     extent = UNIT_64K << below(w, 2);
@@ -405,14 +468,16 @@ static void swarm(struct workload *w, uint64_t seed)
         c->batch_max = 65536;
         c->block_max = 65536;
         w->m.scale = 4;
+        if (chance(w, 1, 2)) { /* watermarks that are met before the reserve is */
+            c->space_max = extent * 40;
+            c->space_urgent = 15 + (uint32_t)below(w, 10);
+            c->space_throttle = c->space_urgent + (uint32_t)below(w, 10);
+            c->space_refuse = c->space_throttle + 1 + (uint32_t)below(w, 15);
+        }
     }
-    if (chance(w, 1, 8))
-        c->direct_from = UINT32_MAX;
-    else if (chance(w, 1, 8))
-        c->direct_from = 1;
-    else
-        c->direct_from = 128u << below(w, 8);
-    c->segment_bytes = UNIT_64K << below(w, 5);
+    w->devices_max = 1 + (unsigned)below(w, JRN_SIM_DEVICES);
+    while (w->js.n_devices < w->devices_max && chance(w, 2, 3))
+        jrn_sim_add_device(&w->js, 64 << 20);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));

@@ -24,6 +24,7 @@
     X(duplicates, "answered as duplicates", 1)                                                     \
     X(refused, "refused by sequence or epoch", 1)                                                  \
     X(full, "answered no space", 0)                                                                \
+    X(throttled, "moments in which producers were slowed", 0)                                      \
     X(healed, "full devices healed by deletions", 0)                                               \
     X(reads, "reads", 0)                                                                           \
     X(cold, "reads of what is in segments", 0)                                                     \
@@ -31,6 +32,7 @@
     X(waits, "waits answered with data", 0)                                                        \
     X(trims, "trims", 1)                                                                           \
     X(updates, "updates", 0)                                                                       \
+    X(elsewhere, "shards on another device than the first", 1)                                     \
     X(shards_deleted, "shards deleted", 0)                                                         \
     X(faults, "faults that failed the device", 0)                                                  \
     X(rotten, "bits rotted", 0)                                                                    \

@@ -5,8 +5,10 @@
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/destage.h"
+#include "journal/devices.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
+#include "journal/space.h"
 #include "journal/store.h"
 
 bool workload_group_read_only(const struct workload *w, uint64_t group)
@@ -183,17 +185,22 @@ static void accepted_check(struct workload *w)
 void workload_check_read_only(struct workload *w)
 {
     struct rot_report now = { .catalogue = w->rot.catalogue };
-    struct store *st = w->js.st;
 
-    for (unsigned i = 0; i < st->n_groups; i++) {
-        bool is = atomic_load(&st->groups[i]->read_only), may = workload_group_read_only(w, i);
+    for (unsigned k = 0; k < journal_n_devices(w->js.j); k++) {
+        struct store *st = jrn_sim_store(&w->js, k);
 
-        if (is ? !may : may && w->rot.certain)
-            model_fail(&w->m, "group %u is %s", i,
-                       is ? "read-only without a loss" : "writable over a loss");
-        w->n->read_only += is;
-        if (is)
-            now.groups[now.n_groups++] = i;
+        for (unsigned i = 0; i < st->n_groups; i++) {
+            uint64_t group = (uint64_t)k << DEVICE_SHIFT | i;
+            bool is = atomic_load(&st->groups[i]->read_only),
+                 may = workload_group_read_only(w, group);
+
+            if (is ? !may : may && w->rot.certain)
+                model_fail(&w->m, "group %u of device %u is %s", i, k,
+                           is ? "read-only without a loss" : "writable over a loss");
+            w->n->read_only += is;
+            if (is)
+                now.groups[now.n_groups++] = group;
+        }
     }
     w->rot = now;
 }
@@ -223,18 +230,24 @@ void workload_check_recovered(struct workload *w)
 
 /* --- at rest --- */
 
+static bool store_quiet(struct store *st)
+{
+    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first &&
+           !space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
+           retention_idle(st->retention) && store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
+}
+
 static bool is_quiet(void *ctx)
 {
     struct workload *w = ctx;
-    struct store *st = w->js.st;
 
     for (const struct op *op = w->ops; op; op = op->next)
         if (op->kind != OP_WAIT)
             return false;
-    return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
-           destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
-           retention_idle(st->retention) && store_backlog(st) == 0 &&
-           atomic_load(&st->busy) == 0;
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+        if (!store_quiet(jrn_sim_store(&w->js, i)))
+            return false;
+    return true;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -253,9 +266,8 @@ static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void 
 }
 
 /* Every unit is free, or the WAL's, or a segment's; and segments know how much of them is alive. */
-static void space_check(struct workload *w)
+static void space_check(struct workload *w, struct store *st)
 {
-    struct store *st = w->js.st;
     uint64_t total, free_bytes, pos = 0, used = 0;
     uint8_t table = ROW_RUN;
     struct hash sums = { 0 };
@@ -282,13 +294,19 @@ static void space_check(struct workload *w)
                    free_bytes, used, total);
 }
 
+void workload_disks_unstick(struct workload *w)
+{
+    for (unsigned i = 0; i < w->js.n_devices; i++)
+        sim_disk_unstick(w->js.devices[i].disk);
+}
+
 static void settle_down(struct workload *w)
 {
     bool quiet = false;
 
     /* A request may get stuck after others were let go. */
     for (unsigned i = 0; !quiet && i < 8; i++) {
-        sim_disk_unstick(w->js.disk);
+        workload_disks_unstick(w);
         quiet = workload_run_until(w, is_quiet, w);
     }
     if (!quiet)
@@ -296,7 +314,8 @@ static void settle_down(struct workload *w)
                    "does not come to rest: %u operations open, catalogue %d rows %d growing %d "
                    "destage %d backlog %" PRIu64,
                    w->n_ops, !catalogue_idle(w->js.st->catalogue), w->js.st->rows_running,
-                   w->js.st->growing, !destage_idle(w->js.st->destage), journal_backlog(w->js.j));
+                   space_busy(w->js.st->meter), !destage_idle(w->js.st->destage),
+                   journal_backlog(w->js.j));
     workload_watch(w);
 }
 
@@ -317,12 +336,15 @@ void workload_check_at_rest(struct workload *w)
     bool exists[MODEL_SHARDS_MAX];
 
     settle_down(w);
-    if (journal_state(w->js.j) == JRN_FAILED || w->m.n_updates > 0)
+    if (workload_any_device_is(w, JRN_FAILED) || w->m.n_updates > 0)
         return;
     sim_run_for(w->js.sim, 1000, STEPS_MAX); /* wake-ups on their way */
     settle_down(w);
+    if (workload_any_device_is(w, JRN_FAILED)) /* a request that was slow to fail */
+        return;
     check_waits(w);
-    space_check(w);
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+        space_check(w, jrn_sim_store(&w->js, i));
     for (unsigned i = 0; i < w->m.n_shards; i++)
         exists[i] = w->m.shards[i].exists == SHARD_LIVE;
     rows_check(w, exists);

@@ -67,17 +67,21 @@ struct workload {
     bool killed;  /* the last life ended so: not all that is there is durable */
     bool ending;  /* no promise of success any more in this life */
     uint64_t stamp;
-    /* what is watched */
-    uint64_t ckpt_lsn, wal_lsn;
-    unsigned slabs, segments;
-    struct {
-        uint64_t place;
-        unsigned uses;
-    } places[PLACES_MAX];
-    unsigned n_places;
+    /* what is watched, of each device */
+    struct watched {
+        uint64_t ckpt_lsn, wal_lsn;
+        unsigned slabs, segments;
+        struct {
+            uint64_t place;
+            unsigned uses;
+        } places[PLACES_MAX];
+        unsigned n_places;
+    } watched[JRN_SIM_DEVICES];
     struct rot_report rot;
     uint64_t accept[ROT_GROUPS_MAX]; /* the operator's, for the rest of the seed */
     unsigned n_accept;
+    unsigned devices_max;
+    bool rotted; /* a bit, before this life */
 };
 
 static inline uint64_t below(struct workload *w, uint64_t n)
@@ -103,6 +107,9 @@ static inline bool chance(struct workload *w, uint32_t num, uint32_t den)
 
 /* Counts what the journal did meanwhile; called all the time. */
 void workload_watch(struct workload *w);
+/* Lets stuck requests of all devices go on. */
+void workload_disks_unstick(struct workload *w);
+bool workload_any_device_is(const struct workload *w, enum jrn_state state);
 /* Runs until fn is true, some simulated minutes at most; whether it became true. */
 bool workload_run_until(struct workload *w, bool (*fn)(void *ctx), void *ctx);
 

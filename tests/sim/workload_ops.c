@@ -3,7 +3,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal/devices.h"
 #include "journal/shard.h"
+#include "journal/store.h"
+
+/* --- devices --- */
+
+static enum jrn_state device_state(const struct workload *w, unsigned device)
+{
+    return store_state(jrn_sim_store(&w->js, device));
+}
+
+bool workload_any_device_is(const struct workload *w, enum jrn_state state)
+{
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
+        if (device_state(w, i) == state)
+            return true;
+    return false;
+}
+
+/* The state of the device that a shard lies on; of device 0, which keeps the rows, without one. */
+static enum jrn_state state_of(const struct workload *w, const struct model_shard *s)
+{
+    return device_state(w, s ? device_of(s->id) : 0);
+}
 
 /* --- operations under way --- */
 
@@ -19,7 +42,7 @@ static struct op *op_new(struct workload *w, enum op_kind kind, struct model_sha
         op->next->prev = op;
     w->ops = op;
     w->n_ops++;
-    op->failed_before = journal_state(w->js.j) == JRN_FAILED;
+    op->failed_before = state_of(w, s) == JRN_FAILED;
     if (s) {
         op->deleted_before = s->exists == SHARD_DELETED;
         op->end_before = s->end_seen;
@@ -101,7 +124,8 @@ static bool excused(const struct workload *w, const struct op *op, int rc)
     if (rc == E_IO)
         return w->ending || w->faulty;
     if (rc == E_DEVICE)
-        return w->ending || journal_state(w->js.j) == JRN_FAILED;
+        return w->ending || (op->s ? state_of(w, op->s) == JRN_FAILED
+                                   : workload_any_device_is(w, JRN_FAILED)); /* an update, of any */
     return false;
 }
 
@@ -299,7 +323,7 @@ static void do_append(struct workload *w)
     int at = (int)below(w, MODEL_PRODUCERS + 1) - 1;
     struct model_producer *p;
 
-    if (!s || (s->class == SHARD_CLASS_INTERNAL && journal_state(w->js.j) == JRN_FULL))
+    if (!s || (s->class == SHARD_CLASS_INTERNAL && state_of(w, s) == JRN_FULL))
         return;
     if (at < 0) {
         append(w, s, model_send(&w->m, s, &w->rng, -1, -1, -1), EXPECT_OK, 0);
@@ -576,6 +600,7 @@ static void update_fn(struct jrn_update *d)
     struct op *op = (struct op *)d;
     struct workload *w = op->w;
 
+    TALK(w, "update of %u changes: %s", op->update ? op->update->n : 0, err_name(d->rc));
     w->n->updates += d->rc >= 0;
     if (d->rc >= 0 && op->failed_before)
         model_fail(&w->m, "an update held after the device had failed");
@@ -587,7 +612,10 @@ static void update_fn(struct jrn_update *d)
     if (op->update) {
         for (unsigned i = 0; d->rc >= 0 && i < op->update->n; i++)
             w->n->shards_deleted += op->update->changes[i].op == MODEL_DELETE;
-        model_update_answered(&w->m, op->update, d->rc);
+        /* Device 0 is well: another one that has failed was met before anything was done. */
+        model_update_answered(&w->m, op->update,
+                              d->rc == E_DEVICE && state_of(w, NULL) != JRN_FAILED ? E_READONLY
+                                                                                   : d->rc);
     }
     op_done(op);
 }
@@ -658,10 +686,17 @@ static unsigned live_shards(const struct workload *w)
 static struct model_shard *shard_new(struct workload *w)
 {
     struct model_shard *s = &w->m.shards[w->m.n_shards];
-    uint64_t last = w->m.n_shards ? s[-1].id : SHARD_FIRST_USER - 1;
 
-    *s = (struct model_shard){ .id = last + 1 + below(w, 3) };
-    s->class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA;
+    *s = (struct model_shard){ .class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA };
+    /* What was given in a life that ended may be given again; here each is taken once. */
+    for (bool fresh = false; !fresh;) {
+        s->id = journal_shard_new(w->js.j, s->class) + below(w, 3);
+        fresh = true;
+        for (unsigned i = 0; i < w->m.n_shards; i++)
+            fresh = fresh &&
+                    (device_of(w->m.shards[i].id) != device_of(s->id) || w->m.shards[i].id < s->id);
+    }
+    w->n->elsewhere += device_of(s->id) > 0;
     w->m.n_shards++;
     return s;
 }
@@ -680,7 +715,7 @@ static struct model_shard *shard_to_delete(struct workload *w)
 static void do_update(struct workload *w)
 {
     struct model_change list[MODEL_CHANGES_MAX];
-    bool full = journal_state(w->js.j) == JRN_FULL;
+    bool full = workload_any_device_is(w, JRN_FULL);
     unsigned n = 0, live = live_shards(w);
 
     while (n == 0 || (n < 2 && chance(w, 1, 2)))
@@ -767,7 +802,7 @@ void workload_act(struct workload *w)
     unsigned all = 0, at;
 
     /* The reserve is for deletions and the like: a full device is not filled up further. */
-    if (journal_state(w->js.j) == JRN_FULL && chance(w, 3, 4)) {
+    if (workload_any_device_is(w, JRN_FULL) && chance(w, 3, 4)) {
         if (chance(w, 1, 4))
             do_update(w);
         return;

@@ -31,12 +31,12 @@ struct loop_thread {
 
 struct server {
     const struct conf *conf;
-    struct dev *dev;
-    struct rows *rows;
+    struct jrn_device devices[JRN_DEVICES_MAX]; /* in the order of the folders */
+    unsigned n_devices;
     struct pool *pool;
     struct pool *read_pool;    /* cold reads, apart from all that writes */
-    struct loop_thread *loops; /* n_loops for connections and groups, then the committer's */
-    unsigned n_loops;
+    struct loop_thread *loops; /* n_loops for connections and groups, then the devices' committers' */
+    unsigned n_loops, n_threads;
     struct loop **loop_list; /* the first n_loops, as the parts take them */
     struct journal *journal;
     struct kafka *kafka;
@@ -60,6 +60,21 @@ static int conf_fault(const struct conf *c, enum conf_key key, const char *what,
     return err_set(e, E_INVALID, "%s: %s: %s", conf_where(c, key), conf_rows[key].name, what);
 }
 
+/* data, then devices; NULL behind the last. */
+static const char *folder(const struct conf *c, unsigned i)
+{
+    return i == 0 ? conf_str(c, CONF_DATA) : conf_path(c, CONF_DEVICES, i - 1);
+}
+
+static unsigned n_folders(const struct conf *c)
+{
+    unsigned n = 0;
+
+    while (folder(c, n))
+        n++;
+    return n;
+}
+
 int server_check(const struct conf *c, struct err *e)
 {
     if (!conf_has(c, CONF_ROLES, "meta") || !conf_has(c, CONF_ROLES, "broker") ||
@@ -72,6 +87,12 @@ int server_check(const struct conf *c, struct err *e)
         return conf_fault(c, CONF_KAFKA_BATCH_MAX, "is above kafka.request_max", e);
     if (conf_num(c, CONF_KAFKA_DEFAULT_PARTITIONS) > conf_num(c, CONF_KAFKA_PARTITIONS_MAX))
         return conf_fault(c, CONF_KAFKA_DEFAULT_PARTITIONS, "is above kafka.partitions_max", e);
+    if (conf_num(c, CONF_JOURNAL_SPACE_URGENT) > conf_num(c, CONF_JOURNAL_SPACE_THROTTLE))
+        return conf_fault(c, CONF_JOURNAL_SPACE_URGENT, "is above journal.space_throttle", e);
+    if (conf_num(c, CONF_JOURNAL_SPACE_THROTTLE) > conf_num(c, CONF_JOURNAL_SPACE_REFUSE))
+        return conf_fault(c, CONF_JOURNAL_SPACE_THROTTLE, "is above journal.space_refuse", e);
+    if (n_folders(c) > JRN_DEVICES_MAX)
+        return conf_fault(c, CONF_DEVICES, "more than 14 folders beside data", e);
     return 0;
 }
 
@@ -84,6 +105,9 @@ static struct journal_conf journal_settings(const struct conf *c)
         .slab_max = conf_num(c, CONF_JOURNAL_SLAB_MAX),
         .space_max = conf_num(c, CONF_JOURNAL_SPACE_MAX),
         .space_floor = conf_num(c, CONF_JOURNAL_SPACE_FLOOR),
+        .space_urgent = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_URGENT),
+        .space_throttle = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_THROTTLE),
+        .space_refuse = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_REFUSE),
         .block_max = (uint32_t)conf_num(c, CONF_JOURNAL_BLOCK_MAX),
         .batch_max = (uint32_t)conf_num(c, CONF_JOURNAL_BATCH_MAX),
         .cache_bytes = conf_num(c, CONF_JOURNAL_CACHE_BYTES),
@@ -207,9 +231,10 @@ static int make_loops(struct server *s, struct err *e)
     unsigned wanted = (unsigned)conf_num(s->conf, CONF_LOOPS);
 
     s->n_loops = wanted ? wanted : n_cores();
-    s->loops = mem_new((s->n_loops + 1) * sizeof *s->loops);
+    s->n_threads = s->n_loops + s->n_devices;
+    s->loops = mem_new(s->n_threads * sizeof *s->loops);
     s->loop_list = mem_new(s->n_loops * sizeof(struct loop *));
-    for (unsigned i = 0; i <= s->n_loops; i++) {
+    for (unsigned i = 0; i < s->n_threads; i++) {
         struct loop_thread *t = &s->loops[i];
         int rc = loop_event_new(&t->loop, i, e);
 
@@ -219,7 +244,8 @@ static int make_loops(struct server *s, struct err *e)
             snprintf(t->name, sizeof t->name, "loop-%u", i);
             s->loop_list[i] = t->loop;
         } else {
-            snprintf(t->name, sizeof t->name, "commit");
+            s->devices[i - s->n_loops].commit_loop = t->loop;
+            snprintf(t->name, sizeof t->name, "commit-%u", i - s->n_loops);
         }
     }
     return 0;
@@ -227,7 +253,7 @@ static int make_loops(struct server *s, struct err *e)
 
 static int start_threads(struct server *s, struct err *e)
 {
-    for (unsigned i = 0; i <= s->n_loops; i++) {
+    for (unsigned i = 0; i < s->n_threads; i++) {
         struct loop_thread *t = &s->loops[i];
         int rc = pthread_create(&t->thread, NULL, run_loop, t);
 
@@ -241,17 +267,17 @@ static int start_threads(struct server *s, struct err *e)
 static void stop_threads(struct server *s)
 {
     /* All are asked first: a loop that ends may still post to one that runs. */
-    for (unsigned i = 0; s->loops && i <= s->n_loops; i++)
+    for (unsigned i = 0; s->loops && i < s->n_threads; i++)
         if (s->loops[i].running)
             loop_event_stop(s->loops[i].loop);
-    for (unsigned i = 0; s->loops && i <= s->n_loops; i++)
+    for (unsigned i = 0; s->loops && i < s->n_threads; i++)
         if (s->loops[i].running)
             pthread_join(s->loops[i].thread, NULL);
 }
 
 static void free_loops(struct server *s)
 {
-    for (unsigned i = 0; s->loops && i <= s->n_loops; i++)
+    for (unsigned i = 0; s->loops && i < s->n_threads; i++)
         loop_event_free(s->loops[i].loop);
     free(s->loops);
     free(s->loop_list);
@@ -259,22 +285,33 @@ static void free_loops(struct server *s)
 
 /* --- the parts, in their order --- */
 
-static int open_store(struct server *s, struct err *e)
+static int open_device(struct server *s, const char *data, struct jrn_device *d, struct err *e)
 {
-    const char *data = conf_str(s->conf, CONF_DATA);
     size_t bytes = strlen(data) + sizeof "/rows";
+    uint64_t cache = conf_num(s->conf, CONF_ROWS_CACHE) / n_folders(s->conf);
     char *rows_path;
     int rc;
 
     /* Makes the folder; its lock keeps a second server out, so it comes before all else that
      * writes. */
-    rc = dev_aio_open(&s->dev, data, &(struct dev_aio_conf){ 0 }, e);
+    rc = dev_aio_open(&d->dev, data, &(struct dev_aio_conf){ 0 }, e);
     if (rc < 0)
         return rc;
     rows_path = mem_new(bytes);
     snprintf(rows_path, bytes, "%s/rows", data);
-    rc = rows_rocksdb_open(&s->rows, rows_path, conf_num(s->conf, CONF_ROWS_CACHE), false, e);
+    rc = rows_rocksdb_open(&d->rows, rows_path, cache, false, e);
     free(rows_path);
+    return rc;
+}
+
+static int open_devices(struct server *s, struct err *e)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc >= 0 && folder(s->conf, i); i++) {
+        s->n_devices++;
+        rc = open_device(s, folder(s->conf, i), &s->devices[i], e);
+    }
     return rc;
 }
 
@@ -294,11 +331,13 @@ static int open_journal(struct server *s, struct err *e)
     return journal_open(&s->journal,
                         &(struct journal_env){ .loops = s->loop_list,
                                                .n_loops = s->n_loops,
-                                               .commit_loop = s->loops[s->n_loops].loop,
+                                               .commit_loop = s->devices[0].commit_loop,
                                                .pool = s->pool,
                                                .read_pool = s->read_pool,
-                                               .dev = s->dev,
-                                               .rows = s->rows,
+                                               .dev = s->devices[0].dev,
+                                               .rows = s->devices[0].rows,
+                                               .more = s->devices + 1,
+                                               .n_more = s->n_devices - 1,
                                                .assigner = jrn_assigner_local(),
                                                .seed = rng_u64(&rng) },
                         &conf, e);
@@ -371,7 +410,7 @@ static int start_listener(struct server *s, uint32_t max, struct err *e)
 static int start_parts(struct server *s, struct err *e)
 {
     uint32_t max = max_connections(s->conf);
-    int rc = open_store(s, e);
+    int rc = open_devices(s, e);
 
     if (rc == 0)
         rc = open_journal(s, e);
@@ -400,7 +439,7 @@ int server_start(struct server **out, const struct conf *c, uint64_t began_us, s
     }
     LOG_INFO("ready", F_STR("kafka", s->kafka_address),
              F_INT("kafka_port", net_listener_port(s->listener)),
-             F_STR("data", conf_str(c, CONF_DATA)), F_INT("loops", s->n_loops),
+             F_STR("data", conf_str(c, CONF_DATA)), F_INT("devices", s->n_devices), F_INT("loops", s->n_loops),
              F_INT("start_ms", (server_now_us() - began_us) / 1000));
     *out = s;
     return 0;
@@ -466,9 +505,11 @@ void server_stop(struct server *s)
     net_listener_free(s->listener);
     if (s->kafka)
         kafka_free(s->kafka);
-    rows_close(s->rows);
-    if (s->dev)
-        dev_aio_close(s->dev);
+    for (unsigned i = 0; i < s->n_devices; i++) {
+        rows_close(s->devices[i].rows);
+        if (s->devices[i].dev)
+            dev_aio_close(s->devices[i].dev);
+    }
     free_loops(s);
     free(s);
 }
