@@ -71,7 +71,7 @@ struct workload {
     bool ending;  /* no promise of success any more in this life */
     uint64_t stamp;
     /* what is watched */
-    uint64_t ckpt_lsn, wal_lsn;
+    uint64_t ckpt_lsn, wal_lsn, direct_kib;
     unsigned slabs, segments;
     struct {
         uint64_t place;
@@ -152,6 +152,8 @@ static void watch(struct workload *w)
     if (w->slabs && st->slabs.n > w->slabs)
         w->n->grown += st->slabs.n - w->slabs;
     w->slabs = st->slabs.n;
+    w->n->direct += (uint32_t)((atomic_load(&st->bytes.direct) >> 10) - w->direct_kib);
+    w->direct_kib = atomic_load(&st->bytes.direct) >> 10;
     if (segments > w->segments)
         w->n->sealed += segments - w->segments;
     else
@@ -1317,6 +1319,17 @@ static void pause_between(struct workload *w)
     watch(w);
 }
 
+static uint32_t opens_now(const struct store *st)
+{
+    uint64_t pos = 0;
+    uint32_t n = 0;
+    void *value;
+
+    while (hash_next(&st->segments.by_id, &pos, NULL, &value))
+        n += ((const struct segment *)value)->open;
+    return n;
+}
+
 /* False: it could not be opened because power went, or a fault was met. */
 static bool try_open(struct workload *w, bool may_fail)
 {
@@ -1324,7 +1337,9 @@ static bool try_open(struct workload *w, bool may_fail)
     int rc = jrn_sim_open(&w->js, &e);
 
     w->segments = 0;
+    w->direct_kib = 0;
     if (rc >= 0) {
+        w->n->opens_found += opens_now(w->js.st);
         w->js.disk->off_armed = false;
         w->segments = (unsigned)w->js.st->segments.by_id.count;
         watch(w);
@@ -1342,7 +1357,12 @@ static bool try_open(struct workload *w, bool may_fail)
 
 static bool rot_once(struct workload *w)
 {
-    switch (below(w, 6)) {
+    switch (below(w, 7)) {
+    case 6:
+        if (!rot_direct(&w->js, &w->rng, &w->m))
+            return false;
+        w->n->rotten_direct++;
+        return true;
     case 0:
     case 1:
         return w->rot.n_groups == 0 && w->n_accept == 0 &&

@@ -16,6 +16,8 @@
     X(laps, "laps of the WAL over its budget")                                                     \
     X(reuses, "uses of one extent by the WAL after the first")                                     \
     X(destages, "destages and checkpoints")                                                        \
+    X(direct, "KiB written directly to segments")                                                  \
+    X(opens_found, "open segments found by recovery")                                              \
     X(grown, "slabs grown")                                                                        \
     X(sealed, "segments sealed")                                                                   \
     X(deleted, "segments deleted")                                                                 \
@@ -34,6 +36,7 @@
     X(shards_deleted, "shards deleted")                                                            \
     X(faults, "faults that failed the device")                                                     \
     X(rotten, "bits rotted")                                                                       \
+    X(rotten_direct, "of them in what was written to open segments")                               \
     X(read_only, "groups made read-only by rot")                                                   \
     X(accepted, "losses accepted")                                                                 \
     X(lost_reads, "reads answered lost")
