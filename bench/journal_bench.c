@@ -370,18 +370,22 @@ static void throughput(void)
 
 /* --- large batches, and what reaches the device --- */
 
-/* Bytes written since the start for each accepted one; *in: where they went. */
-static double bytes_written(const struct store *s, char *in, size_t room)
+/* Bytes written since `was` for each accepted one; *in: where they went. */
+static double bytes_written(const struct store *s, const struct journal_bytes *was, char *in,
+                            size_t room)
 {
     struct journal_bytes b;
-    double accepted;
+    double accepted, wal, straight, destage, rewrite;
 
     journal_bytes(s->journal, &b);
-    accepted = (double)b.accepted;
-    snprintf(in, room, "WAL %.3f, direct %.3f, destage %.3f, rewriting %.3f", (double)b.wal / accepted,
-             (double)b.direct / accepted, (double)b.destage / accepted,
-             (double)b.rewrite / accepted);
-    return (double)(b.wal + b.direct + b.destage + b.rewrite) / accepted;
+    accepted = (double)(b.accepted - was->accepted);
+    wal = (double)(b.wal - was->wal) / accepted;
+    straight = (double)(b.direct - was->direct) / accepted;
+    destage = (double)(b.destage - was->destage) / accepted;
+    rewrite = (double)(b.rewrite - was->rewrite) / accepted;
+    snprintf(in, room, "to WAL %.3f, directly %.3f, by destage %.3f, by rewriting %.3f", wal, straight,
+             destage, rewrite);
+    return wal + straight + destage + rewrite;
 }
 
 static void direct_round(struct store *s, struct load *l, struct raw_file *raw, bool raw_first,
@@ -403,7 +407,8 @@ static void direct(void)
 {
     struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
     struct measure_rounds rate = { .unit = "MB/s" }, amp = { .unit = "bytes" };
-    char name[64], amp_name[80], text[200], in[120], path[4096];
+    char name[64], amp_name[80], text[200], in[160], path[4096];
+    struct journal_bytes was;
     struct raw_file raw;
     struct store s;
 
@@ -425,10 +430,11 @@ static void direct(void)
     store_create_shards(&s, l.shards, l.n_shards);
     journal_throughput(&s, &l, &(double){ 0 });
     store_delete_shards(&s, l.shards, l.n_shards);
+    journal_bytes(s.journal, &was);
     for (unsigned r = 0; r < opt.rounds; r++)
         direct_round(&s, &l, &raw, r % 2, &rate);
     measure_report(&rate);
-    measure_round(&amp, bytes_written(&s, in, sizeof in), 0);
+    measure_round(&amp, bytes_written(&s, &was, in, sizeof in), 0);
     measure_report(&amp);
     bench_store_close(&s);
     raw_remove(&raw);
