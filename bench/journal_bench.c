@@ -40,7 +40,13 @@
 #include "bench/store.h"
 #include "format/batch.h"
 
-enum { WRITERS_MAX = 4096, SHARDS_MAX = 1000000, RAW_SYNC_BYTES = 64 << 10, RAW_DEPTH = 8, SLABS_MAX = 10000 };
+enum {
+    WRITERS_MAX = 4096,
+    SHARDS_MAX = 1000000,
+    RAW_SYNC_BYTES = 64 << 10,
+    RAW_DEPTH = 8,
+    SLABS_MAX = 10000
+};
 
 static struct options {
     const char *dir, *name;
@@ -383,8 +389,8 @@ static double bytes_written(const struct store *s, const struct journal_bytes *w
     straight = (double)(b.direct - was->direct) / accepted;
     destage = (double)(b.destage - was->destage) / accepted;
     rewrite = (double)(b.rewrite - was->rewrite) / accepted;
-    snprintf(in, room, "to WAL %.3f, directly %.3f, by destage %.3f, by rewriting %.3f", wal, straight,
-             destage, rewrite);
+    snprintf(in, room, "to WAL %.3f, directly %.3f, by destage %.3f, by rewriting %.3f", wal,
+             straight, destage, rewrite);
     return wal + straight + destage + rewrite;
 }
 

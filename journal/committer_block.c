@@ -26,9 +26,8 @@ struct content {
 
 static uint64_t block_bytes(const struct committer *c, const struct content *n)
 {
-    uint64_t body = block_frames_pos(n->n_groups, c->n_prev, 0) +
-                    n->items * FRAME_ITEM_BYTES + n->body_bytes +
-                    n->n_groups * (uint64_t)(FRAME_HEAD_BYTES + FRAME_ALIGN * 2);
+    uint64_t body = block_frames_pos(n->n_groups, c->n_prev, 0) + n->items * FRAME_ITEM_BYTES +
+                    n->body_bytes + n->n_groups * (uint64_t)(FRAME_HEAD_BYTES + FRAME_ALIGN * 2);
 
     if (n->direct > 0)
         body += BLOCK_PLACEMENT_BYTES *

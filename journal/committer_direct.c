@@ -93,10 +93,9 @@ static struct direct_piece *piece_new(struct committer *c, struct jrn_group *g, 
         c->pieces = mem_grow(c->pieces, c->cap_pieces * sizeof *c->pieces);
     }
     p = &c->pieces[c->n_pieces++];
-    *p = (struct direct_piece){ .group = g,
-                                .from = a->batch,
-                                .from_at = a->at - SEG_RUN_HEAD_BYTES,
-                                .pos = pos };
+    *p = (struct direct_piece){
+        .group = g, .from = a->batch, .from_at = a->at - SEG_RUN_HEAD_BYTES, .pos = pos
+    };
     return p;
 }
 
@@ -215,10 +214,9 @@ static void heads_settle(struct committer *c, struct jrn_group *g)
     unsigned k = 0;
 
     for (struct append *a = g->in_block; a; a = a->next) {
-        struct seg_run run = { .shard = a->shard->id,
-                               .base = a->base_offset,
-                               .bytes = a->bytes,
-                               .n_batches = 1 };
+        struct seg_run run = {
+            .shard = a->shard->id, .base = a->base_offset, .bytes = a->bytes, .n_batches = 1
+        };
         const struct direct_piece *p;
 
         if (!a->direct)

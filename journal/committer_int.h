@@ -34,7 +34,6 @@ struct direct_piece {
     uint64_t segment, pos;
 };
 
-
 struct committer {
     struct store *st;
     struct loop *loop;
@@ -91,7 +90,6 @@ struct committer {
     struct task *close_asked;
     struct task *close_task; /* committer */
 };
-
 
 static inline uint64_t committer_extent_left(const struct committer *c)
 {

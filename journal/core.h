@@ -138,7 +138,7 @@ struct grave {
 
 /* What was written since the start, in bytes. Any thread. */
 struct store_bytes {
-    atomic_ullong accepted; /* of batches that became durable */
+    atomic_ullong accepted;                      /* of batches that became durable */
     atomic_ullong wal, direct, destage, rewrite; /* to the device, headers and padding included */
 };
 
@@ -173,7 +173,7 @@ struct store {
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;
     uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
-    atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
+    atomic_uint busy;     /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
     atomic_ullong segment_serial;
     atomic_bool failed; /* a write or flush failed: nothing more is acked */

@@ -22,7 +22,8 @@ enum {
 /* One run in the WAL, or a direct batch, that is to go into a segment. */
 struct destage_entry {
     uint64_t shard;
-    struct index_entry entry; /* its direct is not NULL where direct holds, and is not to be followed */
+    struct index_entry
+        entry; /* its direct is not NULL where direct holds, and is not to be followed */
     struct index_direct direct;
 };
 
@@ -48,9 +49,9 @@ struct destage_part {
     struct segwrite out;
     struct lost_range *lost;
     unsigned n_lost;
-    uint64_t open;  /* the open segment that the round ends; 0: none */
-    bool seals;     /* it becomes the part's segment */
-    bool in_table;  /* as such, already */
+    uint64_t open; /* the open segment that the round ends; 0: none */
+    bool seals;    /* it becomes the part's segment */
+    bool in_table; /* as such, already */
 };
 
 struct destage {

@@ -355,11 +355,16 @@ static void test_lies_in_a_footer_are_refused(void)
     static const struct {
         unsigned at;
         uint32_t lie;
-    } lies[] = {
-        { 144, 0 },      { 144, SEG_MAX_EXTENTS + 1 }, { 144, UINT32_MAX },   { 152 + 8, 15 },
-        { 152 + 8, 31 }, { 152 + 8, UINT32_MAX },      { 72, PAGE_BYTES + 1 },
-        { 3992 + 7, 1 }, { 4000, 1 },                  { 4000 + 7, 1 }
-    };
+    } lies[] = { { 144, 0 },
+                 { 144, SEG_MAX_EXTENTS + 1 },
+                 { 144, UINT32_MAX },
+                 { 152 + 8, 15 },
+                 { 152 + 8, 31 },
+                 { 152 + 8, UINT32_MAX },
+                 { 72, PAGE_BYTES + 1 },
+                 { 3992 + 7, 1 },
+                 { 4000, 1 },
+                 { 4000 + 7, 1 } };
     uint8_t page[PAGE_BYTES];
     struct rng r;
 
@@ -424,5 +429,5 @@ TEST_MAIN(T(index_is_read_as_written) T(index_is_laid_out_as_documented)
                           T(footer_is_read_as_written_with_any_number_of_extents)
                               T(every_flipped_bit_of_a_footer_is_refused)
                                   T(lies_in_a_footer_are_refused)
-                                  T(a_footer_of_version_1_is_read_and_written_again)
-                                      T(newer_version_is_told_from_damage))
+                                      T(a_footer_of_version_1_is_read_and_written_again)
+                                          T(newer_version_is_told_from_damage))

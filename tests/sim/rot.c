@@ -307,8 +307,8 @@ static bool direct_rot(struct look *l, struct jrn_sim *js, struct rng *r, struct
     if (f.n == 0 || destaged_lsn(l, f.group) > b->lsn)
         return false;
     s = shard_of(m, f.item.shard);
-    if (!s || !direct_place(l, &h, mem, f.at.segment, f.at.pos + rng_below(r, f.item.bytes), &slab,
-                            &at))
+    if (!s ||
+        !direct_place(l, &h, mem, f.at.segment, f.at.pos + rng_below(r, f.item.bytes), &slab, &at))
         return false;
     model_lose(s, f.item.base_offset, f.item.base_offset + f.item.n_offsets);
     flip(m, js, slab, at);
