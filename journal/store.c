@@ -444,7 +444,8 @@ static void groups_make(struct store *st)
     st->groups = mem_new(st->n_groups * sizeof(*st->groups));
     for (unsigned i = 0; i < st->n_groups; i++) {
         st->groups[i] = group_new(st, i, i < GROUP_DATA ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA);
-        st->groups[i]->cache.max_bytes = st->conf.cache_bytes / 2 / (st->n_groups - 1);
+        st->groups[i]->cache.max_bytes =
+            (st->conf.cache_bytes - st->runs.max_bytes) / (st->n_groups - 1);
     }
 }
 
@@ -613,7 +614,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
         return rc;
     wal_init(&st->wal, &st->slabs, st->wal_log2);
     segments_init(&st->segments, st->dev, &st->slabs);
-    run_cache_init(&st->runs, st->conf.cache_bytes / 2);
+    run_cache_init(&st->runs, st->conf.direct_from == UINT32_MAX ? 0 : st->conf.cache_bytes / 2);
     groups_make(st);
     st->catalogue = catalogue_new(st);
     st->direct_from = st->conf.direct_from;
