@@ -2,9 +2,13 @@
  *
  *   journal_bench latency    -d DIR [-r ROUNDS] [-n APPENDS] [-s BYTES]
  *   journal_bench throughput -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
+ *   journal_bench direct     -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
  *   journal_bench recovery   -d DIR [-r ROUNDS] [-s BYTES] [-c RECORDS] [-w WRITERS] [-k SHARDS]
  *   journal_bench restart    -d DIR [-r ROUNDS] -- SERVER [ARGUMENT]...
  *   all: [-b WAL_BUDGET_MIB] [-l LOOPS] [-x NAME]
+ *
+ * direct is throughput against a stream of raw writes without a sync, and says how many bytes the
+ * device was given for each that was accepted (name_amp).
  *
  * recovery kills a child of this program that appends, and opens its store in another. restart
  * runs a server, whose data folder is DIR and which was killed before, until it logs that it is
@@ -36,7 +40,13 @@
 #include "bench/store.h"
 #include "format/batch.h"
 
-enum { WRITERS_MAX = 4096, SHARDS_MAX = 1000000, RAW_SYNC_BYTES = 64 << 10, SLABS_MAX = 10000 };
+enum {
+    WRITERS_MAX = 4096,
+    SHARDS_MAX = 1000000,
+    RAW_SYNC_BYTES = 64 << 10,
+    RAW_DEPTH = 8,
+    SLABS_MAX = 10000
+};
 
 static struct options {
     const char *dir, *name;
@@ -366,6 +376,80 @@ static void throughput(void)
     buf_unref(l.batch);
 }
 
+/* --- large batches, and what reaches the device --- */
+
+/* Bytes written since `was` for each accepted one; *in: where they went. */
+static double bytes_written(const struct store *s, const struct journal_bytes *was, char *in,
+                            size_t room)
+{
+    struct journal_bytes b;
+    double accepted, wal, straight, destage, rewrite;
+
+    journal_bytes(s->journal, &b);
+    accepted = (double)(b.accepted - was->accepted);
+    wal = (double)(b.wal - was->wal) / accepted;
+    straight = (double)(b.direct - was->direct) / accepted;
+    destage = (double)(b.destage - was->destage) / accepted;
+    rewrite = (double)(b.rewrite - was->rewrite) / accepted;
+    snprintf(in, room, "to WAL %.3f, directly %.3f, by destage %.3f, by rewriting %.3f", wal,
+             straight, destage, rewrite);
+    return wal + straight + destage + rewrite;
+}
+
+static void direct_round(struct store *s, struct load *l, struct raw_file *raw, bool raw_first,
+                         struct measure_rounds *rate)
+{
+    double reference = 0, ours, cpu;
+
+    if (raw_first)
+        reference = raw_stream(raw, 1 << 20, RAW_DEPTH, opt.seconds);
+    store_create_shards(s, l->shards, l->n_shards);
+    ours = journal_throughput(s, l, &cpu) * (double)l->batch->len;
+    store_delete_shards(s, l->shards, l->n_shards);
+    if (!raw_first)
+        reference = raw_stream(raw, 1 << 20, RAW_DEPTH, opt.seconds);
+    measure_round(rate, ours / 1e6, reference / 1e6);
+}
+
+static void direct(void)
+{
+    struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
+    struct measure_rounds rate = { .unit = "MB/s" }, amp = { .unit = "bytes" };
+    char name[64], amp_name[80], text[200], in[160], path[4096];
+    struct journal_bytes was;
+    struct raw_file raw;
+    struct store s;
+
+    snprintf(name, sizeof name, "%s", opt.name ? opt.name : "direct");
+    snprintf(amp_name, sizeof amp_name, "%s_amp", name);
+    snprintf(text, sizeof text,
+             "%" PRIu64 " writers, batches of %" PRIu32 " bytes over %" PRIu64
+             " shards, against raw writes of 1 MiB, %d at once, without a sync",
+             opt.writers, l.batch->len, opt.shards, RAW_DEPTH);
+    rate.name = name;
+    rate.text = text;
+    amp.name = amp_name;
+    amp.text = in;
+    l.shards = mem_new(opt.shards * sizeof *l.shards);
+    raw_path(path, sizeof path);
+    raw_create(&raw, path, 1 << 30, 1 << 20);
+    open_store(&s);
+    /* One round first, for the slabs to grow: they are written whole before their first use. */
+    store_create_shards(&s, l.shards, l.n_shards);
+    journal_throughput(&s, &l, &(double){ 0 });
+    store_delete_shards(&s, l.shards, l.n_shards);
+    journal_bytes(s.journal, &was);
+    for (unsigned r = 0; r < opt.rounds; r++)
+        direct_round(&s, &l, &raw, r % 2, &rate);
+    measure_report(&rate);
+    measure_round(&amp, bytes_written(&s, &was, in, sizeof in), 0);
+    measure_report(&amp);
+    bench_store_close(&s);
+    raw_remove(&raw);
+    free(l.shards);
+    buf_unref(l.batch);
+}
+
 /* --- recovery --- */
 
 /* Child: fills the WAL to its budget, and dies under load without a goodbye. */
@@ -566,7 +650,7 @@ static void restart(void)
 static int usage(void)
 {
     fprintf(stderr,
-            "usage: journal_bench latency|throughput|recovery|restart -d DIR [OPTION]...\n");
+            "usage: journal_bench latency|throughput|direct|recovery|restart -d DIR [OPTION]...\n");
     return 2;
 }
 
@@ -625,6 +709,7 @@ int main(int argc, char **argv)
         void (*run)(void);
     } verbs[] = { { "latency", latency },
                   { "throughput", throughput },
+                  { "direct", direct },
                   { "recovery", recovery },
                   { "restart", restart },
                   { "recovery-fill", recovery_fill },

@@ -3,7 +3,7 @@
 #
 #   bench/run.sh [--rounds N] [--seconds N] [--only PART,...] [--data DIR] [--smoke] [--strict]
 #
-# Parts: raw latency throughput recovery produce paced small consume restart. --smoke: tiny numbers;
+# Parts: raw latency throughput direct recovery produce paced small consume restart. --smoke: tiny numbers;
 # only shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is
 # emptied; it should lie on the device that is to be measured. Fails when a driver does, or when an
 # acked record is lost.
@@ -13,7 +13,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 out=${OUT:-build/plain}
 rounds=7 seconds=5 data=build/bench smoke= strict=
-parts=raw,latency,throughput,recovery,produce,paced,small,consume,restart
+parts=raw,latency,throughput,direct,recovery,produce,paced,small,consume,restart
 server_pid= port=
 failed=0
 
@@ -114,6 +114,14 @@ if wants throughput; then
         rm -rf "$data/throughput"
     done
 fi
+if wants direct; then
+    journal direct -d "$data/direct" -t "$seconds" -w 8 -s 1048576 -b "$(n 8 64)" -x direct_1m
+    rm -rf "$data/direct"
+    journal direct -d "$data/direct" -t "$seconds" -w 8 -s 65536 -b "$(n 8 64)" -x direct_64k
+    rm -rf "$data/direct"
+    journal direct -d "$data/direct" -t "$seconds" -w 8 -s 1024 -c 16 -b "$(n 8 64)" -x direct_1k
+    rm -rf "$data/direct"
+fi
 if wants recovery; then
     journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -x recovery
     rm -rf "$data/recovery"
@@ -161,6 +169,10 @@ marks='append_p50 ratio <= 1.6
 append_p50_cross ratio <= 1.6
 journal_1 ratio >= 0.6 aim
 journal_10000 ratio >= 0.6 aim
+direct_1m ratio >= 0.8 aim
+direct_1m_amp ours <= 1.03
+direct_64k_amp ours <= 1.03 aim
+direct_1k_amp ours <= 2.3
 recovery ratio <= 3
 recovery_64 ratio <= 3
 restart ratio <= 3

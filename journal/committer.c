@@ -26,7 +26,7 @@ struct committer *committer_new(struct store *st)
     c->place = c->next_place = PLACE_NONE;
     c->prev = mem_new(MAX_PREV * sizeof *c->prev);
     c->order = mem_new(MAX_ITEMS * sizeof(*c->order));
-    c->direct_want = st->direct_from == UINT32_MAX ? 0 : 1;
+    c->direct_want = st->direct_from == UINT32_MAX ? 0 : 2;
     return c;
 }
 

@@ -93,9 +93,11 @@ void direct_stage(struct jrn_group *g, struct append *a)
 enum {
     PROBE_US = 60 * 1000,
     PROBE_ROUNDS = 7,
-    PROBE_SIZES = 3,
+    PROBE_SURE = 6, /* rounds of one mind */
     PROBE_LEAST = 16 * 1024,
-    PROBE_DOUBT = 32 * 1024
+    PROBE_DOUBT = 32 * 1024,
+    PROBE_MOST = 64 * 1024,
+    PROBE_DESTAGE = 1 << 20 /* destage writes so much at once */
 };
 
 struct probe {
@@ -108,7 +110,7 @@ struct probe {
 };
 
 /* Writes that much at the next place; gives the time. */
-static uint64_t probe_write(struct probe *p, uint32_t bytes, bool sync)
+static uint64_t probe_write(struct probe *p, uint32_t bytes)
 {
     uint64_t began = loop_now_us(p->st->keeper);
 
@@ -116,33 +118,52 @@ static uint64_t probe_write(struct probe *p, uint32_t bytes, bool sync)
         p->at = 0;
     if (p->rc >= 0)
         p->rc = dev_write(p->st->dev, p->file, p->pos + p->at, p->mem->mem, bytes);
-    if (p->rc >= 0 && sync)
-        p->rc = dev_sync(p->st->dev, p->file);
     p->at += bytes;
     return loop_now_us(p->st->keeper) - began;
 }
 
-/* How much longer the direct way takes than the inline one, one block with one batch; in us. */
-static int64_t probe_round(struct probe *p, uint32_t bytes)
+static uint64_t probe_sync(struct probe *p)
 {
-    int64_t direct = (int64_t)probe_write(p, bytes, false), twice;
+    uint64_t began = loop_now_us(p->st->keeper);
 
-    direct += (int64_t)probe_write(p, PAGE_BYTES, true);
-    twice = (int64_t)probe_write(p, bytes + PAGE_BYTES, true);
-    /* Destage writes many together. */
-    twice += (int64_t)(probe_write(p, (uint32_t)p->mem->cap, false) * bytes / p->mem->cap);
-    return direct - twice;
+    if (p->rc >= 0)
+        p->rc = dev_sync(p->st->dev, p->file);
+    return loop_now_us(p->st->keeper) - began;
 }
 
-static bool probe_direct_wins(struct probe *p, uint32_t bytes)
+/* Whether one batch takes less time directly than inline. The block goes out with the batch, so the
+ * longer of the two counts. */
+static bool probe_round(struct probe *p, uint32_t bytes)
 {
-    unsigned wins = 0, n = 0;
+    uint64_t batch = probe_write(p, bytes), block = probe_write(p, PAGE_BYTES);
+    uint64_t direct = (batch > block ? batch : block) + probe_sync(p);
+    uint64_t twice = probe_write(p, bytes + PAGE_BYTES) + probe_sync(p);
 
-    while (n < PROBE_ROUNDS && p->rc >= 0 && loop_now_us(p->st->keeper) < p->until_us) {
-        wins += probe_round(p, bytes) < 0;
-        n++;
-    }
-    return n == PROBE_ROUNDS && p->rc >= 0 && wins > n / 2;
+    twice += probe_write(p, PROBE_DESTAGE) * bytes / PROBE_DESTAGE;
+    return direct < twice;
+}
+
+/* Of PROBE_ROUNDS; or as many as there was time for. */
+static unsigned probe_wins(struct probe *p, uint32_t bytes)
+{
+    unsigned wins = 0;
+
+    for (unsigned n = 0; n < PROBE_ROUNDS; n++)
+        if (p->rc >= 0 && loop_now_us(p->st->keeper) < p->until_us)
+            wins += probe_round(p, bytes);
+    return wins;
+}
+
+static uint32_t probe_size(struct probe *p)
+{
+    uint32_t from = PROBE_DOUBT;
+
+    if (probe_wins(p, PROBE_LEAST) >= PROBE_SURE)
+        from = PROBE_LEAST;
+    else if (probe_wins(p, PROBE_DOUBT) <= PROBE_ROUNDS - PROBE_SURE)
+        from = PROBE_MOST;
+    /* Who ran out of time knows nothing. */
+    return p->rc < 0 || loop_now_us(p->st->keeper) >= p->until_us ? PROBE_DOUBT : from;
 }
 
 uint32_t direct_probe(struct store *st)
@@ -151,19 +172,15 @@ uint32_t direct_probe(struct store *st)
     uint32_t from = PROBE_DOUBT;
     uint64_t place;
 
-    if (p.bytes < PROBE_LEAST * 16 || slabs_take(&st->slabs, st->wal_log2, &place) < 0)
+    if (p.bytes < PROBE_DESTAGE || slabs_take(&st->slabs, st->wal_log2, &place) < 0)
         return from;
     p.file = slabs_file(&st->slabs, place, st->wal_log2);
     p.pos = place_pos(place);
-    p.mem = buf_new_aligned(p.bytes < 1 << 20 ? p.bytes : 1 << 20);
+    p.mem = buf_new_aligned(PROBE_DESTAGE);
     p.until_us = loop_now_us(st->keeper) + PROBE_US;
     if (p.mem) {
-        memset(p.mem->mem, 0, p.mem->cap);
-        from = PROBE_LEAST;
-        while (from < PROBE_LEAST << (PROBE_SIZES - 1) && !probe_direct_wins(&p, from))
-            from *= 2;
-        if (p.rc < 0 || loop_now_us(st->keeper) >= p.until_us)
-            from = PROBE_DOUBT;
+        memset(p.mem->mem, 0, PROBE_DESTAGE);
+        from = probe_size(&p);
     }
     buf_unref(p.mem);
     slabs_give(&st->slabs, place, st->wal_log2);

@@ -325,25 +325,15 @@ static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, u
     return has ? done : 0;
 }
 
+/* Batches of one run, from byte pos of it on, where offset base begins. */
 static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                        uint64_t pos, uint64_t base)
+                        uint64_t pos, uint64_t base, uint64_t *at)
 {
     struct read_done *d = rw->d;
     uint64_t left = run->bytes - pos, want = (uint64_t)d->max_bytes + SEG_SPARSE_EVERY * 2;
-    uint64_t at = d->from;
 
     want = want < SEGMENT_CHUNK_MIN ? SEGMENT_CHUNK_MIN : want;
     want = want > SEGMENT_CHUNK_MAX ? SEGMENT_CHUNK_MAX : want;
-    struct slice cached;
-
-    /* What was written directly may still be there as it came. */
-    if (pos == 0 && run->n_batches == 1 &&
-        run_cache_get(&rw->s->st->runs, seg->id, run->pos, run->bytes, &cached)) {
-        int rc = take_batches(d, &at, cached.buf, cached.mem, cached.len, false, base);
-
-        buf_unref(cached.buf);
-        return rc;
-    }
     for (;;) {
         uint64_t n = left < want ? left : want, whole, need = 0;
         struct buf *buf;
@@ -352,14 +342,97 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
 
         if (rc < 0)
             return rc;
-        whole = n == left ? n : whole_batches(buf->mem + start, n, at, &need);
+        whole = n == left ? n : whole_batches(buf->mem + start, n, *at, &need);
         if (whole > 0)
-            rc = take_batches(d, &at, buf, buf->mem + start, whole, true, base);
+            rc = take_batches(d, at, buf, buf->mem + start, whole, true, base);
         buf_unref(buf);
         if (whole > 0)
             return rc;
         want = need > n && need <= left ? need : left;
     }
+}
+
+/* How many runs from this one on lie behind one another and follow one another, as far as the budget
+ * goes: what was written directly is in runs of one batch. */
+static uint32_t runs_together(const struct read_done *d, const struct seg_index *x, uint32_t i)
+{
+    const struct seg_run *first = &x->runs[i];
+    uint64_t left = d->max_bytes > d->bytes ? d->max_bytes - d->bytes : 0;
+    uint32_t n = 1;
+
+    left = left < SEGMENT_CHUNK_MAX ? left : SEGMENT_CHUNK_MAX;
+    while (i + n < x->n_runs) {
+        const struct seg_run *run = &first[n], *last = run - 1;
+
+        if (run->shard != first->shard || run->base != last->end ||
+            run->pos != last->pos + last->bytes + SEG_RUN_HEAD_BYTES ||
+            run->pos + run->bytes - first->pos > left)
+            break;
+        n++;
+    }
+    return n;
+}
+
+/* Such runs, in one read. */
+static int runs_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
+                     uint32_t n, uint64_t *at)
+{
+    const struct seg_run *last = &run[n - 1];
+    struct buf *buf;
+    uint32_t start;
+    int rc = segment_read(&rw->s->st->segments, seg, run->pos, last->pos + last->bytes - run->pos,
+                          &buf, &start);
+
+    if (rc < 0)
+        return rc;
+    rc = 1;
+    for (uint32_t i = 0; rc == 1 && i < n; i++)
+        rc = take_batches(rw->d, at, buf, buf->mem + start + (run[i].pos - run->pos), run[i].bytes,
+                          true, run[i].base);
+    buf_unref(buf);
+    return rc;
+}
+
+/* What was written directly may still be there as it came. 2: it is not. */
+static int cached_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
+                       uint64_t *at)
+{
+    struct slice cached;
+    int rc;
+
+    if (run->n_batches != 1 ||
+        !run_cache_get(&rw->s->st->runs, seg->id, run->pos, run->bytes, &cached))
+        return 2;
+    rc = take_batches(rw->d, at, cached.buf, cached.mem, cached.len, false, run->base);
+    buf_unref(cached.buf);
+    return rc;
+}
+
+/* The runs of the shard from number i on, as long as offsets follow one another and the budget lasts. */
+static int segment_runs(struct read_work *rw, struct segment *seg, const struct seg_index *x,
+                        uint32_t i)
+{
+    uint64_t at = rw->d->from, base;
+    int rc = 1;
+
+    while (rc == 1 && i < x->n_runs && x->runs[i].shard == rw->s->id && x->runs[i].base <= at) {
+        const struct seg_run *run = &x->runs[i];
+        uint64_t pos = sparse_pos(x, run, at, &base);
+        uint32_t n = run->n_batches == 1 ? runs_together(rw->d, x, i) : 1;
+
+        rc = pos == 0 ? cached_take(rw, seg, run, &at) : 2;
+        if (rc == 1) {
+            i++;
+            continue;
+        }
+        if (rc == 2)
+            rc = n > 1 ? runs_take(rw, seg, run, n, &at)
+                       : segment_take(rw, seg, run, pos, base, &at);
+        i += n;
+        if (at != x->runs[i - 1].end)
+            break; /* there is more of this one */
+    }
+    return rc;
 }
 
 /* Where the shard goes on after a hole at offset. */
@@ -381,7 +454,6 @@ static void segment_run(struct work *w)
     const struct seg_run *run;
     struct segment *seg;
     struct find_run f;
-    uint64_t pos, base;
     int rc = segment_of(rw->s, rw->d->from, &f, &seg);
 
     if (rc >= 0) {
@@ -389,10 +461,8 @@ static void segment_run(struct work *w)
         if (rc >= 0) {
             run = index_run(x, rw->s->id, rw->d->from);
             rc = E_LOST;
-            if (run) {
-                pos = sparse_pos(x, run, rw->d->from, &base);
-                rc = segment_take(rw, seg, run, pos, base);
-            }
+            if (run)
+                rc = segment_runs(rw, seg, x, (uint32_t)(run - x->runs));
         }
         if (rc == E_LOST || rc == E_CORRUPT)
             log_damage(rw->s, "segment", seg->id, rw->d->from);

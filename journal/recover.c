@@ -362,6 +362,24 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
 
 /* --- after the scan --- */
 
+/* What the damaged WAL does not tell any more may have been destaged before: then segments say where
+ * the shard ends. */
+static int shard_settle_end(struct recovery *r, struct shard *s)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    uint64_t end = 0;
+    size_t bytes;
+    int rc = rows_get(r->st->rows, key, row_key(key, ROW_END, s->id), &mem, &bytes);
+
+    if (rc < 0)
+        return rc == E_NOTFOUND ? 0 : rc;
+    rc = row_u64_read(&end, mem, bytes);
+    free(mem);
+    if (end > s->next)
+        s->next = end;
+    return rc;
+}
+
 /* Brings a loaded shard in line with its row as the whole replay left it. */
 static int shard_settle(struct recovery *r, struct shard *s)
 {
@@ -382,6 +400,10 @@ static int shard_settle(struct recovery *r, struct shard *s)
         return rc;
     rc = row_shard_read(&row, mem, bytes);
     free(mem);
+    if (rc < 0)
+        return rc;
+    if (s->group->n_losses > 0)
+        rc = shard_settle_end(r, s);
     if (rc < 0)
         return rc;
     shard_policy_load(s, &row);

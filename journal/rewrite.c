@@ -217,6 +217,7 @@ static void copy_run(struct work *w)
     r->rc = runs_collect(r, &bytes);
     if (r->rc >= 0)
         r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment, bytes);
+    r->out.copy = true;
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
@@ -257,7 +258,7 @@ void rewrite_consider(struct store *st, bool urgent)
     for (unsigned i = 0; i < r->n; i++)
         r->old[i]->dropping = true;
     r->running = true;
-    r->out = (struct segwrite){ .segment = store_new_segment(st), .copy = true };
+    r->out = (struct segwrite){ .segment = store_new_segment(st) };
     r->work = (struct work){ .run = copy_run, .done = copy_done, .loop = st->keeper };
     pool_submit(st->env.pool, &r->work);
 }

@@ -10,7 +10,7 @@ enum { WRITE_PIECE = 1 << 20 };
 int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
                   uint64_t max_bytes)
 {
-    *w = (struct segwrite){ .st = st, .group = group, .segment = segment, .copy = w->copy };
+    *w = (struct segwrite){ .st = st, .group = group, .segment = segment };
     /* Room for the index behind it, as a rule; segwrite_finish copes when there is less. */
     w->data = buf_new_aligned(max_bytes + max_bytes / 32 + UNIT_BYTES);
     return w->data ? 0 : E_NOMEM;

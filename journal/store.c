@@ -529,7 +529,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
         return rc;
     wal_init(&st->wal, &st->slabs, st->wal_log2);
     segments_init(&st->segments, st->dev, &st->slabs);
-    run_cache_init(&st->runs, st->conf.cache_bytes / 2);
+    run_cache_init(&st->runs, st->conf.direct_from == UINT32_MAX ? 0 : st->conf.cache_bytes / 2);
     groups_make(st);
     st->catalogue = catalogue_new(st);
     st->direct_from = st->conf.direct_from;

@@ -72,8 +72,8 @@ def u64(data, at):
 def sealed(data, magic, what):
     """What superblock, slab, extent, index and footer have in common [1]."""
     version = struct.unpack_from("<H", data, 4)[0]
-    known = 2 if magic == b"WSUP" else 1
-    seed = version if magic == b"WSUP" and version > 1 else 0
+    known = 2 if magic in (b"WSUP", b"WFTR") else 1
+    seed = version if known == 2 and version > 1 else 0
     if data[:4] != magic or u64(data, 8) != xxh3(data[16:], seed):
         raise Damage(f"{what}: bad magic or sum")
     if version > known:
@@ -152,6 +152,7 @@ class Store:
         self.rows = {}
         self.groups = {}  # group -> (last entry, hash of its frame) in the WAL so far
         self.wal_batches = []  # (shard, batch) in the order of the WAL
+        self.direct_lost = []  # (segment, what is wrong), of direct batches
         self.blocks = []  # (slab, byte in its file, bytes) of each valid one
         self.wal()
         self.catalogue()
@@ -255,8 +256,60 @@ class Store:
         if any(block[end:]):
             return None
         self.flags = flags
+        at = 128 + 48 * frames + 24 * prev
+        placed = [struct.unpack_from("<4QI", block, at + 40 * i) for i in range(placements)]
         return {"lsn": lsn, "hash": hash_, "prev_hash": prev_hash, "next": next_place,
-                "frames": found, "bytes": block}
+                "frames": found, "bytes": block, "end": lsn + size,
+                "batches": [p for p in placed if p[0]], "extents": [p for p in placed if not p[0]]}
+
+    # --- direct batches [5, 6] ---
+
+    def direct_bytes(self, block, segment, pos, size):
+        """Bytes of an open segment, by the extents that the block names."""
+        out = b""
+        while len(out) < size:
+            for _, place, of, first, log2 in block["extents"]:
+                at = pos + len(out) - first
+                if of == segment and 0 <= at < (1 << log2) - PAGE:
+                    out += self.extent(place, log2)[PAGE + at:][:size - len(out)]
+                    break
+            else:
+                raise Damage(f"block at {block['lsn']}: no extent has byte {pos} of {segment:#x}")
+        return out
+
+    @staticmethod
+    def items(frame):
+        for i in range(u32(frame, 56)):
+            item = struct.unpack_from("<2Q2IB", frame, 80 + 40 * i)
+            yield item + (u64(frame, 80 + 40 * i + 32),)
+
+    def payloads_there(self, block):
+        """Whether every direct batch of the block is where the block says."""
+        placed = iter(block["batches"])
+        for frame in (f[4] for f in block["frames"]):
+            for _, _, _, size, kind, hash_ in self.items(frame):
+                if kind == 1:
+                    _, _, segment, pos, _ = next(placed)
+                    try:
+                        if xxh3(self.direct_bytes(block, segment, pos, size)) != hash_:
+                            return False
+                    except Damage:
+                        return False
+        return True
+
+    def is_proven(self, block, data, at, inc, salt, first, end_lsn, next_place):
+        """Whether anything says that this block was flushed: the superblock, or what follows it."""
+        if end_lsn != NONE and block["end"] <= end_lsn:
+            return True
+        if self.later(data, at + len(block["bytes"]), inc, salt, block["end"] - 1, first) is not None:
+            return True
+        said, pieces = len(self.problems), self.pieces
+        self.pieces = None
+        follows = self.enter(block["next"] if block["next"] != NONE else next_place, inc, salt,
+                             block["end"])
+        self.pieces = pieces
+        del self.problems[said:]
+        return follows is not None
 
     def enter(self, place, inc, salt, x):
         """(first_lsn, next place, bytes, place) when the extent continues the log at x or later, or None."""
@@ -300,6 +353,9 @@ class Store:
             while end_lsn == NONE or x < end_lsn:
                 at = PAGE + x - first
                 b = self.block(data, at, inc, salt) if at < len(data) else None
+                if b and b["lsn"] == x and b["batches"] and not self.payloads_there(b) and \
+                        not self.is_proven(b, data, at, inc, salt, first, end_lsn, next_place):
+                    break  # the torn tail: its batches never came
                 if b and b["lsn"] == x and (before is None or b["prev_hash"] == before):
                     self.piece("block", b["bytes"])
                     self.blocks.append((place >> 32, (place & 0xFFFFFFFF) * UNIT + at, len(b["bytes"])))
@@ -329,6 +385,7 @@ class Store:
     # --- frames [7] ---
 
     def frames(self, block):
+        placed = iter(block["batches"])
         for group, epoch, entry, hash_, frame in block["frames"]:
             self.piece("frame", frame)
             if frame[:4] != b"WFRM":
@@ -347,8 +404,12 @@ class Store:
             at = 80 + 40 * n_items
             for i in range(n_items):
                 shard, base, offsets, length, kind = struct.unpack_from("<2Q2IB", frame, 80 + 40 * i)
-                if kind != 0:
+                if kind > 1:
                     raise Refused(f"group {group} entry {entry}: item of kind {kind}")
+                if kind == 1:
+                    self.direct(block, next(placed, None), frame, 80 + 40 * i, at)
+                    at += 61
+                    continue
                 b = Batch(frame, at, length)
                 if (b.base, b.offsets, b.bytes, b.epoch) != (base, offsets, length, epoch):
                     self.problem(f"group {group} entry {entry}: item {i} is not its batch")
@@ -356,6 +417,25 @@ class Store:
                 at += length
             if (at + 7) // 8 * 8 != size or any(frame[at:]):
                 self.problem(f"group {group} entry {entry}: wrong size")
+
+    def direct(self, block, placement, frame, item, at):
+        shard, base, offsets, length, _ = struct.unpack_from("<2Q2IB", frame, item)
+        name = f"shard {shard} offset {base}"
+        if placement is None or (placement[0], placement[1], placement[4]) != (shard, base, length):
+            self.problem(f"{name}: the block does not say where it is")
+            return
+        try:
+            data = self.direct_bytes(block, placement[2], placement[3], length)
+            if xxh3(data) != u64(frame, item + 32):
+                raise Damage("its hash is another")
+            b = Batch(data, 0, length)
+            if (b.base, b.offsets, b.bytes) != (base, offsets, length) or \
+                    data[:61] != frame[at:at + 61]:
+                raise Damage("it is not what the frame says")
+        except Damage as e:
+            self.direct_lost.append((placement[2], f"{name}: {e}"))
+            return
+        self.wal_batches.append((shard, b))
 
     # --- segments [9] ---
 
@@ -367,7 +447,7 @@ class Store:
             try:
                 self.extent_head(data[:PAGE], place, EXTENT_SEGMENT)
                 head = struct.unpack_from("<2Q2IQ", data, 48)
-                if head != (group, segment, i, len(extents), pos):
+                if head not in ((group, segment, i, len(extents), pos), (group, segment, i, 0, pos)):
                     raise Damage(f"extent at {place:#x}: not part {i} of segment {segment:#x}")
                 self.piece("extent", data[:PAGE])
             except Damage as e:
@@ -385,6 +465,8 @@ class Store:
                      struct.unpack_from("<9Q2q", page, 32)))
         f["identity"] = page[120:136]
         f["extents"] = [struct.unpack_from("<QI", page, 152 + 16 * i) for i in range(u32(page, 144))]
+        f["direct_bytes"], f["sorted_pos"] = struct.unpack_from("<2Q", page, 3992)
+        f["version"], = struct.unpack_from("<H", page, 4)
         return f
 
     def runs(self, data, seg):
@@ -400,15 +482,21 @@ class Store:
                     for i in range(n_runs)]
         except Damage as e:
             self.problem(str(e))
-        runs, pos = [], 0
-        while pos < seg["data_bytes"]:
-            head = data[pos:pos + 40]
-            if head[:4] != b"WRUN" or u64(head, 32) != xxh3(head[:32], seg["segment"]):
-                break
-            shard, base, size = struct.unpack_from("<3Q", head, 8)
-            runs.append((shard, base, None, pos + 40, size, None))
-            pos += 40 + size
-        return runs
+        runs = []
+        for start, end, gaps in ((0, seg["direct_bytes"], True),
+                                 (seg["sorted_pos"], seg["data_bytes"], False)):
+            pos = start
+            while pos < end:
+                head = data[pos:pos + 40]
+                if head[:4] == b"WRUN" and u64(head, 32) == xxh3(head[:32], seg["segment"]):
+                    shard, base, size = struct.unpack_from("<3Q", head, 8)
+                    runs.append((shard, base, None, pos + 40, size, None))
+                    pos += 40 + size
+                elif gaps:
+                    pos = (pos // PAGE + 1) * PAGE
+                else:
+                    break
+        return sorted(runs)
 
     def run_batches(self, data, seg, run):
         shard, base, end, pos, size, hash_ = run
@@ -485,8 +573,9 @@ class Store:
         for key in sorted(self.rows):
             value = self.rows[key]
             if key[:1] == letter and letter != b"A":
-                if value[0] not in ((1, 2) if letter == b"S" else (1,)):
+                if value[0] not in ((1, 2) if letter in b"SM" else (1,)):
                     raise Refused(f"row {key.hex()}: version {value[0]}")
+                self.version = value[0]
                 yield struct.unpack(f">{len(key) // 8}Q", key[1:]), value[1:]
 
     # --- live batches [12] ---
@@ -497,9 +586,13 @@ class Store:
                             "index_bytes", "n_batches", "min_ts", "max_ts", "identity", "created"),
                            struct.unpack_from("<7Q2q16sq", value, 3)))
             n, = struct.unpack_from("<H", value, 1)
-            seg["segment"] = number
-            seg["extents"] = [struct.unpack_from("<QI", value, 99 + 12 * i) for i in range(n)]
-            if len(value) != 99 + 12 * n:
+            seg["segment"], seg["version"] = number, self.version
+            seg["direct_bytes"], seg["sorted_pos"], at = 0, 0, 99
+            if self.version == 2:
+                seg["direct_bytes"], seg["sorted_pos"] = struct.unpack_from("<2Q", value, at)
+                at += 16
+            seg["extents"] = [struct.unpack_from("<QI", value, at + 12 * i) for i in range(n)]
+            if len(value) != at + 12 * n:
                 raise Damage(f"row of segment {number:#x}: wrong length")
             yield seg
 
@@ -524,7 +617,8 @@ class Store:
                 self.problem(str(e))
                 continue
             for b in batches:
-                identity.update(struct.pack("<Q", run[0]) + b.data)
+                identity.update(struct.pack("<Q", run[0]))
+                identity.update(b.data if seg["version"] == 1 else struct.pack("<Q", xxh3(b.data)))
                 n += 1
                 yield run[0], b
         if n != seg["n_batches"] or identity.digest() != seg["identity"]:
@@ -536,7 +630,12 @@ class Store:
         holes, all_ = {}, {n: {} for n in shards}
         for (shard, start), v in self.table(b"H"):
             holes.setdefault(shard, []).append((start, u64(v, 7)))
-        sources = [p for seg in self.segments() for p in self.segment_batches(seg)]
+        segments = list(self.segments())
+        sources = [p for seg in segments for p in self.segment_batches(seg)]
+        sealed_ = {seg["segment"] for seg in segments}
+        for segment, text in self.direct_lost:
+            if segment not in sealed_:  # what a sealed one lacks is said there
+                self.problem(text)
         for shard, b in sources + self.wal_batches:
             if shard not in shards:
                 continue

@@ -15,7 +15,7 @@ struct made {
 static struct made frame_random(struct rng *r, uint32_t n_items)
 {
     struct made m = { .items = calloc(n_items + 1, sizeof *m.items) };
-    uint64_t inline_bytes = 0;
+    uint64_t body_bytes = 0;
 
     for (uint32_t i = 0; i < n_items; i++) {
         m.items[i] = (struct frame_item){ .shard = rng_u64(r),
@@ -24,10 +24,11 @@ static struct made frame_random(struct rng *r, uint32_t n_items)
                                           .bytes = (uint32_t)rng_below(r, 500),
                                           .kind = (uint8_t)rng_below(r, 2) };
         if (m.items[i].kind == ITEM_DIRECT) {
-            m.items[i].bytes = (uint32_t)rng_u64(r);
+            m.items[i].bytes = 61 + (uint32_t)rng_below(r, UINT32_MAX - 61);
             m.items[i].xxh3 = rng_u64(r);
+            body_bytes += 61; /* the header of a RecordBatch */
         } else {
-            inline_bytes += m.items[i].bytes;
+            body_bytes += m.items[i].bytes;
         }
     }
     m.head = (struct frame_head){ .flags = (uint16_t)rng_below(r, 2),
@@ -38,7 +39,7 @@ static struct made frame_random(struct rng *r, uint32_t n_items)
                                   .lac = rng_u64(r),
                                   .append_time = (int64_t)rng_u64(r),
                                   .n_items = n_items,
-                                  .bytes = (uint32_t)frame_bytes(n_items, inline_bytes) };
+                                  .bytes = (uint32_t)frame_bytes(n_items, body_bytes) };
     m.mem = calloc(1, m.head.bytes);
     frame_head_write(&m.head, m.mem);
     for (uint32_t i = 0; i < n_items; i++)
@@ -151,6 +152,25 @@ static void test_lies_about_counts_and_lengths_are_refused(void)
     made_free(&m);
 }
 
+static void test_a_direct_item_has_its_batchs_header_in_the_frame(void)
+{
+    struct frame_item items[] = { { 16, 5, 1, 7, ITEM_INLINE, 0 },
+                                  { 17, 6, 2, 1 << 20, ITEM_DIRECT, 99 } };
+    uint8_t mem[80 + 2 * 40 + 72] = { 0 }; /* 7 and 61 bytes, rounded up to 8 */
+    struct frame_head h = { .n_items = 2, .bytes = sizeof mem }, got;
+
+    CHECK_EQ(frame_item_body(&items[0]), 7);
+    CHECK_EQ(frame_item_body(&items[1]), 61);
+    CHECK_EQ(frame_bytes(2, 7 + 61), sizeof mem);
+    frame_head_write(&h, mem);
+    for (uint32_t i = 0; i < 2; i++)
+        frame_item_write(&items[i], mem, i);
+    CHECK_EQ(frame_head_read(&got, mem, sizeof mem), 0);
+    items[1].bytes = 60; /* shorter than its own header */
+    frame_item_write(&items[1], mem, 1);
+    CHECK_EQ(frame_head_read(&got, mem, sizeof mem), E_CORRUPT);
+}
+
 static void test_items_that_make_no_sense_are_refused(void)
 {
     struct frame_head h;
@@ -188,4 +208,5 @@ static void test_newer_version_is_told_from_damage(void)
 
 TEST_MAIN(T(frame_is_read_as_written) T(frame_is_laid_out_as_documented)
               T(every_truncation_is_refused) T(lies_about_counts_and_lengths_are_refused)
-                  T(items_that_make_no_sense_are_refused) T(newer_version_is_told_from_damage))
+                  T(a_direct_item_has_its_batchs_header_in_the_frame)
+                      T(items_that_make_no_sense_are_refused) T(newer_version_is_told_from_damage))

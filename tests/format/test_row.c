@@ -140,14 +140,18 @@ static void test_segment_row_with_any_number_of_extents(void)
                                         .min_ts = (int64_t)rng_u64(&r),
                                         .max_ts = (int64_t)rng_u64(&r),
                                         .created = (int64_t)rng_u64(&r),
+                                        .direct_bytes = rng_u64(&r),
+                                        .sorted_pos = rng_u64(&r),
                                         .n_extents = e };
         for (unsigned i = 0; i < 16; i++)
             segment.identity.bytes[i] = (uint8_t)rng_u64(&r);
         for (unsigned i = 0; i < e; i++)
             segment.extents[i] = (struct seg_extent){ rng_u64(&r), (uint32_t)rng_u64(&r) };
         n = row_segment_write(&segment, mem);
-        CHECK_EQ(n, 100 + 12 * e);
+        CHECK_EQ(n, 116 + 12 * e);
         REQUIRE(row_segment_read(&segment_got, mem, n) == 0);
+        CHECK(b->version == 2 && a->direct_bytes == b->direct_bytes &&
+              a->sorted_pos == b->sorted_pos);
         CHECK(a->group == b->group && a->first_entry == b->first_entry && b->n_extents == e);
         CHECK(a->last_entry == b->last_entry && a->data_bytes == b->data_bytes);
         CHECK(a->index_pos == b->index_pos && a->index_bytes == b->index_bytes);

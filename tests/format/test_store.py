@@ -90,7 +90,7 @@ def flip(folder, name, at, bit):
 def resealed(page, version):
     """The page with another version and a right sum."""
     page = page[:4] + struct.pack("<H", version) + page[6:]
-    seed = version if page[:4] == b"WSUP" and version > 1 else 0
+    seed = version if page[:4] in (b"WSUP", b"WFTR") and version > 1 else 0
     return page[:8] + struct.pack("<Q", xxhash.xxh3_64_intdigest(page[16:], seed)) + page[16:]
 
 

@@ -28,11 +28,12 @@ static void frame_walk(const uint8_t *mem, size_t bytes)
         struct batch_head h;
 
         frame_item_read(&item, mem, i);
-        if (item.kind != ITEM_INLINE)
-            continue;
-        ASSERT(at + item.bytes <= f.bytes);
-        (void)!batch_check(&h, mem + at, item.bytes);
-        at += item.bytes;
+        ASSERT(at + frame_item_body(&item) <= f.bytes);
+        if (item.kind == ITEM_INLINE)
+            (void)!batch_check(&h, mem + at, item.bytes);
+        else
+            (void)!batch_head_read(&h, mem + at, item.bytes);
+        at += frame_item_body(&item);
     }
 }
 
@@ -54,6 +55,11 @@ static int walk(const uint8_t *mem, size_t bytes, struct block_head *h)
         struct block_prev p;
 
         block_prev_read(&p, mem, h->n_frames, i);
+    }
+    for (uint32_t i = 0; i < h->n_placements; i++) {
+        struct block_placement p;
+
+        block_placement_read(&p, h, mem, i);
     }
     rc = block_body_check(h, mem);
     for (uint32_t i = 0; rc >= 0 && i < h->n_frames; i++) {

@@ -22,11 +22,9 @@ static int walk(const uint8_t *mem, size_t bytes, struct frame_head *f)
 
         frame_item_read(&item, mem, i);
         ASSERT(item.n_offsets > 0 && item.kind <= ITEM_DIRECT);
-        if (item.kind == ITEM_INLINE) {
-            for (uint32_t k = 0; k < item.bytes; k += 64)
-                last += mem[at + k];
-            at += item.bytes;
-        }
+        for (uint32_t k = 0; k < frame_item_body(&item); k += 64)
+            last += mem[at + k];
+        at += frame_item_body(&item);
     }
     ASSERT(at <= f->bytes && f->bytes - at < FRAME_ALIGN && f->bytes <= bytes);
     return last == UINT64_MAX; /* so that the reading is not left out */

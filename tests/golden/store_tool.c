@@ -69,6 +69,7 @@ static void store_open(struct open_store *s, const char *folder, unsigned n_loop
                                  .space_floor = 1 << 20,
                                  .block_max = 16384,
                                  .batch_max = 32768,
+                                 .direct_from = 8192,
                                  .cache_bytes = 65536,
                                  .delete_grace_ms = 50 };
     struct journal_env env = {

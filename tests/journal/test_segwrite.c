@@ -1,4 +1,7 @@
 /* Writing sealed segments: what lies where, the identity, and what an error leaves. */
+#include <endian.h>
+#include <stdlib.h>
+
 #include "format/batch.h"
 #include "journal/segwrite.h"
 #include "tests/check.h"
@@ -31,11 +34,13 @@ static struct sum128 identity(const struct bare_batches *m)
 
     for (unsigned i = 0; i < m->n; i++) {
         uint8_t shard[8];
+        uint64_t hash;
 
         for (unsigned k = 0; k < 8; k++)
             shard[k] = (uint8_t)(m->list[i].shard >> (8 * k));
         sum128_add(s, shard, sizeof shard);
-        sum128_add(s, m->list[i].buf->mem, m->list[i].buf->len);
+        hash = htole64(sum_xxh3(m->list[i].buf->mem, m->list[i].buf->len, 0));
+        sum128_add(s, &hash, sizeof hash);
     }
     return sum128_end(s);
 }
@@ -187,6 +192,153 @@ static void test_every_extent_and_the_last_page_say_what_they_belong_to(void)
     }
 }
 
+/* --- sealing an open segment --- */
+
+/* Puts every other batch into extents of the WAL's size, as the committer would: some back to back, now
+ * and then on a new page. Gives the byte behind the last; pos says where each lies. */
+static uint64_t write_directly(struct jrn_bare *b, const struct bare_batches *m,
+                               struct seg_extent *extents, unsigned n_extents, uint64_t *pos)
+{
+    uint64_t room = seg_extent_room(b->st->wal_log2), at = 0, end = 0;
+    struct buf *all = buf_new_aligned(n_extents * room);
+
+    memset(all->mem, 0x5a, n_extents * room);
+    for (unsigned i = m->n; i-- > 0;) { /* in the order of arrival, which is not that of shards */
+        struct seg_run run = { .shard = m->list[i].shard,
+                               .base = m->list[i].base,
+                               .bytes = m->list[i].buf->len,
+                               .n_batches = 1 };
+
+        if (i % 2 == 0)
+            continue;
+        if (i % 5 == 0)
+            at = (at + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+        REQUIRE(at + SEG_RUN_HEAD_BYTES + run.bytes <= n_extents * room);
+        seg_run_head_write(&run, SEGMENT, all->mem + at);
+        pos[i] = at + SEG_RUN_HEAD_BYTES;
+        memcpy(all->mem + pos[i], m->list[i].buf->mem, run.bytes);
+        at = end = pos[i] + run.bytes;
+    }
+    for (unsigned i = 0; i < n_extents; i++) {
+        REQUIRE(slabs_take(&b->st->slabs, b->st->wal_log2, &extents[i].place) >= 0);
+        extents[i].log2 = b->st->wal_log2;
+        REQUIRE(dev_write(b->st->dev, slabs_file(&b->st->slabs, extents[i].place, extents[i].log2),
+                          place_pos(extents[i].place) + PAGE_BYTES, all->mem + i * room,
+                          (uint32_t)room) >= 0);
+    }
+    buf_unref(all);
+    return end;
+}
+
+static void seal(struct jrn_bare *b, const struct bare_batches *m, struct segwrite *w)
+{
+    struct seg_extent extents[8];
+    uint64_t pos[400];
+    uint64_t end;
+
+    REQUIRE(m->n <= 400);
+    end = write_directly(b, m, extents, 8, pos);
+    REQUIRE(segwrite_open(w, b->st, 2, SEGMENT, m->bytes + m->n * SEG_RUN_HEAD_BYTES) >= 0);
+    segwrite_begin_open(w, extents, 8, end);
+    for (unsigned i = 0; i < m->n; i++) {
+        const struct bare_batch *x = &m->list[i];
+        struct batch_head h;
+
+        REQUIRE(batch_check(&h, x->buf->mem, x->buf->len) >= 0);
+        if (i % 2)
+            segwrite_add_direct(w, x->shard, &h, pos[i], sum_xxh3(x->buf->mem, x->buf->len, 0));
+        else
+            segwrite_add(w, x->shard, &h, x->buf->mem);
+    }
+    REQUIRE(segwrite_finish(w, 1, 9) >= 0);
+}
+
+static bool same_runs(const struct seg_index *x, const struct seg_index *y)
+{
+    size_t bytes = seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers);
+    uint8_t *a = mem_new(bytes), *b = mem_new(bytes);
+    bool same =
+        x->n_runs == y->n_runs && x->n_sparse == y->n_sparse && x->n_producers == y->n_producers;
+
+    if (same) {
+        seg_index_write(x, a);
+        seg_index_write(y, b);
+        same = memcmp(a, b, bytes) == 0;
+    }
+    free(a);
+    free(b);
+    return same;
+}
+
+static void test_a_sealed_open_segment_has_the_identity_of_a_sorted_one_and_all_its_batches(void)
+{
+    const struct seg_index *x;
+    struct seg_index again;
+    struct bare_batches m;
+    struct segment *seg;
+    struct jrn_bare b;
+    struct segwrite w;
+    struct rng r;
+    unsigned n = 0;
+
+    rng_seed(&r, 12);
+    jrn_bare_init(&b, 12, 0);
+    grow_to(&b, 12 << 20);
+    bare_batches_draw(&m, &r, 6, 30, 7000);
+    seal(&b, &m, &w);
+    CHECK(same_sum(w.row.identity, identity(&m)));
+    CHECK_EQ(w.row.n_batches, m.n);
+    CHECK_EQ(w.row.sorted_pos % PAGE_BYTES, 0);
+    CHECK(w.row.direct_bytes <= w.row.sorted_pos && w.row.sorted_pos <= w.row.data_bytes);
+    seg = segments_add(&b.st->segments, SEGMENT, &w.row);
+    REQUIRE(segment_index(&b.st->segments, seg, &x) >= 0);
+    for (uint32_t i = 0; i < x->n_runs; i++) {
+        uint64_t left = x->runs[i].bytes;
+        struct buf *buf;
+        uint32_t at;
+
+        REQUIRE(segment_read(&b.st->segments, seg, x->runs[i].pos, left, &buf, &at) >= 0);
+        CHECK_EQ(sum_xxh3(buf->mem + at, left, 0), x->runs[i].xxh3);
+        for (; left > 0; n++) {
+            const struct bare_batch *want = &m.list[n];
+
+            REQUIRE(n < m.n && want->buf->len <= left && want->shard == x->runs[i].shard);
+            CHECK(memcmp(buf->mem + at, want->buf->mem, want->buf->len) == 0);
+            at += want->buf->len;
+            left -= want->buf->len;
+        }
+        buf_unref(buf);
+    }
+    CHECK_EQ(n, m.n);
+    REQUIRE(segment_index_rebuild(&b.st->segments, seg, &again) >= 0);
+    CHECK(same_runs(x, &again));
+    seg_index_free(&again);
+    segwrite_close(&w);
+    bare_batches_free(&m);
+    jrn_bare_fini(&b);
+}
+
+static void test_undoing_a_sealing_leaves_the_open_segments_extents_alone(void)
+{
+    struct bare_batches m;
+    struct jrn_bare b;
+    struct segwrite w;
+    struct rng r;
+    uint64_t before;
+
+    rng_seed(&r, 13);
+    jrn_bare_init(&b, 13, 0);
+    grow_to(&b, 12 << 20);
+    bare_batches_draw(&m, &r, 6, 60, 7000);
+    before = free_bytes(&b);
+    seal(&b, &m, &w);
+    segwrite_undo(&w);
+    CHECK_EQ(before - free_bytes(&b), (uint64_t)8 << b.st->wal_log2);
+    segwrite_close(&w);
+    bare_batches_free(&m);
+    jrn_bare_fini(&b);
+}
+
 static void test_extents_are_about_as_large_as_what_they_hold(void)
 {
     struct jrn_bare b;
@@ -274,9 +426,11 @@ static void test_a_failed_write_or_flush_is_an_error_wherever_it_happens(void)
     }
 }
 
-TEST_MAIN(T(the_row_says_what_the_segment_holds)
-              T(the_identity_does_not_depend_on_where_the_bytes_lie)
-                  T(every_extent_and_the_last_page_say_what_they_belong_to)
-                      T(extents_are_about_as_large_as_what_they_hold)
-                          T(without_space_all_extents_are_given_back)
-                              T(a_failed_write_or_flush_is_an_error_wherever_it_happens))
+TEST_MAIN(T(a_sealed_open_segment_has_the_identity_of_a_sorted_one_and_all_its_batches)
+              T(undoing_a_sealing_leaves_the_open_segments_extents_alone)
+                  T(the_row_says_what_the_segment_holds)
+                      T(the_identity_does_not_depend_on_where_the_bytes_lie)
+                          T(every_extent_and_the_last_page_say_what_they_belong_to)
+                              T(extents_are_about_as_large_as_what_they_hold)
+                                  T(without_space_all_extents_are_given_back)
+                                      T(a_failed_write_or_flush_is_an_error_wherever_it_happens))

@@ -220,6 +220,129 @@ bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool orde
     return done;
 }
 
+/* --- direct batches --- */
+
+/* A batch that a block says to lie in an open segment. */
+struct found_direct {
+    struct frame_item item;
+    struct block_placement at;
+    uint64_t group;
+    unsigned n;
+};
+
+static void directs_look(const struct block_head *h, const uint8_t *mem, struct rng *r,
+                         struct found_direct *f)
+{
+    uint32_t k = 0;
+
+    for (uint32_t i = 0; i < h->n_frames; i++) {
+        struct frame_head head;
+        struct block_dir d;
+
+        block_dir_read(&d, mem, i);
+        if (frame_head_read(&head, mem + d.pos, d.bytes) < 0)
+            return;
+        for (uint32_t j = 0; j < head.n_items; j++) {
+            struct frame_item item;
+
+            frame_item_read(&item, mem + d.pos, j);
+            if (item.kind != ITEM_DIRECT)
+                continue;
+            if (rng_below(r, ++f->n) == 0) {
+                f->item = item;
+                f->group = d.group;
+                block_placement_read(&f->at, h, mem, k);
+            }
+            k++;
+        }
+    }
+}
+
+/* Where byte pos of the batch's segment lies, by the block's last placements; false when the extent there
+ * is not the segment's any more. */
+static bool direct_place(struct look *l, const struct block_head *h, const uint8_t *mem,
+                         uint64_t segment, uint64_t pos, uint32_t *slab, uint64_t *at)
+{
+    struct buf *page = buf_new_aligned(PAGE_BYTES);
+    bool ours = false;
+
+    for (uint32_t i = h->n_placements; !ours && i-- > 0;) {
+        struct block_placement p;
+        struct extent_head x;
+        struct dev_file *file;
+
+        block_placement_read(&p, h, mem, i);
+        if (p.shard != 0)
+            break;
+        if (p.segment != segment || pos < p.pos || pos - p.pos >= seg_extent_room(p.bytes))
+            continue;
+        file = slabs_file(&l->slabs, p.base, p.bytes);
+        ours = file && dev_read(l->dev, file, place_pos(p.base), page->mem, PAGE_BYTES) >= 0 &&
+               extent_head_read(&x, page->mem) >= 0 && x.kind == EXTENT_SEGMENT &&
+               x.segment == segment;
+        *slab = place_slab(p.base);
+        *at = place_pos(p.base) + PAGE_BYTES + (pos - p.pos);
+    }
+    buf_unref(page);
+    return ours;
+}
+
+static bool direct_rot(struct look *l, struct jrn_sim *js, struct rng *r, struct model *m,
+                       const struct found_block *b, const uint8_t *mem)
+{
+    struct found_direct f = { .n = 0 };
+    struct model_shard *s;
+    struct block_head h;
+    uint32_t slab;
+    uint64_t at;
+
+    for (uint32_t i = 0; i < l->super.n; i++) {
+        const struct super_incarnation *x = &l->super.list[i];
+
+        if (block_head_read(&h, &l->super.store, x->incarnation, x->salt, mem, b->bytes) >= 0)
+            directs_look(&h, mem, r, &f);
+        if (f.n > 0)
+            break;
+    }
+    if (f.n == 0 || destaged_lsn(l, f.group) > b->lsn)
+        return false;
+    s = shard_of(m, f.item.shard);
+    if (!s ||
+        !direct_place(l, &h, mem, f.at.segment, f.at.pos + rng_below(r, f.item.bytes), &slab, &at))
+        return false;
+    model_lose(s, f.item.base_offset, f.item.base_offset + f.item.n_offsets);
+    flip(m, js, slab, at);
+    return true;
+}
+
+bool rot_direct(struct jrn_sim *js, struct rng *r, struct model *m)
+{
+    struct look l;
+    struct found f;
+    bool done = false;
+
+    if (!look_open(&l, js, m))
+        return false;
+    /* That the last block of all was flushed is not proven. */
+    if (wal_look(&l, &f) && f.n_blocks > 1) {
+        unsigned first = (unsigned)rng_below(r, f.n_blocks - 1);
+
+        for (unsigned i = first; !done && i < f.n_blocks - 1; i++) {
+            const struct found_block *b = &f.blocks[i];
+            struct buf *mem = buf_new_aligned(b->bytes);
+            struct dev_file *file = slabs_file(&l.slabs, place_of(b->slab, 1), UNIT_LOG2);
+
+            if (file && dev_read(l.dev, file, b->pos, mem->mem, b->bytes) >= 0)
+                done = direct_rot(&l, js, r, m, b, mem->mem);
+            buf_unref(mem);
+        }
+    }
+    free(f.blocks);
+    free(f.extents);
+    look_close(&l);
+    return done;
+}
+
 bool rot_wal_head(struct jrn_sim *js, struct rng *r, const struct model *m)
 {
     struct look l;

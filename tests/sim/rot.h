@@ -27,6 +27,9 @@ struct rot_report {
 bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool orderly,
                    struct rot_report *report);
 /* In the header of an extent of the live WAL: costs nothing. */
+/* A byte of a batch that a block of the live WAL, not the last, has put into an open segment: the batch
+ * is lost, nothing else, and nobody notices before it is read. */
+bool rot_direct(struct jrn_sim *js, struct rng *r, struct model *m);
 bool rot_wal_head(struct jrn_sim *js, struct rng *r, const struct model *m);
 /* In a batch of a sealed segment. */
 bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m);

@@ -54,6 +54,8 @@ static void watch_device(struct workload *w, struct watched *d, struct store *st
     if (d->slabs && st->slabs.n > d->slabs)
         w->n->grown += st->slabs.n - d->slabs;
     d->slabs = st->slabs.n;
+    w->n->direct += (uint32_t)((atomic_load(&st->bytes.direct) >> 10) - d->direct_kib);
+    d->direct_kib = atomic_load(&st->bytes.direct) >> 10;
     if (segments > d->segments)
         w->n->sealed += segments - d->segments;
     else
@@ -177,6 +179,17 @@ static void power_stays(struct workload *w)
         w->js.devices[i].disk->off_armed = false;
 }
 
+static uint32_t opens_now(const struct store *st)
+{
+    uint64_t pos = 0;
+    uint32_t n = 0;
+    void *value;
+
+    while (hash_next(&st->segments.by_id, &pos, NULL, &value))
+        n += ((const struct segment *)value)->open;
+    return n;
+}
+
 /* False: it could not be opened because power went, or a fault was met. */
 static bool try_open(struct workload *w, bool may_fail)
 {
@@ -184,11 +197,15 @@ static bool try_open(struct workload *w, bool may_fail)
     int rc = jrn_sim_open(&w->js, &e);
 
     for (unsigned i = 0; i < JRN_SIM_DEVICES; i++)
-        w->watched[i].segments = 0;
+        w->watched[i].segments = 0, w->watched[i].direct_kib = 0;
     if (rc >= 0) {
         power_stays(w);
-        for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
-            w->watched[i].segments = (unsigned)jrn_sim_store(&w->js, i)->segments.by_id.count;
+        for (unsigned i = 0; i < journal_n_devices(w->js.j); i++) {
+            struct store *st = jrn_sim_store(&w->js, i);
+
+            w->n->opens_found += opens_now(st);
+            w->watched[i].segments = (unsigned)st->segments.by_id.count;
+        }
         workload_watch(w);
         return true;
     }
@@ -204,7 +221,12 @@ static bool try_open(struct workload *w, bool may_fail)
 
 static bool rot_once(struct workload *w)
 {
-    switch (below(w, 6)) {
+    switch (below(w, 7)) {
+    case 6:
+        if (!rot_direct(&w->js, &w->rng, &w->m))
+            return false;
+        w->n->rotten_direct++;
+        return true;
     case 0:
     case 1:
         return w->rot.n_groups == 0 && w->n_accept == 0 &&
@@ -456,6 +478,10 @@ static void swarm(struct workload *w, uint64_t seed)
     c->pending_max = 65536;
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
+    if (chance(w, 2, 3)) {
+        c->retention_check_ms = 10 + (uint32_t)below(w, 300);
+        c->wal_age_ms = 1 + (uint32_t)below(w, 2000);
+    }
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {
@@ -475,6 +501,13 @@ static void swarm(struct workload *w, uint64_t seed)
             c->space_refuse = c->space_throttle + 1 + (uint32_t)below(w, 15);
         }
     }
+    if (chance(w, 1, 8))
+        c->direct_from = UINT32_MAX;
+    else if (chance(w, 1, 8))
+        c->direct_from = 1;
+    else
+        c->direct_from = 128u << below(w, 8);
+    c->segment_bytes = UNIT_64K << below(w, 5);
     w->devices_max = 1 + (unsigned)below(w, JRN_SIM_DEVICES);
     while (w->js.n_devices < w->devices_max && chance(w, 2, 3))
         jrn_sim_add_device(&w->js, 64 << 20);

@@ -69,7 +69,7 @@ struct workload {
     uint64_t stamp;
     /* what is watched, of each device */
     struct watched {
-        uint64_t ckpt_lsn, wal_lsn;
+        uint64_t ckpt_lsn, wal_lsn, direct_kib;
         unsigned slabs, segments;
         struct {
             uint64_t place;

@@ -1,4 +1,5 @@
 /* journal-ctl wal dump | verify */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -85,29 +86,69 @@ static int dump_record(void *ctx, const struct batch_head *h, const struct batch
 }
 
 static void dump_item(struct dump *d, const struct frame_item *item, const uint8_t *mem,
-                      uint64_t lsn, uint64_t group)
+                      uint64_t lsn, uint64_t group, const char *note)
 {
-    struct batch_head h;
-    bool ok = batch_check(&h, mem, item->bytes) >= 0;
-
-    dump_emit(d, &(struct dump_row){
-                     .type = C_TEXT("item"),
-                     .lsn = C_U64(lsn),
-                     .bytes = C_U64(item->bytes),
-                     .group = C_U64(group),
-                     .shard = C_U64(item->shard),
-                     .offset = C_U64(item->base_offset),
-                     .count = C_U64(item->n_offsets),
-                     .note = C_TEXT(ok ? records_codec(h.attributes) : "fails its checksum") });
+    dump_emit(d, &(struct dump_row){ .type = C_TEXT("item"),
+                                     .lsn = C_U64(lsn),
+                                     .bytes = C_U64(item->bytes),
+                                     .group = C_U64(group),
+                                     .shard = C_U64(item->shard),
+                                     .offset = C_U64(item->base_offset),
+                                     .count = C_U64(item->n_offsets),
+                                     .note = C_TEXT(note) });
     d->shard = item->shard;
-    if (d->c->records && ok && records_each(mem, item->bytes, dump_record, d) < 0)
+    if (d->c->records && mem && records_each(mem, item->bytes, dump_record, d) < 0)
         dump_emit(d, &(struct dump_row){ .type = C_TEXT("record"),
                                          .shard = C_U64(item->shard),
                                          .note = C_TEXT("does not decode") });
 }
 
+static void dump_inline(struct dump *d, const struct frame_item *item, const uint8_t *mem,
+                        uint64_t lsn, uint64_t group)
+{
+    struct batch_head h;
+    bool ok = batch_check(&h, mem, item->bytes) >= 0;
+
+    dump_item(d, item, ok ? mem : NULL, lsn, group,
+              ok ? records_codec(h.attributes) : "fails its checksum");
+}
+
+/* A direct batch: its bytes are in an open segment, or in the sealed one that this has become. */
+struct dump_direct {
+    struct dump *d;
+    const struct frame_item *item;
+    uint64_t lsn, group;
+    const char *where;
+};
+
+static int dump_direct_batch(void *ctx, const struct inspect_batch *b)
+{
+    struct dump_direct *x = ctx;
+    char note[96];
+
+    snprintf(note, sizeof note, "%s, %s",
+             b->ok ? records_codec(b->head.attributes) : "fails its checksum", x->where);
+    dump_item(x->d, x->item, b->ok ? b->mem : NULL, x->lsn, x->group, note);
+    return 1;
+}
+
+static void dump_direct(struct dump *d, const struct frame_item *item,
+                        const struct block_placement *at, uint64_t lsn, uint64_t group)
+{
+    struct inspect_run run = {
+        .base = item->base_offset, .segment = at->segment, .pos = at->pos, .bytes = item->bytes
+    };
+    char where[64];
+    struct dump_direct x = { d, item, lsn, group, where };
+
+    snprintf(where, sizeof where, "in segment %" PRIu64 " at %" PRIu64, at->segment, at->pos);
+    if (inspect_run_batches(d->c->in, item->shard, &run, dump_direct_batch, &x) < 0)
+        dump_item(d, item, NULL, lsn, group, where);
+}
+
+/* *placement: of the block's next direct item. */
 static void dump_frame(struct dump *d, const struct block_head *h, const uint8_t *mem,
-                       const struct block_dir *dir)
+                       const struct block_dir *dir, uint32_t *placement)
 {
     struct frame_head f;
     uint32_t at;
@@ -136,10 +177,15 @@ static void dump_frame(struct dump *d, const struct block_head *h, const uint8_t
         struct frame_item item;
 
         frame_item_read(&item, mem + dir->pos, i);
-        if (item.kind != ITEM_INLINE)
-            continue;
-        dump_item(d, &item, mem + at, h->lsn + at, f.group);
-        at += item.bytes;
+        if (item.kind == ITEM_INLINE) {
+            dump_inline(d, &item, mem + at, h->lsn + at, f.group);
+        } else if (*placement < h->n_placements) {
+            struct block_placement there;
+
+            block_placement_read(&there, h, mem, (*placement)++);
+            dump_direct(d, &item, &there, h->lsn + at, f.group);
+        }
+        at += frame_item_body(&item);
     }
 }
 
@@ -147,6 +193,7 @@ static int dump_block(void *ctx, const struct block_head *h, const uint8_t *mem,
                       const struct inspect_place *at)
 {
     struct dump *d = ctx;
+    uint32_t placement = 0;
 
     if (h->lsn + h->block_bytes <= d->c->from)
         return 0;
@@ -169,7 +216,7 @@ static int dump_block(void *ctx, const struct block_head *h, const uint8_t *mem,
         struct block_dir dir;
 
         block_dir_read(&dir, mem, i);
-        dump_frame(d, h, mem, &dir);
+        dump_frame(d, h, mem, &dir, &placement);
     }
     return 0;
 }
