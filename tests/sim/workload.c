@@ -73,6 +73,7 @@ struct workload {
     uint64_t stamp;
     /* what is watched */
     uint64_t ckpt_lsn, wal_lsn;
+    int64_t wall_max;
     unsigned slabs, segments;
     struct {
         uint64_t place;
@@ -143,6 +144,8 @@ static void watch(struct workload *w)
     w->m.now_us = sim_now_us(w->js.sim);
     if (!st)
         return;
+    if (loop_wall_ms(w->js.loops[0]) > w->wall_max)
+        w->wall_max = loop_wall_ms(w->js.loops[0]);
     segments = (unsigned)st->segments.by_id.count;
     if (st->super.ckpt_lsn < w->ckpt_lsn)
         model_fail(&w->m, "the checkpoint went back from %" PRIu64 " to %" PRIu64, w->ckpt_lsn,
@@ -274,6 +277,14 @@ static bool excused(const struct workload *w, const struct op *op, int rc)
     if (rc == E_DEVICE)
         return w->ending || journal_state(w->js.j) == JRN_FAILED;
     return false;
+}
+
+/* What retention may have done to the shard by now. */
+static void expire(struct workload *w, struct model_shard *s)
+{
+    if (loop_wall_ms(w->js.loops[0]) > w->wall_max)
+        w->wall_max = loop_wall_ms(w->js.loops[0]);
+    model_expire(s, w->wall_max, s->handle ? shard_end(s->handle) : s->handed);
 }
 
 /* --- appends --- */
@@ -431,6 +442,7 @@ static bool append_odd(struct workload *w, struct model_shard *s, int at)
     int16_t epoch = p->epoch;
     int code = E_SEQUENCE;
 
+    expire(w, s);
     if (!last || last->offset < s->start_max || last->epoch != p->epoch)
         return false;
     switch (below(w, 5)) {
@@ -536,6 +548,7 @@ static void read_good(struct op *op)
     uint64_t at = d->from;
     bool first = true;
 
+    expire(op->w, op->s);
     if (d->end < op->end_before && !model_may_be_lost(op->s, d->end))
         read_wrong(op, "the high watermark went back");
     model_end(&op->w->m, op->s, d->end);
@@ -552,6 +565,7 @@ static void read_bad(struct op *op)
     struct workload *w = op->w;
     struct read_done *d = &op->u.read;
 
+    expire(w, op->s);
     switch (d->rc) {
     case E_RANGE:
         if (d->from >= op->s->start_max && d->from <= op->end_before)
@@ -731,12 +745,12 @@ static void find_checked(struct workload *w, struct model_shard *s)
 {
     struct op *op = find_start(w, s, true);
     const struct find_time *f = &op->u.find;
-    uint64_t offset = 0;
+    uint64_t offset = 0, start = shard_start(s->handle);
     int64_t ts = 0;
-    bool found = time_expected(s, shard_start(s->handle), f->time, &offset, &ts);
+    bool found = time_expected(s, start, f->time, &offset, &ts);
 
     op_wait(w, op);
-    if (f->rc >= 0 && s->n_lost == 0 &&
+    if (f->rc >= 0 && s->n_lost == 0 && start == shard_start(s->handle) &&
         (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
         model_fail(&w->m,
                    "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
@@ -755,7 +769,7 @@ static void trim_fn(struct shard_trim *d)
 
     if (d->rc >= 0) {
         w->n->trims++;
-
+        expire(w, op->s);
         if (d->start < op->from || d->start > op->s->start_max)
             model_fail(&w->m,
                        "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
@@ -830,8 +844,13 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
         changes[i] = (struct jrn_change){ .key = keys[i], .key_bytes = 2 };
         if (c->op == MODEL_CREATE || c->op == MODEL_DELETE) {
             changes[i] = (struct jrn_change){ .shard = w->m.shards[c->at].id,
-                                              .class = w->m.shards[c->at].class };
+                                              .class = w->m.shards[c->at].class,
+                                              .policy = c->policy };
             changes[i].op = c->op == MODEL_CREATE ? JRN_SHARD_CREATE : JRN_SHARD_DELETE;
+        } else if (c->op == MODEL_POLICY) {
+            changes[i] = (struct jrn_change){ .op = JRN_SHARD_POLICY,
+                                              .shard = w->m.shards[c->at].id,
+                                              .policy = c->policy };
         } else if (c->op == MODEL_PUT) {
             changes[i].op = JRN_ROW_PUT;
             changes[i].value = &c->value;
@@ -844,13 +863,36 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
     return op;
 }
 
+/* A policy, mostly one that lets something go. */
+static struct model_change policy_change(struct workload *w, enum model_op op, unsigned at)
+{
+    struct model_shard *s = &w->m.shards[at];
+    struct model_change c = { op, at, 0, { 0 } };
+
+    if (chance(w, 1, 2)) {
+        c.policy.flags |= SHARD_EXPIRES;
+        c.policy.retention_ms = (int64_t)below(w, chance(w, 1, 2) ? 500 : 20000);
+        if (c.policy.retention_ms < s->least_ms)
+            s->least_ms = c.policy.retention_ms;
+    }
+    if (chance(w, 1, 4)) {
+        c.policy.flags |= SHARD_LIMITED;
+        c.policy.retention_bytes = (int64_t)below(w, 20000);
+        if (c.policy.retention_bytes < s->least_bytes)
+            s->least_bytes = c.policy.retention_bytes;
+    }
+    if (chance(w, 1, 8))
+        c.policy.flags |= SHARD_COMPACTED;
+    return c;
+}
+
 static struct model_change row_change(struct workload *w)
 {
     unsigned key = (unsigned)below(w, MODEL_KEYS);
 
     if (chance(w, 1, 4))
-        return (struct model_change){ MODEL_UNPUT, key, 0 };
-    return (struct model_change){ MODEL_PUT, key, ++w->stamp };
+        return (struct model_change){ MODEL_UNPUT, key, 0, { 0 } };
+    return (struct model_change){ MODEL_PUT, key, ++w->stamp, { 0 } };
 }
 
 static unsigned live_shards(const struct workload *w)
@@ -867,7 +909,9 @@ static struct model_shard *shard_new(struct workload *w)
     struct model_shard *s = &w->m.shards[w->m.n_shards];
     uint64_t last = w->m.n_shards ? s[-1].id : SHARD_FIRST_USER - 1;
 
-    *s = (struct model_shard){ .id = last + 1 + below(w, 3) };
+    *s = (struct model_shard){ .id = last + 1 + below(w, 3),
+                               .least_ms = INT64_MAX,
+                               .least_bytes = INT64_MAX };
     s->class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA;
     w->m.n_shards++;
     return s;
@@ -896,21 +940,35 @@ static void do_update(struct workload *w)
         struct model_shard *s = &w->m.shards[below(w, w->m.n_shards)];
 
         if (s->exists != SHARD_NOT_YET) {
-            list[n++] = (struct model_change){ MODEL_CREATE, (unsigned)(s - w->m.shards), 0 };
+            list[n++] =
+                (struct model_change){ MODEL_CREATE, (unsigned)(s - w->m.shards), 0, { 0 } };
             update_send(w, list, n, E_EXISTS);
             return;
         }
     }
     if (w->m.n_shards < MODEL_SHARDS_MAX && live < 6 && !full && chance(w, 1, 2)) {
         shard_new(w);
-        list[n++] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0 };
+        list[n] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0, { 0 } };
+        if (chance(w, 1, 2))
+            list[n] = policy_change(w, MODEL_CREATE, w->m.n_shards - 1);
+        n++;
+    }
+    if (live > 0 && chance(w, 1, 4)) {
+        struct model_shard *s = shard_to_delete(w);
+
+        if (s) { /* what is put tells the updates apart */
+            list[0] = (struct model_change){ MODEL_PUT, 0, ++w->stamp, { 0 } };
+            list[n++] = policy_change(w, MODEL_POLICY, (unsigned)(s - w->m.shards));
+            w->n->policies += s->n_log > 0;
+        }
     }
     if (live > 2 && chance(w, full ? 3 : 1, 4)) {
         struct model_shard *s = shard_to_delete(w);
 
         if (s) {
             s->deleting = true;
-            list[n++] = (struct model_change){ MODEL_DELETE, (unsigned)(s - w->m.shards), 0 };
+            list[n++] =
+                (struct model_change){ MODEL_DELETE, (unsigned)(s - w->m.shards), 0, { 0 } };
         }
     }
     update_send(w, list, n, 0);
@@ -987,6 +1045,8 @@ static void read_whole(struct workload *w, struct model_shard *s)
         op_wait(w, op);
         if (d->rc == E_LOST) {
             at = past_damage(s, at, end);
+        } else if (d->rc == E_RANGE && shard_start(s->handle) > at) {
+            at = shard_start(s->handle); /* retention was faster */
         } else if (d->rc < 0) {
             if (!w->faulty || d->rc != E_IO)
                 read_wrong(op, "the shard cannot be read whole");
@@ -1017,8 +1077,12 @@ static void read_whole(struct workload *w, struct model_shard *s)
 
 static void range_check(struct workload *w, struct model_shard *s)
 {
-    uint64_t start = shard_start(s->handle), end = shard_end(s->handle);
+    uint64_t start, end = shard_end(s->handle);
 
+    expire(w, s);
+    start = shard_start(s->handle);
+    if (start > s->start_min)
+        w->n->expired++;
     if (start < s->start_min || start > s->start_max)
         model_fail(&w->m, "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
                    s->id, start, s->start_min, s->start_max);
@@ -1101,6 +1165,20 @@ static void read_only_check(struct workload *w)
     w->rot = now;
 }
 
+static void policy_check(struct workload *w, const struct model_shard *s)
+{
+    struct shard_policy p;
+
+    shard_policy(s->handle, &p);
+    if (p.flags != s->policy.flags || p.retention_ms != s->policy.retention_ms ||
+        p.retention_bytes != s->policy.retention_bytes)
+        model_fail(&w->m,
+                   "shard %" PRIu64 ": policy %u %" PRId64 " %" PRId64 ", not %u %" PRId64
+                   " %" PRId64,
+                   s->id, p.flags, p.retention_ms, p.retention_bytes, s->policy.flags,
+                   s->policy.retention_ms, s->policy.retention_bytes);
+}
+
 /* After a start: what is there must be explained by what was promised. */
 static void check_recovered(struct workload *w)
 {
@@ -1115,8 +1193,10 @@ static void check_recovered(struct workload *w)
 
         if (!exists[i])
             continue;
+        policy_check(w, s);
         range_check(w, s);
         read_whole(w, s);
+        expire(w, s);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
         if (chance(w, 1, 4))
@@ -1136,8 +1216,7 @@ static bool is_quiet(void *ctx)
             return false;
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
            destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
-           retention_idle(st->retention) && store_backlog(st) == 0 &&
-           atomic_load(&st->busy) == 0;
+           retention_idle(st->retention) && store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -1233,6 +1312,7 @@ static void check_at_rest(struct workload *w)
 
         if (!s->handle || s->exists != SHARD_LIVE)
             continue;
+        policy_check(w, s);
         read_whole(w, s);
         model_end(&w->m, s, shard_end(s->handle));
         find_checked(w, s);
@@ -1517,7 +1597,7 @@ static void heal(struct workload *w)
         return;
     for (unsigned i = 0; i < w->m.n_shards; i++) {
         struct model_shard *s = &w->m.shards[i];
-        struct model_change c = { MODEL_DELETE, i, 0 };
+        struct model_change c = { MODEL_DELETE, i, 0, { 0 } };
 
         if (s->exists == SHARD_LIVE && !s->deleting) {
             s->deleting = true;
@@ -1587,6 +1667,10 @@ static void swarm(struct workload *w, uint64_t seed)
     c->pending_max = 65536;
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
+    if (chance(w, 2, 3)) {
+        c->retention_check_ms = 10 + (uint32_t)below(w, 300);
+        c->wal_age_ms = 1 + (uint32_t)below(w, 2000);
+    }
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {

@@ -30,6 +30,8 @@
     X(finds, "times found")                                                                        \
     X(waits, "waits answered with data")                                                           \
     X(trims, "trims")                                                                              \
+    X(expired, "starts moved by retention")                                                        \
+    X(policies, "policies of shards with data changed")                                            \
     X(updates, "updates")                                                                          \
     X(shards_deleted, "shards deleted")                                                            \
     X(faults, "faults that failed the device")                                                     \
