@@ -28,7 +28,8 @@ enum {
     GROUP_DATA = 2,      /* and up: class DATA, by policy class and loop: see catalogue_group_for */
     SHARD_CATALOGUE = 1,
     SHARD_FIRST_USER = 16,
-    POLICY_CLASSES = 7, /* kept for ever; at most an hour, a day, a week, a month; longer; compacted */
+    POLICY_CLASSES =
+        7, /* kept for ever; at most an hour, a day, a week, a month; longer; compacted */
     LSN_FIRST = PAGE_BYTES
 };
 

@@ -30,7 +30,7 @@ struct retention {
     struct store *st;
     struct loop_timer timer;
     bool running, again;
-    bool known; /* the groups' least retentions are: what was there at the start was read */
+    bool known;      /* the groups' least retentions are: what was there at the start was read */
     uint64_t *asked; /* shards whose policies have changed */
     unsigned n_asked, cap_asked;
     /* the present step; the pool's while it works */
@@ -178,8 +178,7 @@ static int go_over_run(void *ctx, const void *key, size_t key_bytes, const void 
     return s->all ? 0 : 1;
 }
 
-static int scan_runs(struct scan *s,
-                     int (*fn)(void *, const void *, size_t, const void *, size_t))
+static int scan_runs(struct scan *s, int (*fn)(void *, const void *, size_t, const void *, size_t))
 {
     uint8_t key[ROW_KEY_MAX];
     int rc = rows_scan(s->r->st->rows, key, row_key(key, ROW_RUN, s->shard), false, fn, s);
@@ -537,8 +536,7 @@ static void tick(struct loop_timer *t)
 void retention_start(struct store *st)
 {
     st->retention->timer.fire = tick;
-    loop_timer_set(st->keeper, &st->retention->timer,
-                   (uint64_t)st->conf.retention_check_ms * 1000);
+    loop_timer_set(st->keeper, &st->retention->timer, (uint64_t)st->conf.retention_check_ms * 1000);
 }
 
 void retention_stop(struct store *st)

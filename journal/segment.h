@@ -16,13 +16,13 @@
 struct segment {
     uint64_t id;
     struct row_segment row;
-    bool dropping; /* keeper: its deletion is under way */
-    bool kept;     /* keeper: rewriting it has failed, and is not tried again in this life */
-    bool fresh;    /* keeper: sealed, and retention has not looked into it since */
+    bool dropping;   /* keeper: its deletion is under way */
+    bool kept;       /* keeper: rewriting it has failed, and is not tried again in this life */
+    bool fresh;      /* keeper: sealed, and retention has not looked into it since */
     int64_t look_ms; /* keeper: wall clock at which retention looks into it; 0: it never did */
-    uint64_t live; /* bytes of runs that are not deleted or trimmed away; keeper */
-    unsigned pins; /* under the table's lock, as what follows */
-    bool dead;     /* deleted: its extents are freed at the last unpin */
+    uint64_t live;   /* bytes of runs that are not deleted or trimmed away; keeper */
+    unsigned pins;   /* under the table's lock, as what follows */
+    bool dead;       /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */
     uint64_t index_used;
 };
