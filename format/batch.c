@@ -10,7 +10,11 @@
 
 /* --- header --- */
 
-enum { MAGIC_AT = 16, MAX_TIMESTAMP_AT = 35, BATCH_MIN_LENGTH = BATCH_HEAD_BYTES - BATCH_LENGTH_END };
+enum {
+    MAGIC_AT = 16,
+    MAX_TIMESTAMP_AT = 35,
+    BATCH_MIN_LENGTH = BATCH_HEAD_BYTES - BATCH_LENGTH_END
+};
 
 static void head_parse(struct batch_head *h, const uint8_t *mem)
 {

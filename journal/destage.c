@@ -187,6 +187,8 @@ static void checkpoint_done(struct rows_work *w)
     for (unsigned i = 0; i < st->n_groups; i++) {
         const struct wal_mark *m = mark_of(d, st->groups[i]->id);
 
+        if (st->groups[i]->destaged_lsn >= d->end_lsn)
+            continue;
         st->groups[i]->destaged_lsn = d->end_lsn;
         if (m) {
             st->groups[i]->destaged_entry = m->last_entry;
@@ -316,7 +318,9 @@ static void group_row(struct destage *d, struct jrn_group *g, struct rows_batch 
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     struct row_group row = { .class = (uint8_t)g->class, .destaged_lsn = d->end_lsn };
 
-    if (!m)
+    /* A round before the last crash may be recorded that went further: what it has sealed must not
+     * be taken for live again. */
+    if (!m || g->destaged_lsn >= d->end_lsn)
         return;
     row.last_entry = m->last_entry;
     row.last_hash = m->last_hash;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "format/extent.h"
+#include "journal/catalogue.h"
 #include "journal/group.h"
 #include "journal/store.h"
 #include "journal/inspect_int.h"
@@ -226,9 +227,13 @@ static int note_segment(void *ctx, const struct inspect_run *run)
 static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_shard *out)
 {
     struct distinct d = { 0 };
-    int rc;
+    struct row_shard row = { 0 };
+    int rc = catalogue_shard_row(s->st, s->id, &row);
 
+    if (rc < 0 && rc != E_NOTFOUND)
+        return rc;
     *out = (struct inspect_shard){
+        .policy = row.policy,
         .id = s->id,
         .group = s->group->id,
         .kind = (uint8_t)s->kind,

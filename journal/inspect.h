@@ -68,6 +68,7 @@ struct inspect_place {
 struct inspect_shard {
     uint64_t id, group;
     uint8_t kind, class;
+    struct row_policy policy;
     int64_t created;     /* ms; 0: unknown */
     uint64_t start, end; /* offsets */
     uint64_t lost;       /* offsets in holes */

@@ -59,9 +59,8 @@ static bool is_asked(const struct describe *d, const char *name)
 static void synonym(struct kafka_describe_configs_config *c, struct kafka_str name,
                     struct kafka_str value, int8_t source)
 {
-    c->synonyms.at[c->synonyms.n++] = (struct kafka_describe_configs_synonym){
-        .name = name, .value = value, .source = source
-    };
+    c->synonyms.at[c->synonyms.n++] =
+        (struct kafka_describe_configs_synonym){ .name = name, .value = value, .source = source };
 }
 
 /* One more setting of the answer: set (or NULL) at the topic, def where it is not. */
@@ -145,8 +144,7 @@ static void describe_broker(struct describe *d)
     if (is_asked(d, policy.name))
         config_add(d, &policy, NULL, conf->cleanup_policy, SOURCE_STATIC_BROKER);
     if (is_asked(d, create.name))
-        config_add(d, &create, NULL, conf->no_auto_create ? "false" : "true",
-                   SOURCE_STATIC_BROKER);
+        config_add(d, &create, NULL, conf->no_auto_create ? "false" : "true", SOURCE_STATIC_BROKER);
 }
 
 static bool is_this_broker(const struct kafka_request *r, struct kafka_str name)
@@ -234,7 +232,7 @@ struct alter_item {
     struct kafka_alter_configs_answer *answer;
     struct wish *wishes;
     unsigned n_wishes;
-    bool whole; /* what is not wished for goes back to its default */
+    bool whole;                 /* what is not wished for goes back to its default */
     struct topic_setting *list; /* as they shall be; the home loop's while it changes the topic */
     unsigned n_list;
     char text[KAFKA_CONFIG_TEXT_MAX];

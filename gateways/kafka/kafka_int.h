@@ -40,10 +40,10 @@ enum kafka_state { KAFKA_NEW, KAFKA_STARTING, KAFKA_SERVING, KAFKA_STOPPING, KAF
 
 struct kafka {
     struct kafka_env env;
-    struct kafka_conf conf; /* defaults filled in, strings our own */
+    struct kafka_conf conf;                               /* defaults filled in, strings our own */
     struct topic_setting defaults[KAFKA_CONFIG_DEFAULTS]; /* of new topics */
     char numbers[2][24];                                  /* that they point to */
-    struct loop *home;      /* loops[0]: topics are changed here, groups live here */
+    struct loop *home; /* loops[0]: topics are changed here, groups live here */
     struct kafka_loop *loops;
     struct topics *topics;
     struct shard *offsets_shard; /* home; held while offsets runs */

@@ -46,7 +46,9 @@ static const struct config_row rows[] = {
     { { "cleanup.policy", KAFKA_CONFIG_LIST, "delete", "log.cleanup.policy",
         "delete: the oldest records go, by retention.ms and retention.bytes; compact: superseded "
         "records of a key go; both; or neither, which keeps everything." },
-      0, 0, "compact delete" },
+      0,
+      0,
+      "compact delete" },
     INT("compression.gzip.level", -1, 9, "-1", NULL, "Level of gzip."),
     INT("compression.lz4.level", 1, 17, "9", NULL, "Level of lz4."),
     WORD("compression.type", "uncompressed zstd lz4 snappy gzip producer", "producer",
@@ -80,7 +82,9 @@ static const struct config_row rows[] = {
          "Whether a record's timestamp is its producer's or that of its arrival."),
     { { "min.cleanable.dirty.ratio", KAFKA_CONFIG_DOUBLE, "0.5", NULL,
         NO_EFFECT "compaction has its own measure." },
-      0, 1, NULL },
+      0,
+      1,
+      NULL },
     LONG("min.compaction.lag.ms", 0, "0", NULL,
          "Records younger than this are not compacted, in milliseconds."),
     INT("min.insync.replicas", 1, INT32_MAX, "1", NULL, ONE_NODE),
@@ -99,9 +103,10 @@ static const struct config_row rows[] = {
     LONG("segment.jitter.ms", 0, "0", NULL, SEGMENTS),
     LONG("segment.ms", 1, "604800000", NULL, SEGMENTS),
     BOOLEAN("unclean.leader.election.enable", "false", ONE_NODE),
-    WORD("weir.kind", "segment memory rocksdb", "segment",
-         "What keeps the partitions, fixed when the topic is made: segment: on disk; memory: a ring "
-         "in memory, lost on restart; rocksdb: compacted, with an index of its keys."),
+    WORD(
+        "weir.kind", "segment memory rocksdb", "segment",
+        "What keeps the partitions, fixed when the topic is made: segment: on disk; memory: a ring "
+        "in memory, lost on restart; rocksdb: compacted, with an index of its keys."),
 };
 
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
@@ -327,8 +332,8 @@ void kafka_topic_defaults(const struct kafka_conf *conf, struct topic_setting *o
 {
     snprintf(numbers[0], sizeof numbers[0], "%" PRId64, conf->retention_ms);
     snprintf(numbers[1], sizeof numbers[1], "%" PRId64, conf->retention_bytes);
-    out[0] = (struct topic_setting){ (char *)(uintptr_t)"cleanup.policy",
+    out[0] = (struct topic_setting){ (char *)(uintptr_t) "cleanup.policy",
                                      (char *)(uintptr_t)conf->cleanup_policy };
-    out[1] = (struct topic_setting){ (char *)(uintptr_t)"retention.ms", numbers[0] };
-    out[2] = (struct topic_setting){ (char *)(uintptr_t)"retention.bytes", numbers[1] };
+    out[1] = (struct topic_setting){ (char *)(uintptr_t) "retention.ms", numbers[0] };
+    out[2] = (struct topic_setting){ (char *)(uintptr_t) "retention.bytes", numbers[1] };
 }

@@ -118,9 +118,8 @@ struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes
     uint32_t n = rd_u32le(&r);
     struct topic *t;
 
-    if (!rd_ok(&r) || !version || version > TOPIC_ROW_VERSION ||
-        !topic_name_ok(name, name_bytes) || !n ||
-        n > rd_left(&r) / 8)
+    if (!rd_ok(&r) || !version || version > TOPIC_ROW_VERSION || !topic_name_ok(name, name_bytes) ||
+        !n || n > rd_left(&r) / 8)
         return NULL;
     t = topics_topic_new(name, name_bytes, n);
     memcpy(t->id, id, TOPIC_ID_BYTES);

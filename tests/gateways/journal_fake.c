@@ -46,6 +46,7 @@ struct shard {
     enum shard_class class;
     unsigned refs;
     bool deleted;
+    struct shard_policy policy;
     uint64_t start, end;
     struct fake_batch *batches;
     unsigned n_batches;
@@ -298,8 +299,11 @@ static int update_check(struct journal *j, const struct jrn_change *c, unsigned 
     for (unsigned i = 0; i < n; i++) {
         if (c[i].op == JRN_SHARD_CREATE && (c[i].shard < 16 || find_shard(j, c[i].shard)))
             return E_EXISTS;
-        if (c[i].op == JRN_SHARD_DELETE && !find_shard(j, c[i].shard))
+        if ((c[i].op == JRN_SHARD_DELETE || c[i].op == JRN_SHARD_POLICY) &&
+            !find_shard(j, c[i].shard))
             return E_NOTFOUND;
+        if (c[i].op == JRN_SHARD_CREATE && c[i].kind != SHARD_SEGMENT)
+            return E_INVALID; /* a journal that knows no others */
     }
     return 0;
 }
@@ -311,6 +315,7 @@ static void create_shard(struct journal *j, const struct jrn_change *c)
     s->journal = j;
     s->id = c->shard;
     s->class = c->class;
+    s->policy = c->policy;
     s->next = j->shards;
     j->shards = s;
     if (s->id > j->max_shard)
@@ -339,8 +344,9 @@ void journal_update(struct journal *j, const struct jrn_change *changes, unsigne
         case JRN_SHARD_DELETE:
             delete_shard(find_shard(j, c->shard));
             break;
-        case JRN_SHARD_POLICY:
-            break; /* nothing here grows old */
+        case JRN_SHARD_POLICY: /* nothing here grows old */
+            find_shard(j, c->shard)->policy = c->policy;
+            break;
         case JRN_ROW_PUT:
             row_put(j, c);
             break;
@@ -400,6 +406,11 @@ void shard_unref(struct shard *s)
 uint64_t shard_id(const struct shard *s)
 {
     return s->id;
+}
+
+void shard_policy(const struct shard *s, struct shard_policy *out)
+{
+    *out = s->policy;
 }
 
 uint64_t shard_group(const struct shard *s)

@@ -236,7 +236,8 @@ static void test_classes_have_groups_of_their_own(void)
         CHECK_EQ(call_create(&js, id, class), 0);
         s = call_open(&js, id, NULL);
         REQUIRE(s != NULL);
-        CHECK_EQ(shard_group(s), catalogue_group_for(js.st, class, &(struct shard_policy){ 0 }, id));
+        CHECK_EQ(shard_group(s),
+                 catalogue_group_for(js.st, class, &(struct shard_policy){ 0 }, id));
         CHECK(class == SHARD_CLASS_INTERNAL ? shard_group(s) == GROUP_INTERNAL
                                             : shard_group(s) >= GROUP_DATA);
         shard_unref(s);

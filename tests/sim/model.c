@@ -114,6 +114,7 @@ struct sent *model_send(struct model *m, struct model_shard *s, struct rng *r, i
 void model_submitted(struct model *m, struct sent *x)
 {
     x->serial = ++m->serial;
+    x->shard->sent_bytes += x->buf->len;
     x->gone = x->stale = false;
     x->offset_known = false;
 }
@@ -264,6 +265,31 @@ void model_accepted(struct model_shard *s, struct sent *x)
     p->n_last++;
 }
 
+/* Of runs only whole ones go, when all their batches may: so batch by batch is never less. */
+void model_expire(struct model_shard *s, int64_t now, uint64_t end)
+{
+    uint64_t left = s->sent_bytes;
+    unsigned i = 0;
+
+    if (s->least_ms == INT64_MAX && s->least_bytes == INT64_MAX)
+        return;
+    for (; i < s->n_log; i++) {
+        const struct sent *x = s->log[i];
+        int64_t max = x->ts[0];
+
+        for (unsigned k = 1; k < x->n_records; k++)
+            max = x->ts[k] > max ? x->ts[k] : max;
+        left -= x->buf->len < left ? x->buf->len : left;
+        if (!(s->least_ms != INT64_MAX && max + s->least_ms < now) &&
+            !(s->least_bytes != INT64_MAX && left >= (uint64_t)s->least_bytes))
+            break;
+    }
+    if (i < s->n_log && s->log[i]->offset < end)
+        end = s->log[i]->offset;
+    if (end > s->start_max)
+        s->start_max = end;
+}
+
 /* --- lives --- */
 
 /* What a producer has in the log is what the journal must remember of it. */
@@ -336,9 +362,11 @@ static void update_apply(struct model *m, const struct model_update *u)
 
         if (c->op == MODEL_CREATE)
             m->shards[c->at].exists = SHARD_LIVE;
+        if (c->op == MODEL_CREATE || c->op == MODEL_POLICY)
+            m->shards[c->at].policy = c->policy;
         else if (c->op == MODEL_DELETE)
             m->shards[c->at].exists = SHARD_DELETED;
-        else
+        else if (c->op == MODEL_PUT || c->op == MODEL_UNPUT)
             m->rows[c->at] = c->op == MODEL_PUT ? c->value : 0;
     }
 }

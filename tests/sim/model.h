@@ -22,7 +22,7 @@ enum {
     MODEL_KEYS = 6,      /* rows of the doors */
     MODEL_RECORDS_MAX = 6,
     MODEL_LAST = 5, /* batches per producer that must be known again */
-    MODEL_CHANGES_MAX = 4
+    MODEL_CHANGES_MAX = 5
 };
 
 struct model_shard;
@@ -71,22 +71,26 @@ struct model_shard {
     bool deleting;            /* a deletion has been asked for */
     struct shard *handle;     /* in this life */
     uint64_t group;
-    uint64_t start_min; /* trims answered */
-    uint64_t start_max; /* trims asked for */
-    uint64_t end_seen;  /* by readers and durable acks */
-    uint64_t handed;    /* above every offset ever given to a batch */
-    struct sent **log;  /* durable, in offset order */
+    uint64_t start_min;            /* trims answered */
+    uint64_t start_max;            /* trims asked for */
+    uint64_t end_seen;             /* by readers and durable acks */
+    struct shard_policy policy;    /* by answered updates */
+    int64_t least_ms, least_bytes; /* that was ever asked for; INT64_MAX: never */
+    uint64_t sent_bytes;           /* of all batches ever sent to it */
+    uint64_t handed;               /* above every offset ever given to a batch */
+    struct sent **log;             /* durable, in offset order */
     unsigned n_log, cap_log;
     struct model_producer producers[MODEL_PRODUCERS];
     struct model_range *lost; /* offsets that damage may have taken */
     unsigned n_lost;
 };
 
-enum model_op { MODEL_CREATE, MODEL_DELETE, MODEL_PUT, MODEL_UNPUT };
+enum model_op { MODEL_CREATE, MODEL_DELETE, MODEL_POLICY, MODEL_PUT, MODEL_UNPUT };
 struct model_change {
     enum model_op op;
     unsigned at; /* shard's or key's number */
     uint64_t value;
+    struct shard_policy policy;
 };
 /* An update that is not answered, or whose answer does not say whether it holds. */
 struct model_update {
@@ -135,6 +139,10 @@ bool model_may_be_lost(const struct model_shard *s, uint64_t offset);
 void model_lose(struct model_shard *s, uint64_t start, uint64_t end);
 /* The log's entry that holds offset or, when none does, the first after it; n_log when there is none. */
 unsigned model_find(const struct model_shard *s, uint64_t offset);
+
+/* Retention may have moved the start as far as what was ever asked for allows, at wall clock `now` (the
+ * highest seen) and up to `end`: raises start_max. */
+void model_expire(struct model_shard *s, int64_t now, uint64_t end);
 
 /* --- lives --- */
 

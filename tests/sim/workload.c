@@ -69,6 +69,8 @@ static void watch_device(struct workload *w, struct watched *d, struct store *st
 void workload_watch(struct workload *w)
 {
     w->m.now_us = sim_now_us(w->js.sim);
+    if (w->js.j && loop_wall_ms(w->js.loops[0]) > w->wall_max)
+        w->wall_max = loop_wall_ms(w->js.loops[0]);
     for (unsigned i = 0; w->js.j && i < journal_n_devices(w->js.j); i++)
         watch_device(w, &w->watched[i], jrn_sim_store(&w->js, i));
 }

@@ -33,6 +33,8 @@
     X(finds, "times found", 0)                                                                     \
     X(waits, "waits answered with data", 0)                                                        \
     X(trims, "trims", 1)                                                                           \
+    X(expired, "starts moved by retention", 0)                                                      \
+    X(policies, "policies of shards with data changed", 0)                                          \
     X(updates, "updates", 0)                                                                       \
     X(elsewhere, "shards on another device than the first", 1)                                     \
     X(shards_deleted, "shards deleted", 0)                                                         \

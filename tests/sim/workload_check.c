@@ -42,6 +42,8 @@ static void read_whole(struct workload *w, struct model_shard *s)
         workload_op_wait(w, op);
         if (d->rc == E_LOST) {
             at = past_damage(s, at, end);
+        } else if (d->rc == E_RANGE && shard_start(s->handle) > at) {
+            at = shard_start(s->handle); /* retention was faster */
         } else if (d->rc < 0) {
             if (!w->faulty || d->rc != E_IO)
                 workload_read_wrong(op, "the shard cannot be read whole");
@@ -99,12 +101,12 @@ static void find_checked(struct workload *w, struct model_shard *s)
 {
     struct op *op = workload_find(w, s, true);
     const struct find_time *f = &op->u.find;
-    uint64_t offset = 0;
+    uint64_t offset = 0, start = shard_start(s->handle);
     int64_t ts = 0;
-    bool found = time_expected(s, shard_start(s->handle), f->time, &offset, &ts);
+    bool found = time_expected(s, start, f->time, &offset, &ts);
 
     workload_op_wait(w, op);
-    if (f->rc >= 0 && s->n_lost == 0 &&
+    if (f->rc >= 0 && s->n_lost == 0 && start == shard_start(s->handle) &&
         (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
         model_fail(&w->m,
                    "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
@@ -116,8 +118,12 @@ static void find_checked(struct workload *w, struct model_shard *s)
 
 static void range_check(struct workload *w, struct model_shard *s)
 {
-    uint64_t start = shard_start(s->handle), end = shard_end(s->handle);
+    uint64_t start, end = shard_end(s->handle);
 
+    workload_expire(w, s);
+    start = shard_start(s->handle);
+    if (start > s->start_min)
+        w->n->expired++;
     if (start < s->start_min || start > s->start_max)
         model_fail(&w->m, "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
                    s->id, start, s->start_min, s->start_max);
@@ -205,6 +211,20 @@ void workload_check_read_only(struct workload *w)
     w->rot = now;
 }
 
+static void policy_check(struct workload *w, const struct model_shard *s)
+{
+    struct shard_policy p;
+
+    shard_policy(s->handle, &p);
+    if (p.flags != s->policy.flags || p.retention_ms != s->policy.retention_ms ||
+        p.retention_bytes != s->policy.retention_bytes)
+        model_fail(&w->m,
+                   "shard %" PRIu64 ": policy %u %" PRId64 " %" PRId64 ", not %u %" PRId64
+                   " %" PRId64,
+                   s->id, p.flags, p.retention_ms, p.retention_bytes, s->policy.flags,
+                   s->policy.retention_ms, s->policy.retention_bytes);
+}
+
 /* After a start: what is there must be explained by what was promised. */
 void workload_check_recovered(struct workload *w)
 {
@@ -219,8 +239,10 @@ void workload_check_recovered(struct workload *w)
 
         if (!exists[i])
             continue;
+        policy_check(w, s);
         range_check(w, s);
         read_whole(w, s);
+        workload_expire(w, s);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
         if (chance(w, 1, 4))
@@ -354,6 +376,7 @@ void workload_check_at_rest(struct workload *w)
 
         if (!s->handle || s->exists != SHARD_LIVE)
             continue;
+        policy_check(w, s);
         read_whole(w, s);
         model_end(&w->m, s, shard_end(s->handle));
         find_checked(w, s);

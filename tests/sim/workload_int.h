@@ -80,6 +80,7 @@ struct workload {
     struct rot_report rot;
     uint64_t accept[ROT_GROUPS_MAX]; /* the operator's, for the rest of the seed */
     unsigned n_accept;
+    int64_t wall_max; /* the latest wall clock seen */
     unsigned devices_max;
     bool rotted; /* a bit, before this life */
 };
@@ -109,6 +110,8 @@ static inline bool chance(struct workload *w, uint32_t num, uint32_t den)
 void workload_watch(struct workload *w);
 /* Lets stuck requests of all devices go on. */
 void workload_disks_unstick(struct workload *w);
+/* What retention may have done to the shard by now. */
+void workload_expire(struct workload *w, struct model_shard *s);
 bool workload_any_device_is(const struct workload *w, enum jrn_state state);
 /* Runs until fn is true, some simulated minutes at most; whether it became true. */
 bool workload_run_until(struct workload *w, bool (*fn)(void *ctx), void *ctx);

@@ -144,6 +144,14 @@ static struct model_shard *some_shard(struct workload *w)
     return found;
 }
 
+/* What retention may have done to the shard by now. */
+void workload_expire(struct workload *w, struct model_shard *s)
+{
+    if (loop_wall_ms(w->js.loops[0]) > w->wall_max)
+        w->wall_max = loop_wall_ms(w->js.loops[0]);
+    model_expire(s, w->wall_max, s->handle ? shard_end(s->handle) : s->handed);
+}
+
 /* --- appends --- */
 
 static void append_wrong(const struct op *op, const char *what)
@@ -284,6 +292,7 @@ static bool append_odd(struct workload *w, struct model_shard *s, int at)
     int16_t epoch = p->epoch;
     int code = E_SEQUENCE;
 
+    workload_expire(w, s);
     if (!last || last->offset < s->start_max || last->epoch != p->epoch)
         return false;
     switch (below(w, 5)) {
@@ -389,6 +398,7 @@ static void read_good(struct op *op)
     uint64_t at = d->from;
     bool first = true;
 
+    workload_expire(op->w, op->s);
     if (d->end < op->end_before && !model_may_be_lost(op->s, d->end))
         workload_read_wrong(op, "the high watermark went back");
     model_end(&op->w->m, op->s, d->end);
@@ -405,6 +415,7 @@ static void read_bad(struct op *op)
     struct workload *w = op->w;
     struct read_done *d = &op->u.read;
 
+    workload_expire(w, op->s);
     switch (d->rc) {
     case E_RANGE:
         if (d->from >= op->s->start_max && d->from <= op->end_before)
@@ -564,7 +575,7 @@ static void trim_fn(struct shard_trim *d)
 
     if (d->rc >= 0) {
         w->n->trims++;
-
+        workload_expire(w, op->s);
         if (d->start < op->from || d->start > op->s->start_max)
             model_fail(&w->m,
                        "shard %" PRIu64 ": start %" PRIu64 " is not in %" PRIu64 "..%" PRIu64,
@@ -643,8 +654,13 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
         changes[i] = (struct jrn_change){ .key = keys[i], .key_bytes = 2 };
         if (c->op == MODEL_CREATE || c->op == MODEL_DELETE) {
             changes[i] = (struct jrn_change){ .shard = w->m.shards[c->at].id,
-                                              .class = w->m.shards[c->at].class };
+                                              .class = w->m.shards[c->at].class,
+                                              .policy = c->policy };
             changes[i].op = c->op == MODEL_CREATE ? JRN_SHARD_CREATE : JRN_SHARD_DELETE;
+        } else if (c->op == MODEL_POLICY) {
+            changes[i] = (struct jrn_change){ .op = JRN_SHARD_POLICY,
+                                              .shard = w->m.shards[c->at].id,
+                                              .policy = c->policy };
         } else if (c->op == MODEL_PUT) {
             changes[i].op = JRN_ROW_PUT;
             changes[i].value = &c->value;
@@ -659,10 +675,33 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
 
 void workload_delete(struct workload *w, struct model_shard *s)
 {
-    struct model_change c = { MODEL_DELETE, (unsigned)(s - w->m.shards), 0 };
+    struct model_change c = { MODEL_DELETE, (unsigned)(s - w->m.shards), 0, { 0 } };
 
     s->deleting = true;
     update_send(w, &c, 1, 0);
+}
+
+/* A policy, mostly one that lets something go. */
+static struct model_change policy_change(struct workload *w, enum model_op op, unsigned at)
+{
+    struct model_shard *s = &w->m.shards[at];
+    struct model_change c = { op, at, 0, { 0 } };
+
+    if (chance(w, 1, 2)) {
+        c.policy.flags |= SHARD_EXPIRES;
+        c.policy.retention_ms = (int64_t)below(w, chance(w, 1, 2) ? 500 : 20000);
+        if (c.policy.retention_ms < s->least_ms)
+            s->least_ms = c.policy.retention_ms;
+    }
+    if (chance(w, 1, 4)) {
+        c.policy.flags |= SHARD_LIMITED;
+        c.policy.retention_bytes = (int64_t)below(w, 20000);
+        if (c.policy.retention_bytes < s->least_bytes)
+            s->least_bytes = c.policy.retention_bytes;
+    }
+    if (chance(w, 1, 8))
+        c.policy.flags |= SHARD_COMPACTED;
+    return c;
 }
 
 static struct model_change row_change(struct workload *w)
@@ -670,8 +709,8 @@ static struct model_change row_change(struct workload *w)
     unsigned key = (unsigned)below(w, MODEL_KEYS);
 
     if (chance(w, 1, 4))
-        return (struct model_change){ MODEL_UNPUT, key, 0 };
-    return (struct model_change){ MODEL_PUT, key, ++w->stamp };
+        return (struct model_change){ MODEL_UNPUT, key, 0, { 0 } };
+    return (struct model_change){ MODEL_PUT, key, ++w->stamp, { 0 } };
 }
 
 static unsigned live_shards(const struct workload *w)
@@ -687,7 +726,9 @@ static struct model_shard *shard_new(struct workload *w)
 {
     struct model_shard *s = &w->m.shards[w->m.n_shards];
 
-    *s = (struct model_shard){ .class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA };
+    *s = (struct model_shard){ .class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA,
+                               .least_ms = INT64_MAX,
+                               .least_bytes = INT64_MAX };
     /* What was given in a life that ended may be given again; here each is taken once. */
     for (bool fresh = false; !fresh;) {
         s->id = journal_shard_new(w->js.j, s->class) + below(w, 3);
@@ -724,21 +765,35 @@ static void do_update(struct workload *w)
         struct model_shard *s = &w->m.shards[below(w, w->m.n_shards)];
 
         if (s->exists != SHARD_NOT_YET) {
-            list[n++] = (struct model_change){ MODEL_CREATE, (unsigned)(s - w->m.shards), 0 };
+            list[n++] =
+                (struct model_change){ MODEL_CREATE, (unsigned)(s - w->m.shards), 0, { 0 } };
             update_send(w, list, n, E_EXISTS);
             return;
         }
     }
     if (w->m.n_shards < MODEL_SHARDS_MAX && live < 6 && !full && chance(w, 1, 2)) {
         shard_new(w);
-        list[n++] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0 };
+        list[n] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0, { 0 } };
+        if (chance(w, 1, 2))
+            list[n] = policy_change(w, MODEL_CREATE, w->m.n_shards - 1);
+        n++;
+    }
+    if (live > 0 && chance(w, 1, 4)) {
+        struct model_shard *s = shard_to_delete(w);
+
+        if (s) { /* what is put tells the updates apart */
+            list[0] = (struct model_change){ MODEL_PUT, 0, ++w->stamp, { 0 } };
+            list[n++] = policy_change(w, MODEL_POLICY, (unsigned)(s - w->m.shards));
+            w->n->policies += s->n_log > 0;
+        }
     }
     if (live > 2 && chance(w, full ? 3 : 1, 4)) {
         struct model_shard *s = shard_to_delete(w);
 
         if (s) {
             s->deleting = true;
-            list[n++] = (struct model_change){ MODEL_DELETE, (unsigned)(s - w->m.shards), 0 };
+            list[n++] =
+                (struct model_change){ MODEL_DELETE, (unsigned)(s - w->m.shards), 0, { 0 } };
         }
     }
     update_send(w, list, n, 0);

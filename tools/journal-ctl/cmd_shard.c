@@ -1,7 +1,9 @@
 /* journal-ctl shard ls | describe | offsets */
 #include <stdio.h>
+#include <string.h>
 
 #include "format/extent.h"
+#include "journal/journal.h"
 #include "tools/journal-ctl/ctl.h"
 #include "tools/journal-ctl/records.h"
 
@@ -57,14 +59,25 @@ int cmd_shard_ls(struct ctl *c, struct err *e)
 /* --- describe --------------------------------------------------------------------------------- */
 
 static const struct emit_column one_columns[] = {
-    { "id", EMIT_NUMBER, false },           { "name", EMIT_TEXT, false },
-    { "topic", EMIT_TEXT, true },           { "partition", EMIT_NUMBER, true },
-    { "kind", EMIT_TEXT, false },           { "class", EMIT_TEXT, false },
-    { "group", EMIT_NUMBER, false },        { "created", EMIT_TIME, false },
-    { "start", EMIT_NUMBER, false },        { "end", EMIT_NUMBER, false },
-    { "records", EMIT_NUMBER, false },      { "lost", EMIT_NUMBER, false },
-    { "segment_bytes", EMIT_BYTES, false }, { "wal_bytes", EMIT_BYTES, false },
-    { "segments", EMIT_NUMBER, false },     { "state", EMIT_TEXT, false },
+    { "id", EMIT_NUMBER, false },
+    { "name", EMIT_TEXT, false },
+    { "topic", EMIT_TEXT, true },
+    { "partition", EMIT_NUMBER, true },
+    { "kind", EMIT_TEXT, false },
+    { "class", EMIT_TEXT, false },
+    { "group", EMIT_NUMBER, false },
+    { "created", EMIT_TIME, false },
+    { "start", EMIT_NUMBER, false },
+    { "end", EMIT_NUMBER, false },
+    { "records", EMIT_NUMBER, false },
+    { "lost", EMIT_NUMBER, false },
+    { "segment_bytes", EMIT_BYTES, false },
+    { "wal_bytes", EMIT_BYTES, false },
+    { "segments", EMIT_NUMBER, false },
+    { "state", EMIT_TEXT, false },
+    { "policy", EMIT_TEXT, false },
+    { "retention_ms", EMIT_NUMBER, false },
+    { "retention_bytes", EMIT_BYTES, false },
 };
 static const struct emit_column run_columns[] = {
     { "start", EMIT_NUMBER, false },
@@ -112,19 +125,32 @@ static int producer_row(void *ctx, int64_t id, const struct row_producer *p)
     return 0;
 }
 
+static const char *shard_policy_text(const struct row_policy *p, char *text, size_t bytes)
+{
+    snprintf(text, bytes, "%s%s%s", p->flags & SHARD_EXPIRES ? "expires " : "",
+             p->flags & SHARD_LIMITED ? "limited " : "",
+             p->flags & SHARD_COMPACTED ? "compacted " : "");
+    if (*text)
+        text[strlen(text) - 1] = 0;
+    return *text ? text : "keeps all";
+}
+
 static void describe_one(struct ctl *c, const struct inspect_shard *s)
 {
     const struct name *n = names_of(&c->names, s->id);
     bool topic = n && !n->internal;
-    char name[300];
+    char name[300], policy[40];
 
     emit_section(c->emit, "shard", one_columns, COUNT(one_columns), true);
-    EMIT_ROW(
-        c->emit, C_U64(s->id), C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
-        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE, C_TEXT("segment"),
-        C_TEXT(shard_class(s)), C_U64(s->group), C_I64_BUT(s->created, 0), C_U64(s->start),
-        C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->lost), C_U64(s->segment_bytes),
-        C_U64(s->wal_bytes), C_U64(s->n_segments), C_TEXT(shard_state(s)));
+    EMIT_ROW(c->emit, C_U64(s->id),
+             C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
+             C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
+             C_TEXT("segment"), C_TEXT(shard_class(s)), C_U64(s->group), C_I64_BUT(s->created, 0),
+             C_U64(s->start), C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->lost),
+             C_U64(s->segment_bytes), C_U64(s->wal_bytes), C_U64(s->n_segments),
+             C_TEXT(shard_state(s)), C_TEXT(shard_policy_text(&s->policy, policy, sizeof policy)),
+             s->policy.flags & SHARD_EXPIRES ? C_I64(s->policy.retention_ms) : C_NONE,
+             s->policy.flags & SHARD_LIMITED ? C_U64((uint64_t)s->policy.retention_bytes) : C_NONE);
 }
 
 int cmd_shard_describe(struct ctl *c, struct err *e)
