@@ -44,7 +44,7 @@ struct append {
     uint32_t n_offsets;
     int64_t max_ts;
     uint64_t due_us; /* throttled until then; 0: not yet asked */
-    uint64_t lsn; /* committer: of its first byte */
+    uint64_t lsn;    /* committer: of its first byte */
     bool duplicate;
 };
 
@@ -166,7 +166,7 @@ struct store {
     atomic_ullong max_shard;
     atomic_bool failed; /* a write or flush failed: nothing more is acked */
     atomic_bool closing;
-    atomic_int space; /* enum space_state; written by the keeper */
+    atomic_int space;        /* enum space_state; written by the keeper */
     atomic_uint throttle_us; /* an append of class DATA is held so long; written by the keeper */
     /* Space is short: retention should trim what it may. Set by retention at open, called on the
      * keeper, again and again; NULL: there is none. */

@@ -86,11 +86,12 @@ static int first_find(struct finding *f, struct err *e)
             continue;
         }
         if (f->first)
-            return err_set(e, E_INVALID,
-                           uuid_same(&f->first->store, &g->store)
-                               ? "%s and %s are copies of one device"
-                               : "%s and %s are both the first device of a set, of two different ones",
-                           device_name(f->first->device.dev), device_name(g->device.dev));
+            return err_set(
+                e, E_INVALID,
+                uuid_same(&f->first->store, &g->store)
+                    ? "%s and %s are copies of one device"
+                    : "%s and %s are both the first device of a set, of two different ones",
+                device_name(f->first->device.dev), device_name(g->device.dev));
         f->first = g;
     }
     if (other && !f->first)

@@ -32,7 +32,7 @@ struct multi {
     struct task task;
     struct intents *x;
     struct multi *next;
-    bool found; /* at the start: to be made good */
+    bool found;              /* at the start: to be made good */
     struct jrn_update *done; /* NULL: answered, or found */
     struct jrn_change *changes;
     unsigned n;
@@ -318,23 +318,21 @@ static struct jrn_change change_of(const struct intent_change *v)
                                               [INTENT_DELETE] = JRN_SHARD_DELETE,
                                               [INTENT_POLICY] = JRN_SHARD_POLICY };
 
-    return (struct jrn_change){
-        .op = ops[v->op],
-        .shard = v->shard,
-        .kind = v->kind,
-        .class = v->class,
-        .policy = { .flags = v->policy.flags,
-                    .retention_ms = v->policy.retention_ms,
-                    .retention_bytes = v->policy.retention_bytes,
-                    .min_compaction_lag_ms = v->policy.min_compaction_lag_ms,
-                    .delete_retention_ms = v->policy.delete_retention_ms }
-    };
+    return (
+        struct jrn_change){ .op = ops[v->op],
+                            .shard = v->shard,
+                            .kind = v->kind,
+                            .class = v->class,
+                            .policy = { .flags = v->policy.flags,
+                                        .retention_ms = v->policy.retention_ms,
+                                        .retention_bytes = v->policy.retention_bytes,
+                                        .min_compaction_lag_ms = v->policy.min_compaction_lag_ms,
+                                        .delete_retention_ms = v->policy.delete_retention_ms } };
 }
 
 static void part_row(struct rows_batch *rows, const struct part *p)
 {
-    size_t room =
-        INTENT_HEAD_BYTES + (size_t)p->n * (INTENT_CHANGE_BYTES + INTENT_POLICY_BYTES);
+    size_t room = INTENT_HEAD_BYTES + (size_t)p->n * (INTENT_CHANGE_BYTES + INTENT_POLICY_BYTES);
     uint8_t key[ROW_KEY_MAX], *mem = mem_new(room);
     struct wr w = wr_of(mem, room);
 

@@ -115,16 +115,16 @@ enum jrn_state journal_state(const struct journal *j);
 /* One device, by its number in the set. Bytes; of its slabs, by state. */
 struct jrn_device_info {
     enum jrn_state state;
-    uint64_t limit;         /* what the device may use in all, slabs not made yet included */
-    uint64_t total;         /* in slabs */
-    uint64_t free;          /* of these, free */
-    uint64_t wal;           /* extents of the live WAL, and those in hand for it */
-    uint64_t segment_live;  /* what can be read in sealed segments */
-    uint64_t segment_dead;  /* the rest of their extents */
-    uint64_t grave;         /* extents of deleted segments whose grace has not ended */
-    unsigned fullness;      /* used, in thousandths of limit */
-    uint32_t throttle_us;   /* how long an append of class DATA is held; 0: not */
-    uint64_t backlog;       /* bytes accepted but not yet durable */
+    uint64_t limit;        /* what the device may use in all, slabs not made yet included */
+    uint64_t total;        /* in slabs */
+    uint64_t free;         /* of these, free */
+    uint64_t wal;          /* extents of the live WAL, and those in hand for it */
+    uint64_t segment_live; /* what can be read in sealed segments */
+    uint64_t segment_dead; /* the rest of their extents */
+    uint64_t grave;        /* extents of deleted segments whose grace has not ended */
+    unsigned fullness;     /* used, in thousandths of limit */
+    uint32_t throttle_us;  /* how long an append of class DATA is held; 0: not */
+    uint64_t backlog;      /* bytes accepted but not yet durable */
 };
 unsigned journal_n_devices(const struct journal *j);
 /* The kinds are as the device's keeper saw them last. Any thread, now. E_NOTFOUND. */

@@ -16,10 +16,7 @@
 #include "journal/shard.h"
 #include "journal/space.h"
 
-enum {
-    MIB = 1 << 20,
-    CLOSE_POLL_US = 1000
-};
+enum { MIB = 1 << 20, CLOSE_POLL_US = 1000 };
 
 /* --- small parts --- */
 
@@ -416,8 +413,8 @@ static int epochs_open(struct store *st, struct err *e)
     struct jrn_assigner *a = st->env.assigner ? st->env.assigner : jrn_assigner_local();
 
     for (unsigned i = 0; i < st->n_groups; i++) {
-        uint64_t epoch = a->grant_epoch(a, (uint64_t)st->super.device << DEVICE_SHIFT | i,
-                                        st->super.starts + 1);
+        uint64_t epoch =
+            a->grant_epoch(a, (uint64_t)st->super.device << DEVICE_SHIFT | i, st->super.starts + 1);
 
         if (epoch == 0 || epoch <= st->groups[i]->epoch)
             return err_set(e, E_FENCED,
@@ -591,7 +588,7 @@ static void member_take(struct store *st, const struct store_member *m)
 }
 
 int store_make(const struct journal_env *env, const struct journal_conf *conf,
-                 struct store_member *m, struct err *e)
+               struct store_member *m, struct err *e)
 {
     struct store *st = store_new(env, conf);
     int rc;
@@ -759,9 +756,9 @@ static void close_poll(struct loop_timer *t)
 {
     struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
 
-    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || space_busy(st->meter) ||
-        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || store_backlog(st) > 0 ||
-        atomic_load(&st->busy) > 0) {
+    if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first ||
+        space_busy(st->meter) || !destage_idle(st->destage) || !rewrite_idle(st->rewrite) ||
+        store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
         if (!space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite))
             committer_starve(st->committer);

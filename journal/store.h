@@ -14,7 +14,7 @@ struct store_member {
 
 /* Makes an empty store on an empty device: the superblock file appears whole or not at all. Blocks. */
 int store_make(const struct journal_env *env, const struct journal_conf *conf,
-                 struct store_member *m, struct err *e) MUST_USE;
+               struct store_member *m, struct err *e) MUST_USE;
 /* Opens a store that is there, in steps, so that one that cannot be read does not cost the others an
  * incarnation, and with it an extent, at each try: store_open recovers; store_enter makes what was
  * found durable and begins the next incarnation; both block. Then store_begin lets it do what recovery

@@ -158,8 +158,7 @@ static void test_what_is_used_is_counted_by_what_it_is(void)
     info = info_of(&js);
     CHECK(info.limit <= SPACE && info.total <= info.limit && info.free < info.total);
     CHECK(info.segment_live > shard_end(s) / 2 * 16000);
-    CHECK_EQ(info.wal + info.segment_live + info.segment_dead + info.grave,
-             info.total - info.free);
+    CHECK_EQ(info.wal + info.segment_live + info.segment_dead + info.grave, info.total - info.free);
     shard_unref(s);
     jrn_sim_close(&js);
     jrn_sim_fini(&js);
@@ -167,7 +166,9 @@ static void test_what_is_used_is_counted_by_what_it_is(void)
 
 static void test_marks_that_make_no_sense_are_refused(void)
 {
-    static const uint32_t bad[][3] = { { 90, 80, 95 }, { 80, 96, 95 }, { 80, 90, 99 }, { 1, 2, 3 } };
+    static const uint32_t bad[][3] = {
+        { 90, 80, 95 }, { 80, 96, 95 }, { 80, 90, 99 }, { 1, 2, 3 }
+    };
     struct jrn_sim js;
 
     logger_to(-1);
@@ -182,6 +183,5 @@ static void test_marks_that_make_no_sense_are_refused(void)
 }
 
 TEST_MAIN(T(producers_are_slowed_then_refused_and_taken_again_after_a_deletion)
-              T(a_full_device_takes_trims_and_what_is_internal)
-                  T(a_level_ends_below_where_it_began) T(what_is_used_is_counted_by_what_it_is)
-                      T(marks_that_make_no_sense_are_refused))
+              T(a_full_device_takes_trims_and_what_is_internal) T(a_level_ends_below_where_it_began)
+                  T(what_is_used_is_counted_by_what_it_is) T(marks_that_make_no_sense_are_refused))

@@ -47,7 +47,7 @@ struct sim_client;
 struct sim_disk {
     struct sim_faults faults;
     struct sim_disk_counts counts;
-    uint64_t capacity; /* bytes of all files together; 0: no limit */
+    uint64_t capacity;     /* bytes of all files together; 0: no limit */
     struct sim_disk *peer; /* a ring of disks that lose power together; NULL: alone */
     /* The rest is the disk's. */
     struct rng rng;

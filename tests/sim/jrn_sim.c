@@ -159,8 +159,7 @@ void jrn_sim_crash(struct jrn_sim *js, bool rows_lost)
     let_go(js);
     for (unsigned i = 0; i < js->n_devices; i++) {
         sim_disk_crash(js->devices[i].disk, &js->rng);
-        sim_rows_crash(js->devices[i].store, &js->rng,
-                       rows_lost && i == js->lives % js->n_devices);
+        sim_rows_crash(js->devices[i].store, &js->rng, rows_lost && i == js->lives % js->n_devices);
     }
     sim_crash(js->sim);
     life_end(js);

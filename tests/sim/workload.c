@@ -811,9 +811,8 @@ static void update_fn(struct jrn_update *d)
             w->n->shards_deleted += op->update->changes[i].op == MODEL_DELETE;
         /* Device 0 is well: another one that has failed was met before anything was done. */
         model_update_answered(&w->m, op->update,
-                              d->rc == E_DEVICE && state_of(w, NULL) != JRN_FAILED
-                                  ? E_READONLY
-                                  : d->rc);
+                              d->rc == E_DEVICE && state_of(w, NULL) != JRN_FAILED ? E_READONLY
+                                                                                   : d->rc);
     }
     op_done(op);
 }
@@ -883,8 +882,8 @@ static struct model_shard *shard_new(struct workload *w)
         s->id = journal_shard_new(w->js.j, s->class) + below(w, 3);
         fresh = true;
         for (unsigned i = 0; i < w->m.n_shards; i++)
-            fresh = fresh && (device_of(w->m.shards[i].id) != device_of(s->id) ||
-                              w->m.shards[i].id < s->id);
+            fresh = fresh &&
+                    (device_of(w->m.shards[i].id) != device_of(s->id) || w->m.shards[i].id < s->id);
     }
     w->n->elsewhere += device_of(s->id) > 0;
     w->m.n_shards++;
@@ -1230,7 +1229,8 @@ static void settle_down(struct workload *w)
                    "does not come to rest: %u operations open, catalogue %d rows %d growing %d "
                    "destage %d backlog %" PRIu64,
                    w->n_ops, !catalogue_idle(w->js.st->catalogue), w->js.st->rows_running,
-                   space_busy(w->js.st->meter), !destage_idle(w->js.st->destage), journal_backlog(w->js.j));
+                   space_busy(w->js.st->meter), !destage_idle(w->js.st->destage),
+                   journal_backlog(w->js.j));
     watch(w);
 }
 
