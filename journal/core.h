@@ -193,6 +193,8 @@ struct store {
     atomic_bool closing;
     atomic_int space;        /* enum space_state; written by the keeper */
     atomic_uint throttle_us; /* an append of class DATA is held so long; written by the keeper */
+    /* Space is short: trims what policies let go. Called on the keeper, again and again. */
+    void (*retention_urgent)(struct store *st);
     struct space *meter;
     /* keeper */
     struct rows_work *rows_first, **rows_end;

@@ -41,6 +41,8 @@ void inspect_info(struct inspect *in, struct inspect_info *info)
                                    .wal_extent = (uint64_t)1 << st->wal_log2,
                                    .n_groups = st->n_groups,
                                    .n_slabs = st->slabs.n,
+                                   .device = in->super.device,
+                                   .n_devices = in->super.n_devices,
                                    .rows_lost = in->rows_lost };
     slabs_space(&st->slabs, &info->space, &info->space_free);
 }

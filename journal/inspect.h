@@ -44,6 +44,7 @@ struct inspect_info {
     uint64_t wal_extent; /* bytes of one */
     unsigned n_groups, n_slabs;
     uint64_t space, space_free; /* bytes in slabs */
+    unsigned device, n_devices; /* its number in its set, and how many there are */
     bool rows_lost;             /* no rows could be read: they were made again from the catalogue */
 };
 void inspect_info(struct inspect *in, struct inspect_info *info);

@@ -391,7 +391,7 @@ static void space_urge(struct space *s, bool tight)
     }
     rewrite_consider(st, urgent);
     if ((urgent || tight) && !ended(st))
-        retention_urgent(st);
+        st->retention_urgent(st);
 }
 
 void store_space_check(struct store *st)
@@ -415,7 +415,8 @@ void store_space_check(struct store *st)
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;
     /* Ahead of need: a new slab takes a while to be written. */
-    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!s->grow_refused || tight)))
+    if ((hungry && !slabs_has_whole(&st->slabs, 1)) ||
+        (free_bytes < need + need / 4 + 2 * extent && (!s->grow_refused || tight)))
         grow_start(s);
     level_set(s);
     full = s->level == LEVEL_REFUSE || (tight && s->grow_refused);

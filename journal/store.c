@@ -537,6 +537,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
     st->retention = retention_new(st);
+    st->retention_urgent = retention_urgent;
     st->meter = space_new(st);
     rc = recover_run(st, end, todo, e);
     if (rc < 0)

@@ -174,6 +174,6 @@ static void test_counts_and_sizes_out_of_bounds_are_refused(void)
 }
 
 TEST_MAIN(T(superblock_is_read_as_written_with_any_number_of_incarnations)
-              T(superblock_is_laid_out_as_documented) T(device_and_set_have_their_places) T(every_flipped_bit_is_refused)
-                  T(newer_version_is_told_from_damage)
+              T(superblock_is_laid_out_as_documented) T(device_and_set_have_their_places)
+                  T(every_flipped_bit_is_refused) T(newer_version_is_told_from_damage)
                       T(counts_and_sizes_out_of_bounds_are_refused))

@@ -23,6 +23,7 @@ struct ctl {
     uint64_t limit; /* --limit; 0: none */
     int64_t time;   /* --time */
     bool has_time;
+    bool told_device;
     bool last_try; /* what still looks damaged is */
     struct emit *emit;
     /* for those that look at a view */

@@ -260,12 +260,28 @@ static int take_options(const struct args *a, const struct command *cmd, struct 
 
 /* --- running ---------------------------------------------------------------------------------- */
 
+/* One folder is what is shown: it must not pass for all of its set. */
+static void tell_device(struct ctl *c)
+{
+    struct inspect_info info;
+
+    inspect_info(c->in, &info);
+    if (info.n_devices > 1 && !c->told_device)
+        fprintf(
+            stderr,
+            "journal-ctl: %s is device %u of a set of %u: what lies on the others is not shown\n",
+            c->data, info.device, info.n_devices);
+    c->told_device = true;
+}
+
 static int run_once(const struct command *cmd, struct ctl *c, struct err *e)
 {
     int rc = cmd->no_view ? 0 : inspect_open(&c->in, c->data, e);
 
     if (rc >= 0 && c->in)
         rc = names_load(&c->names, c->in);
+    if (rc >= 0 && c->in)
+        tell_device(c);
     if (rc >= 0)
         rc = cmd->run(c, e);
     /* What is damaged in a store that has moved on may be what was freed and used anew. */
