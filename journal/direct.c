@@ -8,7 +8,8 @@
 #include "journal/core.h"
 #include "journal/io/dev.h"
 
-enum { BUFFER_MIN = 128 * 1024 };
+/* What lies in the cache for one batch should not be many times as large. */
+enum { BUFFER_MIN = 32 * 1024 };
 
 void direct_init(struct direct_buffer *d)
 {
