@@ -379,7 +379,7 @@ static void throughput(void)
 /* --- large batches, and what reaches the device --- */
 
 /* Bytes written since `was` for each accepted one; *in: where they went. */
-static double bytes_written(const struct store *s, const struct journal_bytes *was, char *in,
+static double bytes_written(const struct bench_store *s, const struct journal_bytes *was, char *in,
                             size_t room)
 {
     struct journal_bytes b;
@@ -396,7 +396,7 @@ static double bytes_written(const struct store *s, const struct journal_bytes *w
     return wal + straight + destage + rewrite;
 }
 
-static void direct_round(struct store *s, struct load *l, struct raw_file *raw, bool raw_first,
+static void direct_round(struct bench_store *s, struct load *l, struct raw_file *raw, bool raw_first,
                          struct measure_rounds *rate)
 {
     double reference = 0, ours, cpu;
@@ -418,7 +418,7 @@ static void direct(void)
     char name[64], amp_name[80], text[200], in[160], path[4096];
     struct journal_bytes was;
     struct raw_file raw;
-    struct store s;
+    struct bench_store s;
 
     snprintf(name, sizeof name, "%s", opt.name ? opt.name : "direct");
     snprintf(amp_name, sizeof amp_name, "%s_amp", name);
