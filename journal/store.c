@@ -289,8 +289,9 @@ void store_space_check(struct store *st)
     tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;
-    /* Ahead of need: a new slab takes a while to be written. */
-    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!st->grow_refused || tight)))
+    /* Ahead of need: a new slab takes a while to be written. Enough may be free, and too little of it
+     * in whole extents: that is need, too. */
+    if (hungry || tight || (free_bytes < need + need / 2 + 2 * extent && !st->grow_refused))
         grow_start(st);
     if (!tight)
         space_set(st, behind ? SPACE_WAIT : SPACE_OK);
