@@ -96,14 +96,17 @@ static void wake(struct committer *c)
 void committer_feed(struct committer *c)
 {
     struct store *st = c->st;
-    uint64_t place;
+    uint64_t place, near = PLACE_NONE;
     bool hungry;
 
     pthread_mutex_lock(&c->lock);
     hungry = c->n_given == 0;
     pthread_mutex_unlock(&c->lock);
+    /* Where there is room for open segments beside it, too: one flush then does for both. */
+    if (st->direct_from != UINT32_MAX)
+        near = slabs_roomiest(&st->slabs);
     /* Once the close is on its way, nothing may wake the committer: it is freed soon. */
-    if (!hungry || c->close_asked || slabs_take(&st->slabs, st->wal_log2, &place) < 0)
+    if (!hungry || c->close_asked || slabs_take_near(&st->slabs, st->wal_log2, near, &place) < 0)
         return;
     pthread_mutex_lock(&c->lock);
     c->given[c->n_given++] = place;

@@ -255,6 +255,7 @@ void group_committed(struct task *t)
     struct append *a = r->first;
 
     ASSERT_HOME(g->loop);
+    direct_release(&g->direct);
     if (r->rc >= 0 && r->block)
         frame_committed(g, r);
     while (a) {

@@ -168,9 +168,11 @@ static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf
 
     if (c->seg) {
         rc = segment_read(&st->segments, c->seg, c->direct.pos, c->entry.bytes, buf, &at);
-        if (rc >= 0)
-            *mem = (*buf)->mem + at;
-        return rc;
+        if (rc < 0)
+            return rc == E_CORRUPT ? E_LOST : rc;
+        *mem = (*buf)->mem + at;
+        /* It covers the bytes that the CRC leaves out, too. */
+        return sum_xxh3(*mem, c->entry.bytes, 0) == c->direct.xxh3 ? 0 : E_LOST;
     }
     file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
     start = pos / PAGE_BYTES * PAGE_BYTES;
@@ -209,16 +211,15 @@ static void cold_run(struct work *w)
         const uint8_t *mem;
 
         rc = wal_run_read(st, c, &buf, &mem);
-        if (rc < 0)
-            break;
-        rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
+        if (rc >= 0)
+            rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
         if (rc == E_LOST)
             log_damage(rw->s, "wal", c->entry.lsn, at);
         buf_unref(buf);
     }
     for (unsigned i = 0; i < rw->n_cold; i++)
         cold_unpin(st, &rw->cold[i]);
-    d->rc = rc == E_CORRUPT ? E_LOST : rc;
+    d->rc = rc;
 }
 
 struct find_run {
@@ -325,6 +326,13 @@ static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, u
     return has ? done : 0;
 }
 
+/* A run of one batch is as its hash says, which covers the bytes that the CRC leaves out, too. In a
+ * longer one each batch speaks for itself. */
+static bool run_is_sound(const struct seg_run *run, const uint8_t *mem)
+{
+    return run->n_batches != 1 || sum_xxh3(mem, run->bytes, 0) == run->xxh3;
+}
+
 /* Batches of one run, from byte pos of it on, where offset base begins. */
 static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
                         uint64_t pos, uint64_t base, uint64_t *at)
@@ -343,7 +351,9 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
         if (rc < 0)
             return rc;
         whole = n == left ? n : whole_batches(buf->mem + start, n, *at, &need);
-        if (whole > 0)
+        if (n == run->bytes && !run_is_sound(run, buf->mem + start))
+            rc = E_LOST;
+        else if (whole > 0)
             rc = take_batches(d, at, buf, buf->mem + start, whole, true, base);
         buf_unref(buf);
         if (whole > 0)
@@ -386,9 +396,13 @@ static int runs_take(struct read_work *rw, struct segment *seg, const struct seg
     if (rc < 0)
         return rc;
     rc = 1;
-    for (uint32_t i = 0; rc == 1 && i < n; i++)
-        rc = take_batches(rw->d, at, buf, buf->mem + start + (run[i].pos - run->pos), run[i].bytes,
-                          true, run[i].base);
+    for (uint32_t i = 0; rc == 1 && i < n; i++) {
+        const uint8_t *mem = buf->mem + start + (run[i].pos - run->pos);
+
+        rc = run_is_sound(&run[i], mem)
+                 ? take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base)
+                 : E_LOST;
+    }
     buf_unref(buf);
     return rc;
 }

@@ -414,9 +414,10 @@ void store_space_check(struct store *st)
     tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;
-    /* Ahead of need: a new slab takes a while to be written. */
-    if ((hungry && !slabs_has_whole(&st->slabs, 1)) ||
-        (free_bytes < need + need / 4 + 2 * extent && (!s->grow_refused || tight)))
+    /* Ahead of need: a new slab takes a while to be written. Enough may be free, and too little of it
+     * in whole extents: that is need, too. */
+    if (tight || (hungry && !slabs_has_whole(&st->slabs, 1)) ||
+        (free_bytes < need + need / 4 + 2 * extent && !s->grow_refused))
         grow_start(s);
     level_set(s);
     full = s->level == LEVEL_REFUSE || (tight && s->grow_refused);
