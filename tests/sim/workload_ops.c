@@ -180,7 +180,9 @@ static void append_good(struct op *op)
         append_wrong(op, "taken by a group with a loss");
     if (op->expect == EXPECT_CODE)
         append_wrong(op, "taken against its sequence");
-    if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
+    if (op->expect == EXPECT_DUPLICATE && !d->duplicate && op->x->gone)
+        op->x->gone = false; /* the first was refused, and then there was space again */
+    else if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
         append_wrong(op, "taken twice");
     if (d->duplicate && op->expect == EXPECT_OK)
         append_wrong(op, "not a duplicate");
