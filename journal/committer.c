@@ -9,6 +9,7 @@
 #include "format/frame.h"
 #include "journal/group.h"
 #include "journal/io/dev.h"
+#include "journal/stats.h"
 
 enum { MAX_PREV = 4096, MAX_ITEMS = 65536, COMMIT_SPREAD = 3 };
 
@@ -48,6 +49,8 @@ struct committer {
     struct buf *block, *head_page;
     uint64_t block_lsn;
     int64_t block_time;
+    uint64_t block_began_us;
+    uint32_t block_batches;
     struct loop_timer idle;
     struct task close;
     struct loop *close_loop;
@@ -416,12 +419,14 @@ static void block_make(struct committer *c, uint64_t room, uint32_t flags)
     pos = (start + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
     memset(b->mem + start, 0, pos - start);
     c->n_prev = 0;
+    c->block_batches = 0;
     for (unsigned i = 0; i < c->n_in_block; i++) {
         struct jrn_group *g = c->in_block[i];
         struct block_dir d;
 
         sort_group(c, g);
         frame_make(c, g, &d, b->mem, pos);
+        c->block_batches += g->n_in_block;
         block_dir_write(&d, b->mem, i);
         if (c->n_prev < MAX_PREV)
             c->prev[c->n_prev++] = (struct block_prev){ g->id, d.entry, d.n_offsets };
@@ -569,6 +574,7 @@ static void written(struct dev_req *r)
         store_fail(c->st, "wal.write_failed", r->rc);
     else
         c->durable_lsn = c->lsn;
+    stats_block(c->st, c->block_began_us, block->len, c->block_batches);
 #ifndef WEIR_BREAK_EARLY_ACK
     answer(c, r->rc < 0 ? E_DEVICE : 0);
 #endif
@@ -583,6 +589,7 @@ static void submit(struct committer *c)
 {
     request_make(c);
     c->in_flight = true;
+    c->block_began_us = loop_now_us(c->loop);
     loop_timer_stop(&c->idle);
 #ifdef WEIR_BREAK_EARLY_ACK
     answer(c, 0);

@@ -44,6 +44,7 @@ struct append {
     uint32_t n_offsets;
     int64_t max_ts;
     uint64_t lsn; /* committer: of its first byte */
+    uint64_t began_us; /* when it was accepted */
     bool duplicate;
 };
 
@@ -134,6 +135,8 @@ struct committer;
 struct catalogue;
 struct destage;
 struct rewrite;
+struct scrub;
+struct stats;
 
 struct store {
     struct journal_env env;
@@ -157,6 +160,8 @@ struct store {
     struct catalogue *catalogue;
     struct destage *destage;
     struct rewrite *rewrite;
+    struct scrub *scrub;
+    struct stats *stats;
     atomic_ullong backlog;
     atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;

@@ -11,6 +11,7 @@
 #include "journal/group.h"
 #include "journal/segwrite.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 enum {
     ROUND_EXTENTS = 8,
@@ -46,6 +47,7 @@ struct destage_part {
 struct destage {
     struct store *st;
     bool running;
+    uint64_t began_us;
     struct wal_extent *extents[ROUND_EXTENTS];
     unsigned n_extents;
     uint64_t end_lsn;
@@ -110,6 +112,7 @@ static void round_clean(struct destage *d)
 static void round_failed(struct destage *d, const char *step, int rc)
 {
     LOG_WARN("destage.failed", F_STR("step", step), F_ERR(rc));
+    metric_add(&d->st->stats->destage_failed, 1);
     if (rc == E_IO || rc == E_DEVICE)
         store_fail(d->st, "destage.device", rc);
     round_clean(d);
@@ -125,6 +128,8 @@ static void dropped_on_keeper(struct store *st, void *arg)
         return;
     wal_passed(&st->wal, d->end_lsn);
     LOG_DEBUG("destage.done", F_LSN(d->end_lsn));
+    metric_add(&st->stats->destage_rounds, 1);
+    metric_observe(&st->stats->destage_us, loop_now_us(st->keeper) - d->began_us);
     round_clean(d);
     store_space_check(st);
 }
@@ -371,6 +376,7 @@ static void sealed(struct catalogue_update *u)
         seg->live = 0;
         for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
             seg->live += p->out.builder.index.runs[k].bytes;
+        metric_add(&d->st->stats->destage_bytes, seg->live);
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
                  F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }
@@ -567,6 +573,7 @@ void destage_consider(struct store *st, bool anything)
     if (d->n_extents == 0)
         return;
     d->running = true;
+    d->began_us = loop_now_us(st->keeper);
     d->end_lsn = d->extents[d->n_extents - 1]->end_lsn;
     d->parts = mem_new(st->n_groups * sizeof *d->parts);
     d->waiting = st->n_groups;

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "journal/stats.h"
 #include "journal/store.h"
 
 struct journal {
@@ -57,6 +58,12 @@ bool journal_backlogged(const struct journal *j)
 enum jrn_state journal_state(const struct journal *j)
 {
     return store_state(j->store);
+}
+
+void journal_stats_visit(struct journal *j, void (*fn)(void *ctx, const struct metric_view *v),
+                         void *ctx)
+{
+    metric_set_visit(&j->store->stats->set, fn, ctx);
 }
 
 uint64_t journal_start(const struct journal *j)

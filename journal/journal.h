@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/metric.h"
 
 struct journal;
 struct shard; /* a handle: see shard_open */
@@ -94,6 +95,11 @@ enum jrn_state { JRN_OK, JRN_FULL, JRN_FAILED };
 /* FULL: appends answer E_NOSPACE for now. FAILED: a write or flush failed, appends answer E_DEVICE
  * until restart. Any thread, now. */
 enum jrn_state journal_state(const struct journal *j);
+
+/* Calls fn for each metric of this journal, device by device (journal/stats.c has them all); the same
+ * are in the registry (base/metric.h: metrics_visit) while the journal is open. Any thread. */
+void journal_stats_visit(struct journal *j, void (*fn)(void *ctx, const struct metric_view *v),
+                         void *ctx);
 
 /* This start's number; group epochs are at least this. Fits in 31 bits. Any thread, now. */
 uint64_t journal_start(const struct journal *j);

@@ -13,6 +13,7 @@
 #include "journal/recover.h"
 #include "journal/rewrite.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 enum {
     MIB = 1 << 20,
@@ -137,7 +138,10 @@ static void rows_work_run(struct work *w)
 {
     struct rows_work *r = (struct rows_work *)w;
 
+    uint64_t began_us = loop_now_us(r->st->keeper);
+
     r->run(r);
+    metric_observe(&r->st->stats->rows_us, loop_now_us(r->st->keeper) - began_us);
 }
 
 static void rows_work_done(struct work *w)
@@ -146,8 +150,11 @@ static void rows_work_done(struct work *w)
     struct store *st = r->st;
 
     st->rows_running = false;
-    if (r->rc < 0)
+    metric_add(&st->stats->rows_works, 1);
+    if (r->rc < 0) {
+        metric_add(&st->stats->rows_failed, 1);
         LOG_ERROR("rows.failed", F_ERR(r->rc));
+    }
     r->done(r);
     rows_next(st);
 }
@@ -265,6 +272,7 @@ void store_space_check(struct store *st)
     bool tight, behind, hungry;
 
     ASSERT_HOME(st->keeper);
+    stats_space(st);
     committer_feed(st->committer);
     /* Enough may be free, and none of it a whole extent: somebody must look again, or the appends
      * that wait for one wait for ever. */
@@ -584,6 +592,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     wal_init(&st->wal, &st->slabs, st->wal_log2);
     segments_init(&st->segments, st->dev, &st->slabs);
     groups_make(st);
+    st->stats = stats_new(st, 0);
     st->catalogue = catalogue_new(st);
     st->committer = committer_new(st);
     st->destage = destage_new(st);
@@ -594,6 +603,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", st->super.ckpt_lsn),
              F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
+    stats_recovered(st, end.bytes, end.blocks, loop_now_us(st->keeper) - t0);
     rc = found_sync(st, e);
     if (rc >= 0)
         rc = epochs_open(st, e);
@@ -605,6 +615,7 @@ static void store_free(struct store *st)
     uint64_t pos = 0;
     void *value;
 
+    stats_free(st->stats); /* first: nobody looks at the rest any more */
     shard_unref(st->catalogue_shard);
     while (st->groups && hash_next(&st->shards, &pos, NULL, &value)) {
         struct shard *s = value;
