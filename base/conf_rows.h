@@ -100,6 +100,10 @@
       "Milliseconds without appends after which a closing block is written.") \
     X(JOURNAL_DELETE_GRACE_MS, "journal.delete_grace_ms", U64, "10000", 1, 7 * CONF_DAY, NULL, RESTART, \
       "Milliseconds between a deletion and the reuse of its space.") \
+    X(JOURNAL_SCRUB_RATE, "journal.scrub_bytes_per_s", BYTES, "20MiB", 0, CONF_TIB, NULL, RESTART, \
+      "Stored bytes read and checked in a second, in the background. 0: none are.") \
+    X(JOURNAL_SCRUB_INTERVAL, "journal.scrub_interval", MS, "1h", 0, 30 * CONF_DAY, NULL, RESTART, \
+      "Least time from the begin of one check of all that is stored to the next.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
       "Groups that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \

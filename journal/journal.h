@@ -64,6 +64,9 @@ struct journal_conf {
     uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
+    /* Stored bytes that the scrub may read in a second (0: there is none), and the least time from
+     * the begin of one of its cycles to the next. */
+    uint64_t scrub_bytes_per_s, scrub_interval_ms;
     const uint64_t *accept_loss; /* groups whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };

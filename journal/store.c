@@ -12,6 +12,7 @@
 #include "journal/group.h"
 #include "journal/recover.h"
 #include "journal/rewrite.h"
+#include "journal/scrub.h"
 #include "journal/shard.h"
 #include "journal/stats.h"
 
@@ -554,6 +555,7 @@ static void todo_start(struct store *st, void *arg)
 {
     struct todo_update *t = arg;
 
+    scrub_start(st->scrub);
     catalogue_submit(st->catalogue, &t->u);
 }
 
@@ -597,6 +599,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     st->committer = committer_new(st);
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
+    st->scrub = scrub_new(st);
     rc = recover_run(st, &end, todo, e);
     if (rc < 0)
         return rc;
@@ -640,6 +643,7 @@ static void store_free(struct store *st)
     catalogue_free(st->catalogue);
     destage_free(st->destage);
     rewrite_free(st->rewrite);
+    scrub_free(st->scrub);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -799,8 +803,8 @@ static void close_poll(struct loop_timer *t)
     struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
 
     if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || st->growing ||
-        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || store_backlog(st) > 0 ||
-        atomic_load(&st->busy) > 0) {
+        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || !scrub_idle(st->scrub) ||
+        store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
         if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite))
             committer_starve(st->committer);
@@ -815,6 +819,7 @@ static void close_start(struct store *st, void *arg)
 {
     st->close = arg;
     atomic_store(&st->closing, true);
+    scrub_stop(st->scrub);
     groups_kick(st);
     st->close_timer.fire = close_poll;
     loop_timer_set(st->keeper, &st->close_timer, 1);

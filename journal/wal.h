@@ -27,7 +27,8 @@ struct wal_extent {
     uint64_t first_lsn;
     uint64_t end_lsn; /* LSN_OPEN while it is written */
     unsigned pins;
-    bool passed; /* by the checkpoint: freed at the last unpin */
+    bool head_damaged; /* at the start: torn with its block, or rotten; told then */
+    bool passed;       /* by the checkpoint: freed at the last unpin */
     struct wal_mark *marks;
     unsigned n_marks;
 };

@@ -10,6 +10,8 @@
 #include "journal/store.h"
 #include "journal/destage.h"
 #include "journal/rewrite.h"
+#include "journal/scrub.h"
+#include "journal/stats.h"
 #include "tests/sim/jrn_sim.h"
 #include "tests/sim/model.h"
 #include "tests/sim/rot.h"
@@ -81,6 +83,7 @@ struct workload {
     struct rot_report rot;
     uint64_t accept[ROT_GROUPS_MAX]; /* the operator's, for the rest of the seed */
     unsigned n_accept;
+    uint64_t rotten_segment; /* rotted last, in this seed; 0: none */
 };
 
 static uint64_t below(struct workload *w, uint64_t n)
@@ -1109,8 +1112,8 @@ static bool is_quiet(void *ctx)
         if (op->kind != OP_WAIT)
             return false;
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
-           destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
-           atomic_load(&st->busy) == 0;
+           destage_idle(st->destage) && rewrite_idle(st->rewrite) && scrub_idle(st->scrub) &&
+           store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -1185,6 +1188,51 @@ static void check_waits(struct workload *w)
                        op->s->id, op->u.wait.past, shard_end(op->s->handle));
 }
 
+/* --- the scrub --- */
+
+struct cycles {
+    struct store *st;
+    uint64_t until;
+};
+
+static bool cycles_done(void *ctx)
+{
+    const struct cycles *c = ctx;
+
+    return metric_count(&c->st->stats->scrub_cycles) >= c->until;
+}
+
+/* At rest: what has rotted in a segment that is there is found by the next whole cycle. */
+static void scrub_check(struct workload *w)
+{
+    struct store *st = w->js.st;
+    struct cycles c = { st, metric_count(&st->stats->scrub_cycles) + 2 };
+
+    if (st->conf.scrub_bytes_per_s == 0 || w->rotten_segment == 0 ||
+        !hash_get(&st->segments.by_id, w->rotten_segment))
+        return;
+    if (!sim_run_until(w->js.sim, cycles_done, &c, STEPS_MAX))
+        model_fail(&w->m, "the scrub does not come to the end of a cycle");
+    if (!hash_get(&st->segments.by_id, w->rotten_segment))
+        return;
+    if (metric_get(&st->stats->scrub_damaged) == 0)
+        model_fail(&w->m, "the scrub has not found the rot in segment %" PRIx64, w->rotten_segment);
+    w->n->scrub_seen++;
+}
+
+/* What was never damaged is never called so. */
+static void scrub_end(struct workload *w)
+{
+    const struct stats *stats = w->js.st->stats;
+    uint64_t found = metric_count(&stats->scrub_found);
+
+    w->n->scrubbed += (uint32_t)metric_count(&stats->scrub_cycles);
+    w->n->scrub_found += (uint32_t)found;
+    if (found > 0 && w->n->rotten == 0 && !w->faulty && !w->js.disk->off)
+        model_fail(&w->m, "the scrub has found %" PRIu64 " damaged places, and nothing has rotted",
+                   found);
+}
+
 /* Everything comes to rest; then all that is promised must hold exactly. */
 static void check_at_rest(struct workload *w)
 {
@@ -1196,6 +1244,8 @@ static void check_at_rest(struct workload *w)
     sim_run_for(w->js.sim, 1000, STEPS_MAX); /* wake-ups on their way */
     settle_down(w);
     check_waits(w);
+    scrub_check(w);
+    settle_down(w);
     space_check(w);
     for (unsigned i = 0; i < w->m.n_shards; i++)
         exists[i] = w->m.shards[i].exists == SHARD_LIVE;
@@ -1348,9 +1398,9 @@ static bool rot_once(struct workload *w)
     case 2:
         return rot_wal_head(&w->js, &w->rng, &w->m);
     case 3:
-        return rot_segment_data(&w->js, &w->rng, &w->m);
+        return rot_segment_data(&w->js, &w->rng, &w->m, &w->rotten_segment);
     case 4:
-        return rot_segment_rest(&w->js, &w->rng, &w->m);
+        return rot_segment_rest(&w->js, &w->rng, &w->m, &w->rotten_segment);
     default:
         return rot_super(&w->js, &w->rng, &w->m);
     }
@@ -1434,6 +1484,7 @@ static void end_life(struct workload *w, unsigned how)
     bool orderly;
 
     w->killed = w->orderly = false;
+    scrub_end(w);
     faults_end(w);
     cancel_waits(w, 1, 1);
     orderly =
@@ -1560,6 +1611,8 @@ static void swarm(struct workload *w, uint64_t seed)
     c->pending_max = 65536;
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
+    c->scrub_bytes_per_s = chance(w, 1, 3) ? (uint64_t)100000 << below(w, 14) : 0;
+    c->scrub_interval_ms = 50 + below(w, 1000);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {

@@ -36,7 +36,10 @@
     X(rotten, "bits rotted")                                                                       \
     X(read_only, "groups made read-only by rot")                                                   \
     X(accepted, "losses accepted")                                                                 \
-    X(lost_reads, "reads answered lost")
+    X(lost_reads, "reads answered lost")                                                           \
+    X(scrubbed, "cycles of the scrub")                                                             \
+    X(scrub_found, "damaged places found by the scrub")                                            \
+    X(scrub_seen, "rotten segments that a scrub had to find")
 
 struct workload_counts {
 #define X(name, text) uint32_t name;
