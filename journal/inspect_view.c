@@ -326,3 +326,38 @@ int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
     *out = in;
     return 0;
 }
+
+/* --- rows made anew ---------------------------------------------------------------------------- */
+
+static int rebuild_steps(struct inspect *in, const char *path, const char *into, struct err *e)
+{
+    int rc = dev_aio_open(&in->dev, path,
+                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+
+    if (rc >= 0)
+        rc = loop_event_new(&in->loop, 0, e);
+    if (rc >= 0)
+        rc = inspect_super_now(in->dev, &in->super, e);
+    if (rc >= 0)
+        rc = rows_rocksdb_open(&in->rows, into, ROWS_CACHE, false, e);
+    if (rc < 0)
+        return rc;
+    in->st = store_bare(in);
+    rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
+    if (rc >= 0) /* an empty RocksDB stands for nothing: recovery makes it all */
+        rc = recover_run(in->st, &in->end, &in->todo, e);
+    if (rc >= 0)
+        rc = rows_flush(in->rows);
+    return rc;
+}
+
+int inspect_rebuild_rows(const char *path, const char *into, struct err *e)
+{
+    struct inspect *in = mem_new(sizeof *in);
+    int rc = rebuild_steps(in, path, into, e);
+
+    inspect_close(in);
+    return rc < 0 ? err_set(e, rc, "%s: making the rows anew: %s", path,
+                            e && e->code ? e->text : err_text(rc))
+                  : 0;
+}

@@ -1611,8 +1611,8 @@ static void swarm(struct workload *w, uint64_t seed)
     c->pending_max = 65536;
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
-    c->scrub_bytes_per_s = chance(w, 1, 3) ? (uint64_t)100000 << below(w, 14) : 0;
-    c->scrub_interval_ms = 50 + below(w, 1000);
+    c->scrub_bytes_per_s = chance(w, 1, 4) ? (uint64_t)100000 << below(w, 14) : 0;
+    c->scrub_interval_ms = 300 + below(w, 3000);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {

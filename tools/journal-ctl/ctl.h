@@ -39,6 +39,8 @@ ctl_fn cmd_shard_ls, cmd_shard_describe, cmd_shard_offsets;
 ctl_fn cmd_segment_ls, cmd_segment_head, cmd_segment_dump, cmd_segment_verify;
 ctl_fn cmd_wal_dump, cmd_wal_verify;
 ctl_fn cmd_verify;
+ctl_fn cmd_rows_dump;
+ctl_fn cmd_stat;
 ctl_fn cmd_config_check;
 
 /* The shard named by text; E_NOTFOUND with a sentence. */

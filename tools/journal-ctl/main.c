@@ -70,6 +70,9 @@ static const struct command {
     { "wal", "verify", NULL, cmd_wal_verify, "every checksum in the live WAL; what rot has hit", 0,
       true, false },
     { "verify", NULL, NULL, cmd_verify, "everything", 0, true, true },
+    { "rows", "dump", NULL, cmd_rows_dump, "every row of the view beside the log", 0, false,
+      false },
+    { "stat", NULL, NULL, cmd_stat, "space, shards, segments, WAL, amplification", 0, true, false },
     { "config", "check", "FILE", cmd_config_check, "a configuration file of the server", 0, false,
       true },
 };
