@@ -16,7 +16,7 @@ static const struct emit_column row_columns[] = {
     { "value", EMIT_TEXT, false },
 };
 
-static const char *table_name(uint8_t table)
+const char *ctl_table_name(uint8_t table)
 {
     switch (table) {
     case ROW_GROUP:
@@ -89,7 +89,7 @@ static int dump_row(void *ctx, const void *key, size_t key_bytes, const void *va
         return 0;
     name = key_text(k, key_bytes);
     hex = hex_text(value, value_bytes, emit_is_table(c->emit) ? SHOWN_HEX : 0);
-    EMIT_ROW(c->emit, C_TEXT(table_name(k[0])), C_TEXT(name), C_TEXT(hex));
+    EMIT_ROW(c->emit, C_TEXT(ctl_table_name(k[0])), C_TEXT(name), C_TEXT(hex));
     free(name);
     free(hex);
     return 0;
@@ -113,7 +113,7 @@ static int dump_producer(void *ctx, int64_t id, const struct row_producer *p)
         copy.batch[i].time = 0;
     snprintf(name, sizeof name, "%" PRIu64 " %" PRId64, d->shard, id);
     hex = hex_text(mem, row_producer_write(&copy, mem), emit_is_table(d->c->emit) ? SHOWN_HEX : 0);
-    EMIT_ROW(d->c->emit, C_TEXT(table_name(ROW_PRODUCER)), C_TEXT(name), C_TEXT(hex));
+    EMIT_ROW(d->c->emit, C_TEXT(ctl_table_name(ROW_PRODUCER)), C_TEXT(name), C_TEXT(hex));
     free(hex);
     return 0;
 }
@@ -125,7 +125,7 @@ static int dump_shard(void *ctx, const struct inspect_shard *s)
     char name[32], *hex = hex_text(mem, row_u64_write(s->end, mem), 0);
 
     snprintf(name, sizeof name, "%" PRIu64, s->id);
-    EMIT_ROW(d.c->emit, C_TEXT(table_name(ROW_END)), C_TEXT(name), C_TEXT(hex));
+    EMIT_ROW(d.c->emit, C_TEXT(ctl_table_name(ROW_END)), C_TEXT(name), C_TEXT(hex));
     free(hex);
     return inspect_producers(d.c->in, s->id, dump_producer, &d);
 }
