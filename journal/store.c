@@ -684,8 +684,27 @@ static struct store *store_new(const struct journal_env *env, const struct journ
     return st;
 }
 
+static int store_try(struct store **out, const struct journal_env *env,
+                     const struct journal_conf *conf, struct err *e);
+
+/* Rows that turn out to be damaged while recovery reads them are as good as lost: they are made
+ * anew. */
 int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
                struct err *e)
+{
+    int rc = store_try(out, env, conf, e);
+
+    if (rc != E_CORRUPT || !atomic_load(&env->rows->damaged))
+        return rc;
+    LOG_WARN("rows.damaged", F_STR("meaning", "made anew from catalogue, segments and WAL"));
+    if (e)
+        *e = (struct err){ 0 };
+    rc = rows_clear(env->rows);
+    return rc < 0 ? err_set(e, rc, "rows: %s", err_text(rc)) : store_try(out, env, conf, e);
+}
+
+static int store_try(struct store **out, const struct journal_env *env,
+                     const struct journal_conf *conf, struct err *e)
 {
     struct store *st = store_new(env, conf);
     struct todo_update *t = mem_new(sizeof *t);
