@@ -521,6 +521,10 @@ static int repair_steps(struct repair *r, unsigned parts, struct err *e)
         rc = slabs_repair(r, e);
     if (rc >= 0)
         rc = view_open(r, e);
+    if (rc == E_CORRUPT && !r->dev && r->n_steps > 0) {
+        tell(r, REPAIR_WOULD, NULL, 0, 0, "the rest can be looked at once that is done");
+        return 0;
+    }
     if (rc >= 0 && parts & (REPAIR_HEADERS | REPAIR_INDEXES))
         rc = segments_repair(r, parts);
     if (rc >= 0 && parts & (REPAIR_ROWS | REPAIR_ROWS_ANYWAY))
