@@ -43,7 +43,7 @@ struct append {
     uint64_t base_offset;
     uint32_t n_offsets;
     int64_t max_ts;
-    uint64_t lsn; /* committer: of its first byte */
+    uint64_t lsn;      /* committer: of its first byte */
     uint64_t began_us; /* when it was accepted */
     bool duplicate;
 };
