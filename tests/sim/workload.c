@@ -1611,8 +1611,6 @@ static void swarm(struct workload *w, uint64_t seed)
     c->pending_max = 65536;
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
-    c->scrub_bytes_per_s = chance(w, 1, 4) ? (uint64_t)100000 << below(w, 14) : 0;
-    c->scrub_interval_ms = 300 + below(w, 3000);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {
@@ -1628,6 +1626,8 @@ static void swarm(struct workload *w, uint64_t seed)
     }
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
+    c->scrub_bytes_per_s = w->rotting || chance(w, 1, 8) ? (uint64_t)100000 << below(w, 14) : 0;
+    c->scrub_interval_ms = 300 + below(w, 3000);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
     for (unsigned i = 1; i < 7; i++)
