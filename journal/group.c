@@ -5,6 +5,7 @@
 #include "base/logger.h"
 #include "journal/committer.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 static void flush_run(struct task *t)
 {
@@ -162,6 +163,7 @@ void append_end(struct append *a, int rc, int64_t append_time)
     struct store *st = a->shard->st;
 
     atomic_fetch_sub(&st->backlog, a->bytes);
+    stats_append(a, rc);
     if (d) {
         d->rc = rc;
         d->base_offset = a->base_offset;
@@ -234,8 +236,8 @@ static void frame_committed(struct jrn_group *g, struct commit_result *r)
 {
     struct append *a = r->first;
 
-    g->cache.max_bytes = (g->st->conf.cache_bytes - g->st->runs.max_bytes) /
-                         (atomic_load(&g->st->groups_used) + 1);
+    g->cache.max_bytes =
+        (g->st->conf.cache_bytes - g->st->runs.max_bytes) / (atomic_load(&g->st->groups_used) + 1);
     cache_add(&g->cache, r->lsn, r->block);
     cache_share(g);
     while (a) {
