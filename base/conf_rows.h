@@ -119,6 +119,10 @@
       "Milliseconds after which write-ahead log moves to segments, however little it is, so that it can expire.") \
     X(JOURNAL_RETENTION_CHECK_MS, "journal.retention_check_ms", U64, "30000", 10, CONF_DAY, NULL, RESTART, \
       "Milliseconds between two looks for records that need not be kept any longer.") \
+    X(JOURNAL_SCRUB_RATE, "journal.scrub_bytes_per_s", BYTES, "20MiB", 0, CONF_TIB, NULL, RESTART, \
+      "Stored bytes read and checked in a second, in the background. 0: none are.") \
+    X(JOURNAL_SCRUB_INTERVAL, "journal.scrub_interval", MS, "1h", 0, 30 * CONF_DAY, NULL, RESTART, \
+      "Least time from the begin of one check of all that is stored to the next.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
       "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \

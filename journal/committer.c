@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "journal/group.h"
+#include "journal/stats.h"
 
 static void wake_run(struct task *t);
 static void pump(struct committer *c);
@@ -425,6 +426,7 @@ static void written(struct dev_req *r)
     else
         c->durable_lsn = c->lsn;
     committer_direct_done(c, r->rc >= 0);
+    stats_block(c->st, c->block_began_us, block->len, c->block_batches);
 #ifndef WEIR_BREAK_EARLY_ACK
     answer(c, r->rc < 0 ? E_DEVICE : 0);
 #endif
@@ -439,6 +441,7 @@ static void submit(struct committer *c)
 {
     request_make(c);
     c->in_flight = true;
+    c->block_began_us = loop_now_us(c->loop);
     loop_timer_stop(&c->idle);
 #ifdef WEIR_BREAK_EARLY_ACK
     answer(c, 0);

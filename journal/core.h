@@ -47,9 +47,11 @@ struct append {
     uint64_t base_offset;
     uint32_t n_offsets;
     int64_t max_ts;
-    uint64_t due_us; /* throttled until then; 0: not yet asked */
-    uint64_t lsn;    /* committer: of its first byte in the WAL */
+    uint64_t due_us;   /* throttled until then; 0: not yet asked */
+    uint64_t began_us; /* when it was accepted */
+    uint64_t lsn;      /* committer: of its first byte in the WAL */
     bool duplicate;
+    bool was_held;         /* counted so */
     bool direct;           /* batch is a run buffer now; the committer may still decide otherwise */
     uint64_t xxh3;         /* of its stored bytes; direct */
     uint64_t segment, pos; /* committer: where it lies; direct */
@@ -157,6 +159,8 @@ struct rewrite;
 struct retention;
 struct todo_update;
 struct space;
+struct scrub;
+struct stats;
 
 struct store {
     struct journal_env env;
@@ -182,6 +186,8 @@ struct store {
     struct destage *destage;
     struct rewrite *rewrite;
     struct retention *retention;
+    struct scrub *scrub;
+    struct stats *stats;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;

@@ -5,6 +5,7 @@
 #include "base/logger.h"
 #include "journal/committer.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 static void flush_run(struct task *t)
 {
@@ -162,6 +163,7 @@ void append_end(struct append *a, int rc, int64_t append_time)
     struct store *st = a->shard->st;
 
     atomic_fetch_sub(&st->backlog, a->bytes);
+    stats_append(a, rc);
     if (d) {
         d->rc = rc;
         d->base_offset = a->base_offset;

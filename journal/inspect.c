@@ -55,6 +55,14 @@ int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
     return store_rows_scan(in->st, prefix, prefix_bytes, fn, ctx);
 }
 
+int inspect_rows_all(struct inspect *in,
+                     int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes),
+                     void *ctx)
+{
+    return rows_scan(in->rows, "", 0, false, fn, ctx);
+}
+
 /* --- shards -------------------------------------------------------------------------------------
  * */
 

@@ -55,6 +55,18 @@ int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
                            size_t value_bytes),
                  void *ctx) MUST_USE;
 
+/* Every row of the view, in key order, as journal/format say (format/row.h). What RocksDB alone knows
+ * is in it as much as what the live WAL says. */
+int inspect_rows_all(struct inspect *in,
+                     int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes),
+                     void *ctx) MUST_USE;
+
+/* Makes the rows of the store in folder path anew, from catalogue, segments and WAL, into the
+ * RocksDB folder `into`, which must not be there. Writes nothing else. Nobody may serve the store
+ * meanwhile. */
+int inspect_rebuild_rows(const char *path, const char *into, struct err *e) MUST_USE;
+
 /* Where stored bytes lie. */
 struct inspect_place {
     char file[32];

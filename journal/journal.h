@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/metric.h"
 
 struct journal;
 struct shard; /* a handle: see shard_open */
@@ -84,6 +85,9 @@ struct journal_conf {
     /* Percent of what a device may use: where destage, rewriting and trimming become urgent [80],
      * producers are slowed down [90], and appends of class DATA refused [95; at most 98]. */
     uint32_t space_urgent, space_throttle, space_refuse;
+    /* Stored bytes that the scrub may read in a second (0: there is none), and the least time from
+     * the begin of one of its cycles to the next. */
+    uint64_t scrub_bytes_per_s, scrub_interval_ms;
     const uint64_t *accept_loss; /* groups (shard_group) whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };
@@ -143,6 +147,11 @@ unsigned journal_n_devices(const struct journal *j);
 /* The kinds are as the device's keeper saw them last. Any thread, now. E_NOTFOUND. */
 int journal_device_info(const struct journal *j, unsigned device,
                         struct jrn_device_info *info) MUST_USE;
+
+/* Calls fn for each metric of this journal, device by device (journal/stats.c has them all); the same
+ * are in the registry (base/metric.h: metrics_visit) while the journal is open. Any thread. */
+void journal_stats_visit(struct journal *j, void (*fn)(void *ctx, const struct metric_view *v),
+                         void *ctx);
 
 /* This start's number, counted by device 0; epochs of its groups are at least this. Fits in 31 bits.
  * Any thread, now. */

@@ -8,6 +8,7 @@
 #include "format/batch.h"
 #include "journal/group.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 enum {
     COLD_ENTRIES = 32, /* runs of the WAL read in one go */
@@ -193,6 +194,7 @@ static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf
 
 static void log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
 {
+    metric_add(&s->st->stats->read_damaged, 1);
     LOG_ERROR("read.damaged", F_INT("shard", s->id), F_STR("in", where), F_INT("at", place),
               F_INT("offset", offset));
 }
@@ -211,6 +213,8 @@ static void cold_run(struct work *w)
         const uint8_t *mem;
 
         rc = wal_run_read(st, c, &buf, &mem);
+        if (rc >= 0)
+            stats_read(st, STATS_WAL, c->entry.bytes);
         if (rc >= 0)
             rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
         if (rc == E_LOST)
@@ -475,8 +479,10 @@ static void segment_run(struct work *w)
         if (rc >= 0) {
             run = index_run(x, rw->s->id, rw->d->from);
             rc = E_LOST;
-            if (run)
+            if (run) {
                 rc = segment_runs(rw, seg, x, (uint32_t)(run - x->runs));
+                stats_read(st, STATS_SEGMENT, rw->d->bytes);
+            }
         }
         if (rc == E_LOST || rc == E_CORRUPT)
             log_damage(rw->s, "segment", seg->id, rw->d->from);
@@ -569,6 +575,7 @@ static void read_tail(struct read_done *d, uint32_t i)
             }
             break;
         }
+        stats_read(s->st, STATS_CACHE, slice.len);
         rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
         buf_unref(slice.buf);
     }

@@ -340,6 +340,7 @@ static int on_extent(void *ctx, const struct walscan_extent *x)
         LOG_ERROR("wal.extent_head_damaged", F_LSN(x->first_lsn),
                   F_INT("slab", place_slab(x->place)), F_INT("pos", place_pos(x->place)));
     wal_add(&r->st->wal, x->place, x->incarnation, x->salt, x->first_lsn);
+    r->st->wal.list[r->st->wal.n - 1]->head_damaged = x->head_damaged;
     r->extent_lsn = x->first_lsn;
     return slabs_mark(&r->st->slabs, x->place, r->st->wal_log2);
 }

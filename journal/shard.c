@@ -7,6 +7,7 @@
 #include "format/batch.h"
 #include "journal/devices.h"
 #include "journal/group.h"
+#include "journal/stats.h"
 
 /* --- the table of loaded shards, and handles --- */
 
@@ -402,6 +403,9 @@ void shard_append_home(struct append *a)
         a->next = NULL; /* in turn: what came earlier may be held too */
         *g->held_end = a;
         g->held_end = &a->next;
+        if (!a->was_held)
+            metric_add(&s->st->stats->append_held, 1);
+        a->was_held = true;
         return;
     }
     if (rc >= 0)
@@ -468,6 +472,7 @@ void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t byte
     a->ack = ack;
     a->done = done;
     a->task.run = append_task;
+    a->began_us = loop_now_us(s->group->loop);
     atomic_fetch_add(&s->st->backlog, bytes);
     atomic_fetch_add(&s->st->busy, 1);
     if (rc >= 0 && atomic_load(&s->st->closing) && s->group->id != GROUP_CATALOGUE)

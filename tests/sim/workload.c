@@ -236,9 +236,9 @@ static bool rot_once(struct workload *w)
     case 2:
         return rot_wal_head(&w->js, &w->rng, &w->m);
     case 3:
-        return rot_segment_data(&w->js, &w->rng, &w->m);
+        return rot_segment_data(&w->js, &w->rng, &w->m, &w->rotten_segment);
     case 4:
-        return rot_segment_rest(&w->js, &w->rng, &w->m);
+        return rot_segment_rest(&w->js, &w->rng, &w->m, &w->rotten_segment);
     default:
         return rot_super(&w->js, &w->rng, &w->m);
     }
@@ -342,6 +342,7 @@ static void end_life(struct workload *w, unsigned how)
     bool orderly;
 
     w->killed = w->orderly = false;
+    workload_scrub_end(w);
     faults_end(w);
     workload_cancel_waits(w, 1, 1);
     orderly =
@@ -452,8 +453,8 @@ static void life(struct workload *w, bool last)
         faults_end(w);
         workload_check_at_rest(w);
     }
-    if (!w->ending && workload_any_device_is(w, JRN_FULL) && !workload_any_device_is(w, JRN_FAILED) &&
-        chance(w, 1, 2)) {
+    if (!w->ending && workload_any_device_is(w, JRN_FULL) &&
+        !workload_any_device_is(w, JRN_FAILED) && chance(w, 1, 2)) {
         faults_end(w);
         heal(w);
     }
@@ -515,6 +516,8 @@ static void swarm(struct workload *w, uint64_t seed)
         jrn_sim_add_device(&w->js, 64 << 20);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
+    c->scrub_bytes_per_s = w->rotting || chance(w, 1, 8) ? (uint64_t)100000 << below(w, 14) : 0;
+    c->scrub_interval_ms = 300 + below(w, 3000);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
     for (unsigned i = 1; i < 7; i++)

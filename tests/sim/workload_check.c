@@ -8,7 +8,9 @@
 #include "journal/devices.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
+#include "journal/scrub.h"
 #include "journal/space.h"
+#include "journal/stats.h"
 #include "journal/store.h"
 
 bool workload_group_read_only(const struct workload *w, uint64_t group)
@@ -256,7 +258,8 @@ static bool store_quiet(struct store *st)
 {
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first &&
            !space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
-           retention_idle(st->retention) && store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
+           retention_idle(st->retention) && scrub_idle(st->scrub) && store_backlog(st) == 0 &&
+           atomic_load(&st->busy) == 0;
 }
 
 static bool is_quiet(void *ctx)
@@ -352,6 +355,59 @@ static void check_waits(struct workload *w)
                        op->s->id, op->u.wait.past, shard_end(op->s->handle));
 }
 
+/* --- the scrub --- */
+
+struct cycles {
+    struct store *st;
+    uint64_t until;
+};
+
+static bool cycles_done(void *ctx)
+{
+    const struct cycles *c = ctx;
+
+    return metric_count(&c->st->stats->scrub_cycles) >= c->until;
+}
+
+static const struct segment *rotten_segment(const struct workload *w)
+{
+    const struct segment *seg = hash_get(&w->js.st->segments.by_id, w->rotten_segment);
+
+    return seg && !seg->open ? seg : NULL;
+}
+
+/* At rest: what has rotted in a segment that is there is found by the next whole cycle. */
+static void scrub_check(struct workload *w)
+{
+    struct store *st = w->js.st;
+    struct cycles c = { st, metric_count(&st->stats->scrub_cycles) + 2 };
+
+    if (st->conf.scrub_bytes_per_s == 0 || w->rotten_segment == 0 || !rotten_segment(w))
+        return;
+    if (!workload_run_until(w, cycles_done, &c))
+        model_fail(&w->m, "the scrub does not come to the end of a cycle");
+    if (!rotten_segment(w))
+        return;
+    if (metric_get(&st->stats->scrub_damaged) == 0)
+        model_fail(&w->m, "the scrub has not found the rot in segment %" PRIx64, w->rotten_segment);
+    w->n->scrub_seen++;
+}
+
+void workload_scrub_end(struct workload *w)
+{
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++) {
+        const struct stats *stats = jrn_sim_store(&w->js, i)->stats;
+        uint64_t found = metric_count(&stats->scrub_found);
+
+        w->n->scrubbed += (uint32_t)metric_count(&stats->scrub_cycles);
+        w->n->scrub_found += (uint32_t)found;
+        if (found > 0 && w->n->rotten == 0 && !w->faulty && !w->js.disk->off)
+            model_fail(&w->m,
+                       "the scrub has found %" PRIu64 " damaged places, and nothing has rotted",
+                       found);
+    }
+}
+
 /* Everything comes to rest; then all that is promised must hold exactly. */
 void workload_check_at_rest(struct workload *w)
 {
@@ -365,6 +421,10 @@ void workload_check_at_rest(struct workload *w)
     if (workload_any_device_is(w, JRN_FAILED)) /* a request that was slow to fail */
         return;
     check_waits(w);
+    scrub_check(w);
+    settle_down(w);
+    if (workload_any_device_is(w, JRN_FAILED))
+        return;
     for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
         space_check(w, jrn_sim_store(&w->js, i));
     for (unsigned i = 0; i < w->m.n_shards; i++)

@@ -82,7 +82,8 @@ struct workload {
     unsigned n_accept;
     int64_t wall_max; /* the latest wall clock seen */
     unsigned devices_max;
-    bool rotted; /* a bit, before this life */
+    bool rotted;             /* a bit, before this life */
+    uint64_t rotten_segment; /* of device 0; rotted last, in this seed; 0: none */
 };
 
 static inline uint64_t below(struct workload *w, uint64_t n)
@@ -144,6 +145,8 @@ bool workload_group_read_only(const struct workload *w, uint64_t group);
 void workload_check_read_only(struct workload *w);
 /* After a start: what is there must be explained by what was promised. */
 void workload_check_recovered(struct workload *w);
+/* At the end of a life: what the scrub did in it; what was never damaged is never called so. */
+void workload_scrub_end(struct workload *w);
 /* Everything comes to rest; then all that is promised must hold exactly. */
 void workload_check_at_rest(struct workload *w);
 

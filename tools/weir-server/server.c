@@ -114,6 +114,8 @@ static struct journal_conf journal_settings(const struct conf *c)
         .cache_bytes = conf_num(c, CONF_JOURNAL_CACHE_BYTES),
         .pending_max = conf_num(c, CONF_JOURNAL_PENDING_MAX),
         .idle_close_ms = (uint32_t)conf_num(c, CONF_JOURNAL_IDLE_CLOSE_MS),
+        .scrub_bytes_per_s = conf_num(c, CONF_JOURNAL_SCRUB_RATE),
+        .scrub_interval_ms = conf_num(c, CONF_JOURNAL_SCRUB_INTERVAL),
         .delete_grace_ms = (uint32_t)conf_num(c, CONF_JOURNAL_DELETE_GRACE_MS),
         .wal_age_ms = (uint32_t)conf_num(c, CONF_JOURNAL_WAL_AGE_MS),
         .retention_check_ms = (uint32_t)conf_num(c, CONF_JOURNAL_RETENTION_CHECK_MS),
