@@ -85,6 +85,8 @@
       "retention.bytes of new topics that do not name it, for each partition. 0: no limit.") \
     X(TOPICS_CLEANUP_POLICY, "topics.cleanup_policy", CHOICE, "delete", 0, 0, "delete|compact", RESTART, \
       "cleanup.policy of new topics that do not name it.") \
+    X(COMPRESSION_SERVER_BATCHES, "compression.server_batches", CHOICE, "lz4", 0, 0, "lz4|zstd|none", RESTART, \
+      "Codec of batches that the server builds itself, such as committed offsets, from 1 KiB on.") \
     X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
       "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
     X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "2MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \

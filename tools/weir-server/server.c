@@ -155,6 +155,7 @@ static struct kafka_conf kafka_settings(const struct conf *c)
         .retention_ms = for_ever(conf_num(c, CONF_TOPICS_RETENTION_MS)),
         .retention_bytes = for_ever(conf_num(c, CONF_TOPICS_RETENTION_BYTES)),
         .cleanup_policy = conf_str(c, CONF_TOPICS_CLEANUP_POLICY),
+        .server_batches = conf_str(c, CONF_COMPRESSION_SERVER_BATCHES),
     };
 }
 
