@@ -6,6 +6,8 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/io/rows_int.h"
+#include "journal/keyindex.h"
+#include "journal/memory.h"
 #include "journal/shard.h"
 #include "journal/store.h"
 
@@ -207,7 +209,7 @@ static int change_check(const struct jrn_change *c)
 {
     switch (c->op) {
     case JRN_SHARD_CREATE:
-        return c->shard >= SHARD_FIRST_USER && c->kind == SHARD_SEGMENT &&
+        return c->shard >= SHARD_FIRST_USER && c->kind <= SHARD_ROCKSDB &&
                        (c->class == SHARD_CLASS_DATA || c->class == SHARD_CLASS_INTERNAL)
                    ? 0
                    : E_INVALID;
@@ -224,15 +226,27 @@ static int change_check(const struct jrn_change *c)
     return E_INVALID;
 }
 
+static struct row_policy row_policy_of(const struct shard_policy *p)
+{
+    return (struct row_policy){ .flags = p->flags,
+                                .retention_ms = p->retention_ms,
+                                .retention_bytes = p->retention_bytes,
+                                .min_compaction_lag_ms = p->min_compaction_lag_ms,
+                                .delete_retention_ms = p->delete_retention_ms };
+}
+
 static void shard_row_put(struct door_update *d, const struct jrn_change *c)
 {
     struct store *st = d->u.st;
     struct row_shard row = { .kind = (uint8_t)c->kind,
                              .class = (uint8_t)c->class,
                              .group = catalogue_group_for(st, c->class, c->shard),
-                             .created = loop_wall_ms(st->keeper) };
+                             .created = loop_wall_ms(st->keeper),
+                             .policy = row_policy_of(&c->policy) };
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
+    if (c->kind == SHARD_ROCKSDB)
+        row.policy.flags |= SHARD_COMPACTED;
     rows_batch_put(&d->u.rows, key, row_key(key, ROW_SHARD, c->shard), value,
                    row_shard_write(&row, value));
 }
@@ -428,7 +442,8 @@ static int trim_prepare(struct catalogue_update *u)
                              .class = (uint8_t)s->group->class,
                              .group = s->group->id,
                              .start = t->start,
-                             .created = s->created };
+                             .created = s->created,
+                             .policy = s->policy };
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
     if (atomic_load(&s->deleted))
@@ -492,6 +507,8 @@ static void trim_home(struct task *task)
         trim_answer(t, s, atomic_load(&s->deleted) ? E_DELETED : E_CLOSED);
         return;
     }
+    if (s->memory)
+        memory_trim(s, t->start);
     if (t->start <= atomic_load(&s->start)) {
         trim_answer(t, s, 0);
         return;
@@ -513,10 +530,59 @@ void shard_trim(struct shard *s, struct shard_trim *t)
     loop_post(s->group->loop, &t->task);
 }
 
+/* --- offsets for MEMORY shards: a trim of the row ahead of the shard --- */
+
+struct reserve_update {
+    struct trim_update t;
+    struct catalogue_reserve *r;
+};
+
+static void reserve_home(struct task *task)
+{
+    struct catalogue_reserve *r = (struct catalogue_reserve *)task;
+
+    r->fn(r);
+}
+
+static void reserve_applied(struct catalogue_update *u)
+{
+    struct catalogue_reserve *r = ((struct reserve_update *)u)->r;
+
+    r->rc = u->rc;
+    r->task.run = reserve_home;
+    loop_post(r->shard->group->loop, &r->task);
+    free(u);
+}
+
+static void reserve_submit(struct store *st, void *arg)
+{
+    struct reserve_update *u = arg;
+
+    u->t.u.st = st;
+    u->t.u.rc = E_CLOSED;
+    if (atomic_load(&st->closing))
+        reserve_applied(&u->t.u);
+    else
+        catalogue_submit(st->catalogue, &u->t.u);
+}
+
+void catalogue_reserve(struct catalogue_reserve *r)
+{
+    struct reserve_update *u = mem_new(sizeof *u);
+
+    u->r = r;
+    u->t.s = r->shard;
+    u->t.start = r->until;
+    u->t.u.prepare = trim_prepare;
+    u->t.u.applied = reserve_applied;
+    store_on_keeper(r->shard->st, reserve_submit, u);
+}
+
 /* --- giving space back --- */
 
 struct reap {
     struct rows_work w;
+    bool keyed; /* the shard has an index of keys */
     uint64_t shard, start;
     struct rows_batch rows;
     struct reaped {
@@ -640,6 +706,7 @@ static void reap_run(struct rows_work *w)
             return;
     }
     w->rc = rows_write(w->st->rows, &r->rows, 0);
+    r->keyed = keyindex_is_there(w->st, r->shard);
 }
 
 struct drop_update {
@@ -712,6 +779,8 @@ static void reap_done(struct rows_work *w)
         if (dead)
             catalogue_drop_segment(w->st, r->list[i].segment);
     }
+    if (r->keyed)
+        keyindex_sweep(w->st, r->shard, r->start);
     rows_batch_free(&r->rows);
     free(r->list);
     free(r);

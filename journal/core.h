@@ -106,9 +106,12 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+    uint64_t last_lsn;     /* of its last batch seen in the live WAL; 0: none */
+    struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
+    struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */
     /* keeper */
     uint64_t row_start; /* the start that the catalogue has, or is about to have */
+    struct row_policy policy;
 };
 
 enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
@@ -134,6 +137,9 @@ struct committer;
 struct catalogue;
 struct destage;
 struct rewrite;
+struct memory;
+struct memories;
+struct keyindex;
 
 struct store {
     struct journal_env env;
@@ -157,6 +163,7 @@ struct store {
     struct catalogue *catalogue;
     struct destage *destage;
     struct rewrite *rewrite;
+    struct memories *memories;
     atomic_ullong backlog;
     atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;

@@ -6,6 +6,8 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/group.h"
+#include "journal/keyindex.h"
+#include "journal/memory.h"
 
 /* --- the table of loaded shards, and handles --- */
 
@@ -64,6 +66,8 @@ void shard_unref(struct shard *s)
     if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
         return;
     ASSERT(!s->waits);
+    memory_free(s->memory);
+    keyindex_free(s->keys);
     index_free(&s->index);
     producers_free(&s->producers);
     free(s);
@@ -76,6 +80,14 @@ uint64_t shard_id(const struct shard *s)
 uint64_t shard_group(const struct shard *s)
 {
     return s->group->id;
+}
+enum shard_kind shard_kind(const struct shard *s)
+{
+    return s->kind;
+}
+bool shard_is_volatile(const struct shard *s)
+{
+    return s->kind == SHARD_MEMORY;
 }
 int32_t shard_epoch(const struct shard *s)
 {
@@ -177,6 +189,22 @@ static int load_rest(struct shard *s, uint64_t start)
     return rc < 0 ? rc : 0;
 }
 
+/* What its kind needs beside the log. */
+static int load_kind(struct shard *s)
+{
+    switch (s->kind) {
+    case SHARD_SEGMENT:
+        return 0;
+    case SHARD_MEMORY:
+        if (s->st->memories) /* inspection has none */
+            s->memory = memory_new(s);
+        return 0;
+    case SHARD_ROCKSDB:
+        return keyindex_load(s);
+    }
+    return E_VERSION;
+}
+
 int shard_load(struct store *st, uint64_t id, struct shard **out)
 {
     uint8_t key[ROW_KEY_MAX], *mem;
@@ -196,9 +224,13 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
     s->id = id;
     s->kind = row.kind;
     s->created = row.created;
+    s->policy = row.policy;
+    s->row_start = row.start;
     s->group = store_group(st, row.group);
     atomic_store(&s->refs, 1);
     rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
+    if (rc >= 0)
+        rc = load_kind(s);
     if (rc < 0)
         shard_unref(s);
     else
@@ -332,6 +364,10 @@ void shard_append_home(struct append *a)
     int rc = append_allowed(a);
 
     ASSERT_HOME(g->loop);
+    if (s->memory) {
+        memory_append(a);
+        return;
+    }
     if (rc >= 0 && g->class == SHARD_CLASS_DATA &&
         (g->held || atomic_load(&s->st->space) == SPACE_WAIT)) {
         if (atomic_load(&s->st->closing)) {
@@ -530,6 +566,10 @@ void shard_mark_deleted(struct shard *s)
     ASSERT_HOME(s->group->loop);
     atomic_store(&s->deleted, true);
     index_free(&s->index);
+    if (s->memory)
+        memory_deleted(s);
+    if (s->keys)
+        keyindex_deleted(s);
     shard_wake(s, E_DELETED);
     shard_withdraw(s);
 }
