@@ -22,7 +22,7 @@ enum {
     UNIT_64K = 65536
 };
 
-enum op_kind { OP_APPEND, OP_READ, OP_WAIT, OP_FIND, OP_TRIM, OP_UPDATE, OP_OPEN };
+enum op_kind { OP_APPEND, OP_READ, OP_WAIT, OP_FIND, OP_TRIM, OP_UPDATE, OP_OPEN, OP_GET };
 /* What a batch with a producer must be answered, when nothing forbids appends as such. */
 enum expect { EXPECT_OK, EXPECT_DUPLICATE, EXPECT_CODE };
 
@@ -35,6 +35,7 @@ struct op {
         struct shard_trim trim;
         struct jrn_update update;
         struct shard_open open;
+        struct shard_get get;
     } u; /* first: what the journal gives back is this */
     struct workload *w;
     enum op_kind kind;
@@ -268,13 +269,13 @@ static void append_good(struct op *op)
 {
     struct workload *w = op->w;
     struct append_done *d = &op->u.append;
-    bool durable = op->ack >= ACK_LEADER_DURABLE;
+    bool memory = op->s->kind == SHARD_MEMORY, durable = memory || op->ack >= ACK_LEADER_DURABLE;
 
     if (op->failed_before)
         append_wrong(op, "taken after the device had failed");
     if (op->deleted_before)
         append_wrong(op, "taken by a deleted shard");
-    if (op->read_only_before)
+    if (op->read_only_before && !memory)
         append_wrong(op, "taken by a group with a loss");
     if (op->expect == EXPECT_CODE)
         append_wrong(op, "taken against its sequence");
@@ -310,7 +311,7 @@ static void append_bad(struct op *op)
             append_wrong(op, "refused by a group that has a reserve");
         w->n->full++;
     } else if (rc == E_READONLY) {
-        if (!group_read_only(w, op->s->group))
+        if (!group_read_only(w, op->s->kind == SHARD_MEMORY ? GROUP_CATALOGUE : op->s->group))
             append_wrong(op, "refused");
     } else if (!excused(w, op, rc)) {
         append_wrong(op, "refused");
@@ -446,7 +447,7 @@ static void do_append(struct workload *w)
 
     if (!s || (s->class == SHARD_CLASS_INTERNAL && journal_state(w->js.j) == JRN_FULL))
         return;
-    if (at < 0) {
+    if (at < 0 || s->kind == SHARD_MEMORY) { /* what that knows of producers goes with the life */
         append(w, s, model_send(&w->m, s, &w->rng, -1, -1, -1), EXPECT_OK, 0);
         return;
     }
@@ -528,6 +529,8 @@ static void read_bad(struct op *op)
 
     switch (d->rc) {
     case E_RANGE:
+        if (op->s->kind == SHARD_MEMORY && d->from >= d->start && d->from <= d->end)
+            read_wrong(op, "out of range");
         if (d->from >= op->s->start_max && d->from <= op->end_before)
             read_wrong(op, "out of range");
         break;
@@ -781,6 +784,20 @@ static void update_fn(struct jrn_update *d)
     op_done(op);
 }
 
+static struct shard_policy kind_policy(struct workload *w, enum shard_kind kind)
+{
+    struct shard_policy p = { 0 };
+
+    if (kind == SHARD_MEMORY) {
+        p.flags = SHARD_LIMITED;
+        p.retention_bytes = 1000 + (int64_t)below(w, 60000);
+    } else if (kind == SHARD_ROCKSDB) { /* what is superseded stays for the comparison */
+        p.flags = SHARD_COMPACTED;
+        p.min_compaction_lag_ms = INT64_C(1) << 40;
+    }
+    return p;
+}
+
 static struct op *update_send(struct workload *w, const struct model_change *list, unsigned n,
                               int code)
 {
@@ -806,6 +823,8 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
             changes[i] = (struct jrn_change){ .shard = w->m.shards[c->at].id,
                                               .class = w->m.shards[c->at].class };
             changes[i].op = c->op == MODEL_CREATE ? JRN_SHARD_CREATE : JRN_SHARD_DELETE;
+            changes[i].kind = w->m.shards[c->at].kind;
+            changes[i].policy = kind_policy(w, changes[i].kind);
         } else if (c->op == MODEL_PUT) {
             changes[i].op = JRN_ROW_PUT;
             changes[i].value = &c->value;
@@ -843,6 +862,9 @@ static struct model_shard *shard_new(struct workload *w)
 
     *s = (struct model_shard){ .id = last + 1 + below(w, 3) };
     s->class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA;
+    s->kind = chance(w, 1, 4) ? SHARD_ROCKSDB : chance(w, 1, 5) ? SHARD_MEMORY : SHARD_SEGMENT;
+    if (s->kind == SHARD_MEMORY) /* it lets go on its own */
+        s->start_max = UINT64_MAX;
     w->m.n_shards++;
     return s;
 }
@@ -888,6 +910,113 @@ static void do_update(struct workload *w)
         }
     }
     update_send(w, list, n, 0);
+}
+
+/* --- keys --- */
+
+static void get_wrong(const struct op *op, const char *what)
+{
+    const struct shard_get *g = &op->u.get;
+
+    model_fail(&op->w->m, "shard %" PRIu64 ": %.*s is %s at %" PRId64 ": %s", op->s->id,
+               (int)g->key_bytes, (const char *)g->key, g->rc < 0 ? err_name(g->rc) : "there",
+               g->rc < 0 ? (int64_t)-1 : g->record.offset, what);
+}
+
+/* op->from: the offset of the latest record of the key that was durable before the call. */
+static void get_fn(struct shard_get *g)
+{
+    struct op *op = (struct op *)g;
+    struct workload *w = op->w;
+    int key = ((const char *)g->key)[3] - '0';
+
+    if (g->rc >= 0) {
+        unsigned i = model_find(op->s, (uint64_t)g->record.offset);
+        const struct sent *x = i < op->s->n_log ? op->s->log[i] : NULL;
+        unsigned k = x ? (unsigned)((uint64_t)g->record.offset - x->offset) : 0;
+
+        w->n->gets++;
+        /* After an accepted loss the one before what was lost is the latest. */
+        if ((uint64_t)g->record.offset < op->from && op->s->n_lost == 0)
+            get_wrong(op, "an older record");
+        /* What readers have not seen yet is not in the log. */
+        if (x && x->offset <= (uint64_t)g->record.offset &&
+            (x->key[k] != key || x->tombstone[k] || x->ts[k] != g->record.timestamp))
+            get_wrong(op, "another record");
+    } else if (op->s->kind != SHARD_ROCKSDB) {
+        if (g->rc != E_UNSUPPORTED && !excused(w, op, g->rc))
+            get_wrong(op, "this kind has no keys");
+    } else if (g->rc == E_LOST) {
+        if (op->s->n_lost == 0 && !group_read_only(w, op->s->group))
+            get_wrong(op, "nothing was damaged there");
+    } else if (g->rc != E_NOTFOUND && !excused(w, op, g->rc)) {
+        get_wrong(op, "refused");
+    }
+    shard_get_release(g);
+    op_done(op);
+}
+
+static struct op *get_start(struct workload *w, struct model_shard *s, int key, bool kept)
+{
+    static const char *const keys[] = { "key0", "key1", "key2", "key3", "key4" };
+    struct op *op = op_new(w, OP_GET, s);
+    unsigned record = 0;
+    const struct sent *x = model_latest(s, key, 0, &record);
+
+    op->kept = kept;
+    op->from = x ? x->offset + record : 0;
+    op->u.get.fn = get_fn;
+    op->u.get.loop = some_loop(w);
+    op->u.get.key = keys[key];
+    op->u.get.key_bytes = 4;
+    shard_get(s->handle, &op->u.get);
+    return op;
+}
+
+static void do_get(struct workload *w)
+{
+    struct model_shard *s = some_shard(w);
+
+    if (s)
+        get_start(w, s, (int)below(w, MODEL_RECORD_KEYS), false);
+}
+
+/* At rest, right after the shard was read whole: every key is where the log says. */
+static void keys_checked(struct workload *w, struct model_shard *s)
+{
+    if (s->kind != SHARD_ROCKSDB || s->n_lost > 0)
+        return;
+    w->n->keys_checked++;
+    for (int key = 0; key < MODEL_RECORD_KEYS; key++) {
+        struct op *op = get_start(w, s, key, true);
+        const struct shard_get *g = &op->u.get;
+        unsigned record = 0;
+        const struct sent *x = model_latest(s, key, shard_start(s->handle), &record);
+
+        op_wait(w, op);
+        if (x && x->tombstone[record])
+            x = NULL;
+        if (g->rc == E_NOTFOUND
+                ? x != NULL
+                : g->rc >= 0 && (!x || (uint64_t)g->record.offset != x->offset + record))
+            get_wrong(op, "not what the log says");
+        op_free(op);
+    }
+}
+
+/* A shard in memory after a start: empty, above every offset that was given. */
+static void ring_checked(struct workload *w, struct model_shard *s)
+{
+    uint64_t end = shard_end(s->handle);
+
+    if (shard_start(s->handle) != end || end < s->handed)
+        model_fail(&w->m,
+                   "shard %" PRIu64 " in memory begins at %" PRIu64 "..%" PRIu64 ", but %" PRIu64
+                   " were given",
+                   s->id, shard_start(s->handle), end, s->handed);
+    w->n->ring_starts++;
+    s->start_min = end;
+    model_end(&w->m, s, end);
 }
 
 /* --- opening handles, reading whole --- */
@@ -1043,7 +1172,7 @@ static void accepted_check(struct workload *w)
         struct model_shard *s = &w->m.shards[i];
         uint64_t end;
 
-        if (!s->handle || !group_accepted(w, s->group))
+        if (!s->handle || !group_accepted(w, s->group) || s->kind == SHARD_MEMORY)
             continue;
         end = shard_end(s->handle);
         for (unsigned k = 0; k < s->n_lost; k++)
@@ -1089,10 +1218,15 @@ static void check_recovered(struct workload *w)
 
         if (!exists[i])
             continue;
+        if (s->kind == SHARD_MEMORY) {
+            ring_checked(w, s);
+            continue;
+        }
         range_check(w, s);
         read_whole(w, s);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
+        keys_checked(w, s);
         if (chance(w, 1, 4))
             find_checked(w, s);
     }
@@ -1208,6 +1342,7 @@ static void check_at_rest(struct workload *w)
             continue;
         read_whole(w, s);
         model_end(&w->m, s, shard_end(s->handle));
+        keys_checked(w, s);
         find_checked(w, s);
     }
 }
@@ -1254,9 +1389,9 @@ static void faults_end(struct workload *w)
 
 static void act(struct workload *w)
 {
-    static void (*const acts[])(struct workload *) = { do_append,       do_read, do_wait,
-                                                       do_find,         do_trim, do_update,
-                                                       handles_open_new };
+    static void (*const acts[])(struct workload *) = { do_append,        do_read, do_wait,
+                                                       do_find,          do_trim, do_update,
+                                                       handles_open_new, do_get };
     unsigned all = 0, at;
 
     /* The reserve is for deletions and the like: a full device is not filled up further. */
@@ -1265,10 +1400,10 @@ static void act(struct workload *w)
             do_update(w);
         return;
     }
-    for (unsigned i = 0; i < 7; i++)
+    for (unsigned i = 0; i < 8; i++)
         all += w->weight[i];
     at = (unsigned)below(w, all);
-    for (unsigned i = 0; i < 7; i++) {
+    for (unsigned i = 0; i < 8; i++) {
         if (at < w->weight[i]) {
             acts[i](w);
             return;
@@ -1558,6 +1693,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->batch_max = 32768;
     c->cache_bytes = 4096u << below(w, 6);
     c->pending_max = 65536;
+    c->memory_bytes = 16384u << below(w, 4);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
     c->slab_first = 8 * extent;
@@ -1577,7 +1713,7 @@ static void swarm(struct workload *w, uint64_t seed)
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
-    for (unsigned i = 1; i < 7; i++)
+    for (unsigned i = 1; i < 8; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
     if (w->tight) { /* little else than filling it up */
         w->weight[0] = 90;

@@ -31,6 +31,9 @@
     X(waits, "waits answered with data")                                                           \
     X(trims, "trims")                                                                              \
     X(updates, "updates")                                                                          \
+    X(gets, "keys found")                                                                          \
+    X(keys_checked, "indexes of keys compared with the log")                                       \
+    X(ring_starts, "shards in memory begun anew")                                                  \
     X(shards_deleted, "shards deleted")                                                            \
     X(faults, "faults that failed the device")                                                     \
     X(rotten, "bits rotted")                                                                       \
