@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "format/extent.h"
+#include "journal/journal.h"
 #include "tools/journal-ctl/ctl.h"
 #include "tools/journal-ctl/records.h"
 
@@ -20,11 +21,20 @@ static const struct emit_column shard_columns[] = {
 
 static const char *shard_state(const struct inspect_shard *s)
 {
+    if (s->kind == SHARD_MEMORY) /* start and end are where it goes on after a restart */
+        return "volatile";
     if (s->tail_lost)
         return "read-only, end unknown";
     if (s->read_only)
         return s->n_holes ? "read-only, holes" : "read-only";
     return s->n_holes ? "holes" : "ok";
+}
+
+static const char *shard_kind_name(const struct inspect_shard *s)
+{
+    static const char *const names[] = { "segment", "memory", "rocksdb" };
+
+    return s->kind < sizeof names / sizeof names[0] ? names[s->kind] : "unknown";
 }
 
 static const char *shard_class(const struct inspect_shard *s)
@@ -41,9 +51,9 @@ static int shard_row(void *ctx, const struct inspect_shard *s)
 
     EMIT_ROW(
         c->emit, C_U64(s->id), C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
-        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE, C_TEXT("segment"),
-        C_TEXT(shard_class(s)), C_U64(s->group), C_U64(s->start), C_U64(s->end),
-        C_U64(s->end - s->start - s->lost), C_U64(s->segment_bytes + s->wal_bytes),
+        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
+        C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group), C_U64(s->start),
+        C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->segment_bytes + s->wal_bytes),
         C_U64(s->n_segments), C_TEXT(shard_state(s)), C_U64(s->segment_bytes), C_U64(s->wal_bytes));
     return 0;
 }
@@ -119,12 +129,13 @@ static void describe_one(struct ctl *c, const struct inspect_shard *s)
     char name[300];
 
     emit_section(c->emit, "shard", one_columns, COUNT(one_columns), true);
-    EMIT_ROW(
-        c->emit, C_U64(s->id), C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
-        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE, C_TEXT("segment"),
-        C_TEXT(shard_class(s)), C_U64(s->group), C_I64_BUT(s->created, 0), C_U64(s->start),
-        C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->lost), C_U64(s->segment_bytes),
-        C_U64(s->wal_bytes), C_U64(s->n_segments), C_TEXT(shard_state(s)));
+    EMIT_ROW(c->emit, C_U64(s->id),
+             C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
+             C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
+             C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group),
+             C_I64_BUT(s->created, 0), C_U64(s->start), C_U64(s->end),
+             C_U64(s->end - s->start - s->lost), C_U64(s->lost), C_U64(s->segment_bytes),
+             C_U64(s->wal_bytes), C_U64(s->n_segments), C_TEXT(shard_state(s)));
 }
 
 int cmd_shard_describe(struct ctl *c, struct err *e)
