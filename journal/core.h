@@ -119,7 +119,9 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+    uint64_t last_lsn;     /* of its last batch seen in the live WAL; 0: none */
+    struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
+    struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
@@ -157,6 +159,9 @@ struct rewrite;
 struct retention;
 struct todo_update;
 struct space;
+struct memory;
+struct memories;
+struct keyindex;
 
 struct store {
     struct journal_env env;
@@ -182,6 +187,7 @@ struct store {
     struct destage *destage;
     struct rewrite *rewrite;
     struct retention *retention;
+    struct memories *memories;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;

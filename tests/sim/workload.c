@@ -452,8 +452,8 @@ static void life(struct workload *w, bool last)
         faults_end(w);
         workload_check_at_rest(w);
     }
-    if (!w->ending && workload_any_device_is(w, JRN_FULL) && !workload_any_device_is(w, JRN_FAILED) &&
-        chance(w, 1, 2)) {
+    if (!w->ending && workload_any_device_is(w, JRN_FULL) &&
+        !workload_any_device_is(w, JRN_FAILED) && chance(w, 1, 2)) {
         faults_end(w);
         heal(w);
     }
@@ -478,6 +478,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->batch_max = 32768;
     c->cache_bytes = 4096u << below(w, 6);
     c->pending_max = 65536;
+    c->memory_bytes = 16384u << below(w, 4);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
     if (chance(w, 2, 3)) {
@@ -517,7 +518,7 @@ static void swarm(struct workload *w, uint64_t seed)
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
-    for (unsigned i = 1; i < 7; i++)
+    for (unsigned i = 1; i < 8; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
     if (w->tight) { /* little else than filling it up */
         w->weight[0] = 90;
