@@ -331,9 +331,17 @@ static int door_read(struct catalogue_update *u)
     int rc = 0;
 
     d->found = mem_new(d->n * sizeof *d->found);
-    for (unsigned i = 0; rc >= 0 && i < d->n; i++)
-        if (d->changes[i].op == JRN_SHARD_POLICY)
-            rc = catalogue_shard_row(u->st, d->changes[i].shard, &d->found[i]);
+    for (unsigned i = 0; rc >= 0 && i < d->n; i++) {
+        struct jrn_change *c = &d->changes[i];
+
+        if (c->op != JRN_SHARD_POLICY)
+            continue;
+        rc = catalogue_shard_row(u->st, c->shard, &d->found[i]);
+        if (rc == E_NOTFOUND && d->again) { /* deleted since */
+            c->shard = 0;
+            rc = 0;
+        }
+    }
     return rc;
 }
 
@@ -366,18 +374,20 @@ static int door_prepare(struct catalogue_update *u)
     d->max_shard = max;
     for (unsigned i = 0; i < d->n; i++) {
         struct jrn_change *c = &d->changes[i];
-        int rc = catalogue_change_check(c);
+        int rc = c->op == JRN_SHARD_POLICY && c->shard == 0 ? 1 : catalogue_change_check(c);
 
         if (rc < 0)
             return rc;
+        if (rc == 1)
+            continue;
         if (c->op == JRN_SHARD_CREATE) {
+            policy_fit(c, c->kind);
             if (c->shard <= max && d->again)
                 continue;
             if (c->shard <= max)
                 return E_EXISTS;
             if (c->shard > d->max_shard)
                 d->max_shard = c->shard;
-            policy_fit(c, c->kind);
             created_row(d, c);
         } else if (c->op == JRN_SHARD_POLICY) {
             policy_row(d, i);
@@ -451,7 +461,7 @@ static void change_applied(struct door_update *d, unsigned i)
 
     if (c->op == JRN_SHARD_DELETE)
         shard_deleted(st, c->shard);
-    else if (c->op == JRN_SHARD_POLICY)
+    else if (c->op == JRN_SHARD_POLICY && c->shard)
         policy_applied(st, c, &d->found[i]);
     else if (c->op == JRN_SHARD_CREATE && c->kind != SHARD_MEMORY)
         retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);

@@ -237,8 +237,8 @@ static void frame_committed(struct jrn_group *g, struct commit_result *r)
 {
     struct append *a = r->first;
 
-    g->cache.max_bytes = (g->st->conf.cache_bytes - g->st->runs.max_bytes) /
-                         (atomic_load(&g->st->groups_used) + 1);
+    g->cache.max_bytes =
+        (g->st->conf.cache_bytes - g->st->runs.max_bytes) / (atomic_load(&g->st->groups_used) + 1);
     cache_add(&g->cache, r->lsn, r->block);
     cache_share(g);
     while (a) {

@@ -422,8 +422,9 @@ void store_space_check(struct store *st)
     full = s->level == LEVEL_REFUSE || (tight && s->grow_refused);
     state_set(st, full ? SPACE_FULL : tight || behind ? SPACE_WAIT : SPACE_OK);
     /* Beside what the WAL needs: without one, large batches go inline. */
-    committer_feed_direct(st->committer, !tight && free_bytes >= need + 2 * extent);
-    if (tight && s->grow_refused && live.open_direct > 0)
+    committer_feed_direct(st->committer,
+                          !tight && s->level < LEVEL_URGENT && free_bytes >= need + 2 * extent);
+    if (((tight && s->grow_refused) || s->level >= LEVEL_THROTTLE) && live.open_direct > 0)
         committer_roll(st->committer);
     space_urge(s, tight);
     look_start(s);

@@ -552,9 +552,11 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
              F_INT("from_lsn", st->super.ckpt_lsn), F_INT("blocks", end->blocks),
              F_BYTES(end->bytes), F_INT("torn_tail", end->torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
-    if (!st->direct_from)
+    /* At once: what recovery has put into the rows must not outlive what it was read from. */
+    rc = found_sync(st, e);
+    if (rc >= 0 && !st->direct_from)
         st->direct_from = direct_probe(st);
-    return 0;
+    return rc;
 }
 
 static void store_free(struct store *st)
@@ -709,9 +711,9 @@ int store_open(struct store **out, const struct journal_env *env, const struct j
 
 int store_enter(struct store *st, struct err *e)
 {
-    int rc = found_sync(st, e);
+    int rc = 0;
 
-    if (rc >= 0 && space_look(st->meter) < 0)
+    if (space_look(st->meter) < 0)
         rc = err_set(e, E_IO, "the file system does not say how much space it has");
     if (rc >= 0)
         rc = epochs_open(st, e);

@@ -497,11 +497,9 @@ static void swarm(struct workload *w, uint64_t seed)
         c->batch_max = 65536;
         c->block_max = 65536;
         w->m.scale = 4;
-        /* Watermarks that are met before the reserve is, and above what an empty device uses: WAL,
-         * spare extents and open segments, some 6 or 7 of the 40 extents. */
-        if (chance(w, 1, 2)) {
+        if (chance(w, 1, 2)) { /* watermarks that are met before the reserve is */
             c->space_max = extent * 40;
-            c->space_urgent = 20 + (uint32_t)below(w, 10);
+            c->space_urgent = 15 + (uint32_t)below(w, 10);
             c->space_throttle = c->space_urgent + (uint32_t)below(w, 10);
             c->space_refuse = c->space_throttle + 1 + (uint32_t)below(w, 15);
         }
