@@ -121,7 +121,9 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+    uint64_t last_lsn;     /* of its last batch seen in the live WAL; 0: none */
+    struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
+    struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
@@ -161,6 +163,9 @@ struct todo_update;
 struct space;
 struct scrub;
 struct stats;
+struct memory;
+struct memories;
+struct keyindex;
 
 struct store {
     struct journal_env env;
@@ -188,6 +193,7 @@ struct store {
     struct retention *retention;
     struct scrub *scrub;
     struct stats *stats;
+    struct memories *memories;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;

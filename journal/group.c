@@ -4,6 +4,7 @@
 
 #include "base/logger.h"
 #include "journal/committer.h"
+#include "journal/keyindex.h"
 #include "journal/shard.h"
 #include "journal/stats.h"
 
@@ -205,6 +206,8 @@ static void run_committed(struct jrn_group *g, struct append *first, struct appe
     s->last_lsn = n.lsn;
     atomic_store(&s->end, n.base + n.n_offsets);
     shard_wake(s, 0);
+    if (s->keys)
+        keyindex_behind(s);
 }
 
 /* The groups of a loop share its part of the cache: the oldest blocks go, whosever they are, so that

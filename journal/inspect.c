@@ -66,7 +66,7 @@ int inspect_rows_all(struct inspect *in,
 /* --- shards -------------------------------------------------------------------------------------
  * */
 
-static int shard_get(struct inspect *in, uint64_t id, struct shard **out)
+static int shard_at(struct inspect *in, uint64_t id, struct shard **out)
 {
     int rc = 0;
 
@@ -169,7 +169,7 @@ int inspect_holes(struct inspect *in, uint64_t shard,
                   int (*fn)(void *ctx, uint64_t start, uint64_t end), void *ctx)
 {
     struct shard *s;
-    int rc = shard_get(in, shard, &s);
+    int rc = shard_at(in, shard, &s);
 
     if (rc >= 0)
         rc = holes_of(in, s, fn, ctx);
@@ -183,7 +183,7 @@ int inspect_producers(struct inspect *in, uint64_t shard,
     struct shard *s;
     struct row_producer p;
     uint64_t pos = 0, id;
-    int rc = shard_get(in, shard, &s);
+    int rc = shard_at(in, shard, &s);
 
     if (rc < 0)
         return rc;
@@ -266,7 +266,7 @@ static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_
 int inspect_shard(struct inspect *in, uint64_t id, struct inspect_shard *out)
 {
     struct shard *s;
-    int rc = shard_get(in, id, &s);
+    int rc = shard_at(in, id, &s);
 
     if (rc >= 0)
         rc = shard_fill(in, s, out);

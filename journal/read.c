@@ -7,6 +7,7 @@
 #include "base/rd.h"
 #include "format/batch.h"
 #include "journal/group.h"
+#include "journal/memory.h"
 #include "journal/shard.h"
 #include "journal/stats.h"
 
@@ -591,6 +592,23 @@ static void read_segment(struct read_done *d)
     pool_submit(s->st->env.read_pool, &rw->work);
 }
 
+/* A MEMORY shard: slices of what is kept. */
+static int read_memory(struct read_done *d)
+{
+    struct shard *s = d->shard;
+    uint64_t at = d->from;
+    int rc = 1;
+
+    if (d->from < d->start || d->from > d->end)
+        return E_RANGE;
+    for (uint32_t i = memory_find(s, at); rc == 1 && i < memory_count(s);) {
+        struct slice slice = memory_slice(s, &i);
+
+        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
+    }
+    return rc;
+}
+
 static void read_home(struct task *t)
 {
     struct read_done *d = (struct read_done *)t;
@@ -598,10 +616,14 @@ static void read_home(struct task *t)
     uint32_t i;
 
     ASSERT_HOME(s->group->loop);
+    if (s->memory)
+        memory_expire(s);
     d->start = atomic_load(&s->start);
     d->end = atomic_load(&s->end);
     if (atomic_load(&s->deleted)) {
         read_answer(d, E_DELETED);
+    } else if (s->memory) {
+        read_answer(d, read_memory(d));
     } else if (d->from < d->start) {
         read_answer(d, E_RANGE);
     } else if (d->from > d->end) {
@@ -906,6 +928,38 @@ static void time_finish(struct work *w)
     f->fn(f);
 }
 
+static void time_take_memory(struct time_work *tw, uint32_t i)
+{
+    const struct memory_batch *b = memory_at(tw->s, i);
+    struct cold_entry *c = &tw->wal[tw->n_wal++];
+
+    *c =
+        (struct cold_entry){ .entry = { .base = b->base, .bytes = b->bytes, .max_ts = b->max_ts } };
+    c->slice = (struct slice){ buf_ref(b->buf), b->buf->mem + b->at, b->bytes };
+}
+
+/* As time_candidates; only the first batch can reach below the start. */
+static void time_candidates_memory(struct time_work *tw)
+{
+    uint32_t best = 0, i = 0;
+    bool max = tw->f->time == SHARD_TIME_MAX;
+
+    if (memory_count(tw->s) > 0 && memory_at(tw->s, 0)->base < tw->start) {
+        time_take_memory(tw, 0);
+        best = i = 1;
+    }
+    for (; i < memory_count(tw->s) && tw->n_wal < TIME_CANDIDATES; i++) {
+        int64_t ts = memory_at(tw->s, i)->max_ts;
+
+        if (max && ts > memory_at(tw->s, best)->max_ts)
+            best = i;
+        else if (!max && ts >= tw->f->time)
+            time_take_memory(tw, i);
+    }
+    if (max && best < memory_count(tw->s))
+        time_take_memory(tw, best);
+}
+
 static bool time_take(struct time_work *tw, const struct index_entry *n)
 {
     struct cold_entry *c = &tw->wal[tw->n_wal];
@@ -927,6 +981,9 @@ static void time_candidates(struct time_work *tw)
 {
     struct index *x = &tw->s->index;
     const struct index_entry *best = NULL;
+
+    if (tw->s->memory)
+        time_candidates_memory(tw);
 
     for (uint32_t i = 0; i < index_count(x) && tw->n_wal < TIME_CANDIDATES; i++) {
         const struct index_entry *n = index_at(x, i);
@@ -954,6 +1011,8 @@ static void time_home(struct task *t)
 
     f->found = false;
     f->task.run = time_done_run;
+    if (s->memory)
+        memory_expire(s);
     if (atomic_load(&s->deleted)) {
         f->rc = E_DELETED;
         loop_post(f->loop, &f->task);

@@ -11,6 +11,8 @@
 #include "journal/destage.h"
 #include "journal/devices.h"
 #include "journal/group.h"
+#include "journal/keyindex.h"
+#include "journal/memory.h"
 #include "journal/recover.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
@@ -254,6 +256,8 @@ static void conf_defaults(struct journal_conf *c)
         c->batch_max = 2 * MIB;
     if (!c->cache_bytes)
         c->cache_bytes = (uint64_t)64 * MIB;
+    if (!c->memory_bytes)
+        c->memory_bytes = (uint64_t)256 * MIB;
     if (!c->pending_max)
         c->pending_max = (uint64_t)64 * MIB;
     if (!c->idle_close_ms)
@@ -471,6 +475,7 @@ static void todo_applied(struct catalogue_update *u)
         catalogue_reap(st, t->todo.trimmed[i][0], t->todo.trimmed[i][1]);
     for (unsigned i = 0; i < t->todo.n_dead; i++)
         catalogue_drop_segment(st, t->todo.dead_segments[i]);
+    keyindex_resume(st);
     recover_todo_free(&t->todo);
     free(t);
     store_space_check(st);
@@ -550,6 +555,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     st->retention = retention_new(st);
     st->retention_urgent = retention_urgent;
     st->scrub = scrub_new(st);
+    st->memories = memories_new(st, st->conf.memory_bytes);
     rc = recover_run(st, end, todo, e);
     if (rc < 0)
         return rc;
@@ -599,6 +605,7 @@ static void store_free(struct store *st)
     retention_free(st->retention);
     space_free(st->meter);
     scrub_free(st->scrub);
+    memories_free(st->memories);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -854,6 +861,7 @@ static void close_start(struct store *st, void *arg)
     st->close = arg;
     atomic_store(&st->closing, true);
     scrub_stop(st->scrub);
+    memories_stop(st->memories);
     groups_kick(st);
     st->close_timer.fire = close_poll;
     loop_timer_set(st->keeper, &st->close_timer, 1);

@@ -479,6 +479,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->batch_max = 32768;
     c->cache_bytes = 4096u << below(w, 6);
     c->pending_max = 65536;
+    c->memory_bytes = 16384u << below(w, 4);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
     if (chance(w, 2, 3)) {
@@ -520,7 +521,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->scrub_interval_ms = 300 + below(w, 3000);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
-    for (unsigned i = 1; i < 7; i++)
+    for (unsigned i = 1; i < 8; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
     if (w->tight) { /* little else than filling it up */
         w->weight[0] = 90;

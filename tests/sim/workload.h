@@ -36,6 +36,9 @@
     X(expired, "starts moved by retention", 0)                                                     \
     X(policies, "policies of shards with data changed", 0)                                         \
     X(updates, "updates", 0)                                                                       \
+    X(gets, "keys found", 0)                                                                       \
+    X(keys_checked, "indexes of keys compared with the log", 0)                                    \
+    X(ring_starts, "shards in memory begun anew", 0)                                               \
     X(elsewhere, "shards on another device than the first", 1)                                     \
     X(shards_deleted, "shards deleted", 0)                                                         \
     X(faults, "faults that failed the device", 0)                                                  \

@@ -176,7 +176,7 @@ static void accepted_check(struct workload *w)
         struct model_shard *s = &w->m.shards[i];
         uint64_t end;
 
-        if (!s->handle || !group_accepted(w, s->group))
+        if (!s->handle || !group_accepted(w, s->group) || s->kind == SHARD_MEMORY)
             continue;
         end = shard_end(s->handle);
         for (unsigned k = 0; k < s->n_lost; k++)
@@ -227,6 +227,49 @@ static void policy_check(struct workload *w, const struct model_shard *s)
                    s->policy.retention_ms, s->policy.retention_bytes);
 }
 
+/* At rest, right after the shard was read whole: every key is where the log says. */
+static void keys_checked(struct workload *w, struct model_shard *s)
+{
+    if (s->kind != SHARD_ROCKSDB || s->n_lost > 0)
+        return;
+    w->n->keys_checked++;
+    for (int key = 0; key < MODEL_RECORD_KEYS; key++) {
+        struct op *op = workload_get(w, s, key, true);
+        const struct shard_get *g = &op->u.get;
+        unsigned record = 0;
+        uint64_t start = shard_start(s->handle);
+        const struct sent *x = model_latest(s, key, start, &record);
+
+        workload_op_wait(w, op);
+        if (x && x->tombstone[record])
+            x = NULL;
+        if (start != shard_start(s->handle)) { /* retention was faster */
+            workload_op_free(op);
+            continue;
+        }
+        if (g->rc == E_NOTFOUND
+                ? x != NULL
+                : g->rc >= 0 && (!x || (uint64_t)g->record.offset != x->offset + record))
+            workload_get_wrong(op, "not what the log says");
+        workload_op_free(op);
+    }
+}
+
+/* A shard in memory after a start: empty, above every offset that was given. */
+static void ring_checked(struct workload *w, struct model_shard *s)
+{
+    uint64_t end = shard_end(s->handle);
+
+    if (shard_start(s->handle) != end || end < s->handed)
+        model_fail(&w->m,
+                   "shard %" PRIu64 " in memory begins at %" PRIu64 "..%" PRIu64 ", but %" PRIu64
+                   " were given",
+                   s->id, shard_start(s->handle), end, s->handed);
+    w->n->ring_starts++;
+    s->start_min = end;
+    model_end(&w->m, s, end);
+}
+
 /* After a start: what is there must be explained by what was promised. */
 void workload_check_recovered(struct workload *w)
 {
@@ -242,11 +285,16 @@ void workload_check_recovered(struct workload *w)
         if (!exists[i])
             continue;
         policy_check(w, s);
+        if (s->kind == SHARD_MEMORY) {
+            ring_checked(w, s);
+            continue;
+        }
         range_check(w, s);
         read_whole(w, s);
         workload_expire(w, s);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
+        keys_checked(w, s);
         if (chance(w, 1, 4))
             find_checked(w, s);
     }
@@ -439,6 +487,7 @@ void workload_check_at_rest(struct workload *w)
         policy_check(w, s);
         read_whole(w, s);
         model_end(&w->m, s, shard_end(s->handle));
+        keys_checked(w, s);
         find_checked(w, s);
     }
 }

@@ -19,7 +19,7 @@ enum {
     UNIT_64K = 65536
 };
 
-enum op_kind { OP_APPEND, OP_READ, OP_WAIT, OP_FIND, OP_TRIM, OP_UPDATE, OP_OPEN };
+enum op_kind { OP_APPEND, OP_READ, OP_WAIT, OP_FIND, OP_TRIM, OP_UPDATE, OP_OPEN, OP_GET };
 /* What a batch with a producer must be answered, when nothing forbids appends as such. */
 enum expect { EXPECT_OK, EXPECT_DUPLICATE, EXPECT_CODE };
 
@@ -32,6 +32,7 @@ struct op {
         struct shard_trim trim;
         struct jrn_update update;
         struct shard_open open;
+        struct shard_get get;
     } u; /* first: what the journal gives back is this */
     struct workload *w;
     enum op_kind kind;
@@ -129,6 +130,9 @@ struct op *workload_read(struct workload *w, struct model_shard *s, uint64_t fro
                          uint32_t max_bytes, bool at_least_one, bool kept);
 _Noreturn void workload_read_wrong(const struct op *op, const char *what);
 struct op *workload_find(struct workload *w, struct model_shard *s, bool kept);
+/* The latest record of a key; kept: as workload_read. */
+struct op *workload_get(struct workload *w, struct model_shard *s, int key, bool kept);
+_Noreturn void workload_get_wrong(const struct op *op, const char *what);
 /* Each wait with the given chance. */
 void workload_cancel_waits(struct workload *w, uint32_t num, uint32_t den);
 void workload_delete(struct workload *w, struct model_shard *s);
