@@ -48,6 +48,9 @@ struct sim_disk {
     struct sim_faults faults;
     struct sim_disk_counts counts;
     uint64_t capacity; /* bytes of all files together; 0: no limit */
+    void (*before)(
+        void *ctx); /* called before every operation, while there is power; may be NULL */
+    void *before_ctx;
     /* The rest is the disk's. */
     struct rng rng;
     uint64_t trace;
