@@ -371,6 +371,11 @@ static int shard_settle(struct recovery *r, struct shard *s)
     free(mem);
     if (rc < 0)
         return rc;
+    /* What rot has taken from the WAL may have been destaged: then it is there, and readers are told so. */
+    if (s->group->n_losses > 0)
+        rc = shard_load_end(s);
+    if (rc < 0)
+        return rc;
     s->row_start = row.start;
     if (s->next < row.start)
         s->next = row.start;

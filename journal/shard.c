@@ -156,6 +156,17 @@ int shard_load_holes(struct shard *s)
     return rc < 0 ? rc : 0;
 }
 
+int shard_load_end(struct shard *s)
+{
+    uint8_t key[ROW_KEY_MAX];
+    uint64_t end = 0;
+    int rc = row_u64(s->st->rows, key, row_key(key, ROW_END, s->id), &end);
+
+    if (end > s->next)
+        s->next = end;
+    return rc == E_NOTFOUND ? 0 : rc;
+}
+
 static int load_rest(struct shard *s, uint64_t start)
 {
     struct store *st = s->st;

@@ -25,7 +25,7 @@
 #ifdef WEIR_SLOW_ASSERTS
 enum { SEEDS = 8, SEED_SECONDS = 600 };
 #else
-enum { SEEDS = 150, SEED_SECONDS = 120 };
+enum { SEEDS = 100, SEED_SECONDS = 120 };
 #endif
 enum {
     SHARDS_MAX = 12,

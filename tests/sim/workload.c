@@ -220,6 +220,14 @@ static bool lose_rows(struct workload *w)
     return lost;
 }
 
+/* Operations that were drawn to fail, whether the journal has met it yet or not. */
+static uint64_t failures_drawn(const struct workload *w)
+{
+    const uint64_t *n = w->js.disk->counts.faults;
+
+    return n[SIM_FAULT_WRITE] + n[SIM_FAULT_SYNC];
+}
+
 /* False: the store is refused for the damage that was done to its catalogue. */
 static bool open_life(struct workload *w)
 {
@@ -241,6 +249,7 @@ static bool open_life(struct workload *w)
     if (!w->js.j && !try_open(w, false))
         return false;
     w->power_must_go = w->ending = false;
+    w->failures = failures_drawn(w);
     TALK(w, "life %u: start %" PRIu64 " checkpoint %" PRIu64, w->js.lives, w->js.st->start_no,
          w->js.st->super.ckpt_lsn);
     return true;
@@ -272,8 +281,8 @@ static void end_life(struct workload *w, unsigned how)
     w->killed = w->orderly = false;
     faults_end(w);
     workload_cancel_waits(w, 1, 1);
-    orderly =
-        how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
+    orderly = how == 2 && !w->js.disk->off_armed && journal_state(w->js.j) == JRN_OK &&
+              !w->js.disk->off && failures_drawn(w) == w->failures;
     w->ending = true;
     TALK(w, "ends: %s",
          w->js.disk->off ? "power was cut"

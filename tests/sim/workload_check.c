@@ -179,15 +179,26 @@ static void accepted_check(struct workload *w)
     }
 }
 
+static bool is_latent(const struct workload *w, uint64_t group)
+{
+    for (unsigned i = 0; i < w->rot.n_latent; i++)
+        if (w->rot.latent[i] == group)
+            return true;
+    return false;
+}
+
 void workload_check_read_only(struct workload *w)
 {
-    struct rot_report now = { .catalogue = w->rot.catalogue };
+    struct rot_report now = { .catalogue = w->rot.catalogue, .end_lsn = w->rot.end_lsn };
     struct store *st = w->js.st;
 
     for (unsigned i = 0; i < st->n_groups; i++) {
-        bool is = atomic_load(&st->groups[i]->read_only), may = workload_group_read_only(w, i);
+        bool is = atomic_load(&st->groups[i]->read_only), latent = is_latent(w, i);
+        bool may = workload_group_read_only(w, i);
 
-        if (is ? !may : may && w->rot.certain)
+        if (!is && (may || latent) && st->super.ckpt_lsn < now.end_lsn)
+            now.latent[now.n_latent++] = i;
+        if (is ? !may && !latent : may && w->rot.certain)
             model_fail(&w->m, "group %u is %s", i,
                        is ? "read-only without a loss" : "writable over a loss");
         w->n->read_only += is;

@@ -123,8 +123,11 @@ static void append_good(struct op *op)
         append_wrong(op, "taken by a group with a loss");
     if (op->expect == EXPECT_CODE)
         append_wrong(op, "taken against its sequence");
-    if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
+    if (op->expect == EXPECT_DUPLICATE && !d->duplicate && !op->x->refused)
         append_wrong(op, "taken twice");
+    if (!d->duplicate &&
+        op->x->refused) /* room has come up between the first time and the second */
+        op->x->gone = op->x->refused = false;
     if (d->duplicate && op->expect == EXPECT_OK)
         append_wrong(op, "not a duplicate");
     if (durable && op->s->handle && shard_end(op->s->handle) < d->base_offset + op->x->n_records)
@@ -163,7 +166,7 @@ static void append_bad(struct op *op)
     if (p && op->expect == EXPECT_OK)
         p->unsure = true;
     if (!op->resent && rc != E_DEVICE && rc != E_IO)
-        op->x->gone = true; /* refused for certain */
+        op->x->gone = op->x->refused = true; /* for certain */
 }
 
 /* Within a shard, answers that wait for the same thing come in order of submission. */
