@@ -15,8 +15,11 @@ struct recovery {
     uint64_t *suspects; /* per group: LSN from which its entries may be missing; 0: none */
     uint64_t *suspect_end;
     uint64_t extent_lsn;
+    struct dev_file *synced; /* the WAL's file that was flushed last */
 };
 
+/* recover.c: flushes what the WAL extent at place lies in. */
+int recover_extent_sync(struct recovery *r, uint64_t place);
 /* recover.c: applies one stored catalogue batch to the rows. */
 int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes);
 

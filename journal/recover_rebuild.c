@@ -133,6 +133,11 @@ static int rebuild_apply(struct rebuild *b)
     return rc;
 }
 
+static int rebuild_extent(void *ctx, const struct walscan_extent *x)
+{
+    return recover_extent_sync(((struct rebuild *)ctx)->r, x->place);
+}
+
 /* The catalogue's part of the live WAL, ahead of the real scan. */
 static int rebuild_block(void *ctx, const struct block_head *h, const uint8_t *mem, uint64_t pos)
 {
@@ -173,7 +178,8 @@ static int rebuild_end_row(struct rebuild *b)
  * names; the scan of the WAL then goes over them as after any start. */
 int recover_rows_rebuild(struct recovery *r)
 {
-    static const struct walscan_calls only_catalogue = { .block = rebuild_block };
+    static const struct walscan_calls only_catalogue = { .extent = rebuild_extent,
+                                                         .block = rebuild_block };
     struct store *st = r->st;
     struct rebuild b = { .r = r, .next = st->super.catalogue_start };
     struct buf *page = buf_new_aligned(PAGE_BYTES);

@@ -554,6 +554,9 @@ static void update_fn(struct jrn_update *d)
     struct op *op = (struct op *)d;
     struct workload *w = op->w;
 
+    for (unsigned i = 0; op->update && i < op->update->n; i++)
+        TALK(w, "update %d of %u to %" PRIu64 ": %s", (int)op->update->changes[i].op,
+             op->update->changes[i].at, op->update->changes[i].value, err_name(d->rc));
     w->n->updates += d->rc >= 0;
     if (d->rc >= 0 && op->failed_before)
         model_fail(&w->m, "an update held after the device had failed");
