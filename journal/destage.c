@@ -217,7 +217,8 @@ static void checkpoint_run(struct rows_work *w)
     for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
         if (d->parts[i].rows.n > 0)
             w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
-    if (w->rc >= 0)
+    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
+    if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
         w->rc = rows_write(d->st->rows, &all, d->end_lsn);
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);

@@ -82,8 +82,10 @@ static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
     LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn),
               F_INT("slab", place_slab(place)), F_INT("pos", place_pos(place)));
     for (unsigned i = 0; i < r->st->n_groups; i++) {
-        /* Rows may be ahead of the superblock: what they have destaged is not needed here. */
-        if (end_lsn <= r->st->groups[i]->destaged_lsn) {
+        /* Rows may be ahead of the superblock: what they have destaged is not needed here. The catalogue's own batches are in the rows
+         * only where a checkpoint says so: the record of a destage may itself have been replayed. */
+        if (end_lsn <= r->st->groups[i]->destaged_lsn &&
+            (i != GROUP_CATALOGUE || end_lsn <= rows_replay_lsn(r->st->rows))) {
             r->st->groups[i]->last_hash = 0; /* its chain is taken up behind the damage */
             continue;
         }

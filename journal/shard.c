@@ -310,7 +310,8 @@ static int append_allowed(struct append *a)
         return E_DELETED;
     if (atomic_load(&st->failed))
         return E_DEVICE;
-    if (atomic_load(&s->group->read_only))
+    /* Nothing can be destaged while the catalogue takes no record: appends would wait for ever once the WAL is full. */
+    if (atomic_load(&s->group->read_only) || atomic_load(&st->groups[GROUP_CATALOGUE]->read_only))
         return E_READONLY;
     if (s->group->class == SHARD_CLASS_DATA && atomic_load(&st->space) == SPACE_FULL)
         return E_NOSPACE;

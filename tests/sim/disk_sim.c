@@ -1,5 +1,6 @@
 #include "tests/sim/disk_sim_int.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,8 +106,11 @@ static void page_write(struct sim_disk *d, struct sim_file *f, uint32_t at, cons
         return;
     p->versions = array_room(p->versions, p->n_versions, &p->cap_versions, sizeof *p->versions);
     p->versions[p->n_versions++] = (struct version){ .blob = b, .serial = ++d->serial, .req = req };
-    if (lands)
-        blob_set(&p->now, sim_blob_ref(b));
+    if (lands) {
+        sim_blob_unref(p->before);
+        p->before = p->now;
+        p->now = sim_blob_ref(b);
+    }
     dirty_add(f, at);
 }
 
@@ -127,6 +131,13 @@ void sim_file_read(const struct sim_file *f, uint64_t pos, void *mem, uint32_t b
     ASSERT(pos % DEV_PAGE == 0 && bytes % DEV_PAGE == 0 && pos + bytes <= f->bytes);
     for (uint32_t i = 0; i < bytes / DEV_PAGE; i++)
         memcpy((uint8_t *)mem + i * DEV_PAGE, sim_blob_mem(f->pages[pos / DEV_PAGE + i].now),
+               DEV_PAGE);
+}
+
+void sim_file_read_stale(const struct sim_file *f, uint64_t pos, void *mem, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < bytes / DEV_PAGE; i++)
+        memcpy((uint8_t *)mem + i * DEV_PAGE, sim_blob_mem(f->pages[pos / DEV_PAGE + i].before),
                DEV_PAGE);
 }
 
@@ -233,6 +244,7 @@ void sim_file_unref(struct sim_file *f)
 
         sim_blob_unref(p->now);
         sim_blob_unref(p->durable);
+        sim_blob_unref(p->before);
         for (uint32_t v = 0; v < p->n_versions; v++)
             sim_blob_unref(p->versions[v].blob);
         free(p->versions);
@@ -465,6 +477,22 @@ bool sim_disk_fault(struct sim_disk *d, enum sim_fault f)
     return now;
 }
 
+bool sim_disk_silent(struct sim_disk *d, enum sim_fault fault, const struct sim_file *f,
+                     uint64_t pos, uint64_t bytes, uint64_t to)
+{
+    struct sim_silent *s;
+
+    if (!sim_disk_fault(d, fault))
+        return false;
+    d->ledger = mem_grow(d->ledger, (d->n_ledger + 1) * sizeof *d->ledger);
+    s = &d->ledger[d->n_ledger++];
+    *s = (struct sim_silent){ .fault = fault, .pos = pos, .bytes = bytes, .to = to };
+    for (unsigned i = 0; i < d->names->now.n; i++)
+        if (d->names->now.rows[i].file == f)
+            snprintf(s->name, sizeof s->name, "%s", d->names->now.rows[i].name);
+    return true;
+}
+
 void sim_disk_unstick(struct sim_disk *d)
 {
     for (struct sim_client *c = d->clients; c; c = c->next)
@@ -626,5 +654,6 @@ void sim_disk_free(struct sim_disk *d)
     free(d->names->changes);
     free(d->names);
     free(d->open_reqs);
+    free(d->ledger);
     free(d);
 }

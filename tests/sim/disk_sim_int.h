@@ -22,6 +22,7 @@ struct version {
 struct page {
     struct blob *now;
     struct blob *durable;
+    struct blob *before;      /* what reads saw before the last write */
     struct version *versions; /* oldest first */
     uint32_t n_versions;
     uint32_t cap_versions;

@@ -158,7 +158,8 @@ static void append_bad(struct op *op)
             append_wrong(op, "refused by a group that has a reserve");
         w->n->full++;
     } else if (rc == E_READONLY) {
-        if (!workload_group_read_only(w, op->s->group))
+        if (!workload_group_read_only(w, op->s->group) &&
+            !workload_group_read_only(w, GROUP_CATALOGUE))
             append_wrong(op, "refused");
     } else if (!excused(w, op, rc)) {
         append_wrong(op, "refused");
