@@ -256,6 +256,7 @@ static void super_prune(struct destage *d)
 static void checkpoint(struct destage *d)
 {
     super_prune(d);
+    LOG_DEBUG("checkpoint.begin", F_LSN(d->end_lsn));
     d->rows_work = (struct rows_work){ .run = checkpoint_run, .done = checkpoint_done };
     store_rows_do(d->st, &d->rows_work);
 }
@@ -569,6 +570,7 @@ void destage_consider(struct store *st, bool anything)
         return;
     d->running = true;
     d->end_lsn = d->extents[d->n_extents - 1]->end_lsn;
+    LOG_DEBUG("destage.begin", F_LSN(d->end_lsn));
     d->parts = mem_new(st->n_groups * sizeof *d->parts);
     d->waiting = st->n_groups;
     for (unsigned i = 0; i < st->n_groups; i++) {

@@ -239,6 +239,7 @@ static void grow_start(struct store *st)
     g->st = st;
     g->work = (struct work){ .run = grow_run, .done = grow_done, .loop = st->keeper };
     st->growing = true;
+    LOG_DEBUG("slab.grow");
     pool_submit(st->env.pool, &g->work);
 }
 
