@@ -18,7 +18,7 @@ trap 'server_clean; rm -rf "$work"' EXIT
 rounds=${KILL_ROUNDS:-10}
 RANDOM=${KILL_SEED:-$$}
 port=$(free_port)
-small="--set journal.slab_first=16MiB --set journal.wal_budget=2MiB --set journal.wal_extent=512KiB --set log.level=debug"
+small="--set journal.slab_first=16MiB --set journal.slab_max=32MiB --set journal.wal_budget=2MiB --set journal.wal_extent=512KiB --set log.level=debug"
 declare -A under_way=([destage]=0 [checkpoint]=0 [growth]=0 [deletion]=0)
 if [ -z "${SAN:-}" ]; then
     faults_server "$server_bin"
@@ -46,9 +46,9 @@ look_back() {
     if [ -f "$work/deleting" ]; then under_way[deletion]=$((under_way[deletion] + 1)); fi
 }
 
-# Topics that come, are filled and go, until the server is gone.
+# Topics that come, are filled and go, until it is killed.
 topics_come_and_go() {
-    /usr/bin/python3 - "127.0.0.1:$port" "$work/deleting" <<'PY'
+    exec /usr/bin/python3 - "127.0.0.1:$port" "$work/deleting" <<'PY'
 import os, sys
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -76,6 +76,8 @@ kill_once() {
     local before
     before=$(acked_count)
     within 60 acked_above $((before + 500)) || return 1
+    # What was slowed down begins when it is needed: a slab is, before long.
+    [ "$slowed" = no ] || within 20 hit || :
     random_moment 700
     server_kill
     look_back
@@ -95,19 +97,22 @@ round() {
     rm -f "$work/deleting"
     topics_come_and_go &
     passing=$!
+    slowed=no
     if [ "$1" -gt $((rounds / 5)) ] && [ -z "${SAN:-}" ]; then
+        slowed=yes
         case $(($1 % 3)) in # a segment's, a slab's or a checkpoint's writes take their time
         0) arm pwrite /data/slab- 1 0 DELAY100 ;;
         1) arm fdatasync superblock 1 0 DELAY300 ;;
-        *) arm fallocate /data/slab- 1 0 DELAY900 ;;
+        *) arm fallocate slab- 1 0 DELAY900 ;;
         esac
     fi
     kill_once || return 1
-    disarm
+    kill -KILL "$passing" 2>/dev/null
+    wait "$passing" 2>/dev/null
+    [ -n "${SAN:-}" ] || disarm
     start || return 1
     check_topic load || return 1
     wait "$noise"
-    wait "$passing"
     kcat -C -e -q -b "127.0.0.1:$port" -t noise -o beginning >/dev/null
 }
 
