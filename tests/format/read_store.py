@@ -234,7 +234,7 @@ class Store:
         if len(data) - at < 128 or data[at:at + 8] != b"WBLK\x01\0\0\0":
             return None
         head = struct.unpack_from("<Q16s4Q2IQ4IqQ", data, at + 8)
-        (hash_, store, inc, lsn, prev_hash, _, size, body, next_place, frames, prev, placements, flags,
+        (hash_, store, inc, lsn, prev_hash, durable, size, body, next_place, frames, prev, placements, flags,
          _, _) = head
         end = 128 + 48 * frames + 24 * prev + 40 * placements
         if size % PAGE or size == 0 or at + size > len(data) or body > size or end > body:
@@ -255,7 +255,7 @@ class Store:
         if any(block[end:]):
             return None
         self.flags = flags
-        return {"lsn": lsn, "hash": hash_, "prev_hash": prev_hash, "next": next_place,
+        return {"lsn": lsn, "hash": hash_, "prev_hash": prev_hash, "next": next_place, "durable": durable,
                 "frames": found, "bytes": block}
 
     def enter(self, place, inc, salt, x):
@@ -314,6 +314,8 @@ class Store:
             if end_lsn != NONE and x >= end_lsn:
                 break
             entered = self.enter(next_place, inc, salt, x)
+            if not entered:
+                x = self.rot(x, self.stray(data, inc, salt, x, first))
         if end_lsn != NONE and x < end_lsn:
             self.rot(x, end_lsn)
         elif end_lsn != NONE and before not in (None, end_hash):
@@ -325,6 +327,14 @@ class Store:
             if b and b["lsn"] > x and b["lsn"] - (at - PAGE) == first:
                 return b["lsn"]
         return None
+
+    def stray(self, data, inc, salt, x, first):
+        """Up to where a block that is not at its place says that all was durable; x: none says more."""
+        for at in range(PAGE, len(data), PAGE):
+            b = self.block(data, at, inc, salt)
+            if b and b["lsn"] - (at - PAGE) != first and b["durable"] > x:
+                return b["durable"]
+        return x
 
     # --- frames [7] ---
 
