@@ -168,7 +168,8 @@ static int blocks_read(struct scan *s)
     return rc;
 }
 
-/* A block that went astray, in the present extent but not where its LSN belongs: up to which LSN it says that all was durable. */
+/* A block of the present extent that went astray inside it: up to which LSN it says that all was durable. One with an LSN behind the
+ * extent's is no proof: the extent may have been used again, which who looks beside a running server can see. */
 static bool stray_block(const struct scan *s, uint64_t *durable)
 {
     struct block_head h;
@@ -176,7 +177,8 @@ static bool stray_block(const struct scan *s, uint64_t *durable)
     for (uint64_t pos = PAGE_BYTES; pos < s->size; pos += PAGE_BYTES) {
         if (block_head_read(&h, &s->super->store, s->inc->incarnation, s->inc->salt,
                             s->mem->mem + pos, s->size - pos) < 0 ||
-            h.lsn == s->first_lsn + (pos - PAGE_BYTES) || h.durable_lsn <= s->lsn ||
+            h.lsn == s->first_lsn + (pos - PAGE_BYTES) ||
+            h.lsn >= s->first_lsn + (s->size - PAGE_BYTES) || h.durable_lsn <= s->lsn ||
             block_body_check(&h, s->mem->mem + pos) < 0)
             continue;
         *durable = h.durable_lsn;

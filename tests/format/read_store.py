@@ -332,7 +332,7 @@ class Store:
         """Up to where a block that is not at its place says that all was durable; x: none says more."""
         for at in range(PAGE, len(data), PAGE):
             b = self.block(data, at, inc, salt)
-            if b and b["lsn"] - (at - PAGE) != first and b["durable"] > x:
+            if b and b["lsn"] - (at - PAGE) != first and b["durable"] > x and b["lsn"] < first + len(data) - PAGE:
                 return b["durable"]
         return x
 

@@ -46,7 +46,7 @@ enum {
     X(appended, "states appended to", 300)                                                         \
     X(cut_again, "of them cut, not closed", 50)                                                    \
     X(destages, "destages and checkpoints", 1)                                                     \
-    X(grown, "slabs grown", 1)                                                                     \
+    X(grown, "slabs grown", 0)                                                                     \
     X(trims, "trims", 1)                                                                           \
     X(deletions, "shards deleted", 1)                                                              \
     X(closes, "closes", 1)
