@@ -234,8 +234,8 @@ static void state_init(struct script *s, struct jrn_sim *js, struct sim_disk *di
     jrn_sim_init(js, rng_u64(&s->rng), CAPACITY, 1);
     sim_rows_store_free(js->store);
     sim_disk_free(js->disk);
-    js->disk = disk;
-    js->store = rows;
+    js->disk = js->devices[0].disk = disk;
+    js->store = js->devices[0].store = rows;
     js->conf = s->js.conf;
 }
 
