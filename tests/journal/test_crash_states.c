@@ -515,6 +515,8 @@ static void script_init(struct script *s)
     jrn_sim_init(&s->js, s->seed, CAPACITY, 1);
     c->wal_extent = c->wal_budget = 65536;
     c->slab_first = 6 * 65536;
+    if (s->seed % 3 == 0)
+        c->direct_from = 1024;
     c->idle_close_ms = 1 + (uint32_t)rng_below(&s->rng, 10);
     c->delete_grace_ms = 1 + (uint32_t)rng_below(&s->rng, 20);
     s->states = (struct crash_states){ .disk = s->js.disk,
