@@ -431,8 +431,6 @@ static void run(uint64_t seed, uint32_t *counts, bool talk)
     c->wal_budget = 65536 * (1 + below(s, 2));
     c->cache_bytes = 4096;
     c->delete_grace_ms = 1;
-    if (seed % 3 == 0)
-        c->direct_from = 1024;
     s->fault = SIM_FAULT_LOST + (enum sim_fault)below(s, 4);
     play(s);
     ledger_count(s);
