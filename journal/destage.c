@@ -244,7 +244,8 @@ static void checkpoint_run(struct rows_work *w)
     for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
         if (d->parts[i].rows.n > 0)
             w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
-    if (w->rc >= 0)
+    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
+    if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
         w->rc = rows_write(d->st->rows, &all, d->end_lsn);
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
@@ -282,6 +283,7 @@ static void super_prune(struct destage *d)
 static void checkpoint(struct destage *d)
 {
     super_prune(d);
+    LOG_DEBUG("checkpoint.begin", F_LSN(d->end_lsn));
     d->rows_work = (struct rows_work){ .run = checkpoint_run, .done = checkpoint_done };
     store_rows_do(d->st, &d->rows_work);
 }
@@ -788,6 +790,7 @@ void destage_consider(struct store *st, bool anything)
     d->running = true;
     d->began_us = loop_now_us(st->keeper);
     d->end_lsn = d->extents[d->n_extents - 1]->end_lsn;
+    LOG_DEBUG("destage.begin", F_LSN(d->end_lsn));
     d->parts = mem_new(st->n_groups * sizeof *d->parts);
     d->waiting = st->n_groups;
     for (unsigned i = 0; i < st->n_groups; i++) {

@@ -238,6 +238,7 @@ static void grow_start(struct space *s)
     if (s->growing || ended(s->st) ||
         (s->grow_refused && loop_now_us(s->st->keeper) < s->grow_again_us))
         return;
+    LOG_DEBUG("slab.grow", F_INT("device", s->st->super.device));
     work_start(s, &s->growing, grow_run, grow_done);
 }
 

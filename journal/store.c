@@ -490,44 +490,21 @@ static void todo_start(struct store *st, void *arg)
     retention_start(st);
 }
 
-static int open_segment_sync(struct store *st, const struct segment *s)
-{
-    struct dev_file *last = NULL;
-    int rc = 0;
-
-    for (unsigned i = 0; s->open && rc >= 0 && i < s->row.n_extents; i++) {
-        struct dev_file *file = slabs_file(&st->slabs, s->row.extents[i].place, st->wal_log2);
-
-        if (file && file != last)
-            rc = dev_sync(st->dev, file);
-        last = file;
-    }
-    return rc;
-}
-
-/* What recovery has read may be a killed process's last writes and names, which a power cut still
- * takes back: they are made durable
- * before anything is built on them. */
+/* What recovery will read may be a killed process's last writes, names and superblock, which a power
+ * cut still takes back: they are made durable before anything of them is applied. Rows may become
+ * durable at any time, and rows that stand for more than the log has cannot be told from rows that
+ * do not. */
 static int found_sync(struct store *st, struct err *e)
 {
-    struct dev_file *last = NULL;
-    uint64_t pos = 0;
-    void *value;
     int rc = dev_sync_names(st->dev);
 
+    if (rc >= 0)
+        rc = dev_sync(st->dev, st->super_file);
 #ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
-    return 0;
+    return rc;
 #endif
-
-    for (unsigned i = 0; rc >= 0 && i < st->wal.n; i++) {
-        struct dev_file *file = slabs_file(&st->slabs, st->wal.list[i]->place, st->wal_log2);
-
-        if (file && file != last)
-            rc = dev_sync(st->dev, file);
-        last = file;
-    }
-    while (rc >= 0 && hash_next(&st->segments.by_id, &pos, NULL, &value))
-        rc = open_segment_sync(st, value);
+    for (unsigned i = 0; rc >= 0 && i < st->slabs.n; i++)
+        rc = dev_sync(st->dev, st->slabs.list[i].file);
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
 }
 
@@ -537,6 +514,8 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     uint64_t t0 = loop_now_us(st->keeper);
     int rc = slabs_open(&st->slabs, st->dev, &st->super.store, e);
 
+    if (rc >= 0)
+        rc = found_sync(st, e);
     if (rc >= 0 && st->slabs.n == 0)
         rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
     if (rc < 0)
@@ -564,11 +543,9 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
              F_BYTES(end->bytes), F_INT("torn_tail", end->torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
     stats_recovered(st, end->bytes, end->blocks, loop_now_us(st->keeper) - t0);
-    /* At once: what recovery has put into the rows must not outlive what it was read from. */
-    rc = found_sync(st, e);
-    if (rc >= 0 && !st->direct_from)
+    if (!st->direct_from)
         st->direct_from = direct_probe(st);
-    return rc;
+    return 0;
 }
 
 static void store_free(struct store *st)
