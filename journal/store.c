@@ -6,6 +6,7 @@
 
 #include "base/logger.h"
 #include "journal/catalogue.h"
+#include "format/extent.h"
 #include "journal/committer.h"
 #include "journal/core.h"
 #include "journal/destage.h"
@@ -485,11 +486,40 @@ static void todo_start(struct store *st, void *arg)
     retention_start(st);
 }
 
+/* The header of extent i of an open segment was written with the first block that put something there.
+ * That block may have survived a power cut without it. */
+static int open_head_mend(struct store *st, const struct segment *s, unsigned i, uint8_t *pages)
+{
+    uint64_t place = s->row.extents[i].place;
+    struct dev_file *file = slabs_file(&st->slabs, place, st->wal_log2);
+    struct extent_head h = { .kind = EXTENT_SEGMENT,
+                             .store = st->super.store,
+                             .place = place,
+                             .log2 = st->wal_log2,
+                             .group = s->row.group,
+                             .segment = s->id,
+                             .index = i,
+                             .pos = i * seg_extent_room(st->wal_log2) };
+    int rc;
+
+    if (!file)
+        return 0;
+    extent_head_write(&h, pages);
+    rc = dev_read(st->dev, file, place_pos(place), pages + PAGE_BYTES, PAGE_BYTES);
+    if (rc >= 0 && memcmp(pages, pages + PAGE_BYTES, PAGE_BYTES) == 0)
+        return 0;
+    return dev_write(st->dev, file, place_pos(place), pages, PAGE_BYTES);
+}
+
 static int open_segment_sync(struct store *st, const struct segment *s)
 {
+    struct buf *pages = buf_new_aligned(2 * PAGE_BYTES);
     struct dev_file *last = NULL;
-    int rc = 0;
+    int rc = pages ? 0 : E_NOMEM;
 
+    for (unsigned i = 0; s->open && rc >= 0 && i < s->row.n_extents; i++)
+        if (s->row.extents[i].place != PLACE_NONE)
+            rc = open_head_mend(st, s, i, pages->mem);
     for (unsigned i = 0; s->open && rc >= 0 && i < s->row.n_extents; i++) {
         struct dev_file *file = slabs_file(&st->slabs, s->row.extents[i].place, st->wal_log2);
 
@@ -497,6 +527,7 @@ static int open_segment_sync(struct store *st, const struct segment *s)
             rc = dev_sync(st->dev, file);
         last = file;
     }
+    buf_unref(pages);
     return rc;
 }
 
