@@ -119,7 +119,8 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+    uint64_t saved_end; /* as the last round of destage has taken it for rows, with the producers */
+    uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
