@@ -154,8 +154,8 @@ static void dropped_on_keeper(struct store *st, void *arg)
     store_space_check(st);
 }
 
-/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty.
- * */
+/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty. One
+ * whose entries a trim has taken since may still have an end and producers that rows do not know. */
 static void drop_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
@@ -166,7 +166,8 @@ static void drop_home(struct task *t)
         struct shard *s = *at;
 
         index_drop_lsn(&s->index, p->d->end_lsn);
-        if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end)) {
+        if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
+            s->saved_end != s->next) {
             at = &s->dirty_next;
             continue;
         }
@@ -719,6 +720,7 @@ static void shard_collect(struct destage_part *p, struct shard *s)
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     uint64_t end = atomic_load(&s->end);
 
+    s->saved_end = end;
     if (atomic_load(&s->deleted))
         return;
     for (uint32_t i = 0; i < index_count(&s->index); i++) {

@@ -147,7 +147,8 @@ static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_
         }
         /* Expiry counts from when we saw it; after a rebuild that is now. */
         b.time = loop_wall_ms(r->st->keeper);
-        producer_note_raw(&p, n->producer, n->epoch, &b);
+        /* One merged from others may hold later batches than the next in line. */
+        producer_insert_raw(&p, n->producer, n->epoch, &b);
     }
     producers_save(&p, shard, UINT64_MAX, rows);
     producers_free(&p);

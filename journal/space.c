@@ -378,6 +378,21 @@ static uint64_t need_of(struct store *st, unsigned n_live)
     return need;
 }
 
+/* Extents that may be taken for open segments, so that they themselves make neither space tight nor a
+ * mark be met: they would be given back, taken again, and so on, and appends refused in between. */
+static uint64_t direct_room(struct space *s, uint64_t free_bytes, uint64_t need)
+{
+    struct store *st = s->st;
+    uint64_t extent = (uint64_t)1 << st->wal_log2, total, used = space_used(s, &total), limit, room;
+
+    limit = space_limit(s);
+    limit = (limit > total ? limit : total) / THOUSAND * mark_of(st, LEVEL_URGENT);
+    room = limit > used ? (limit - used - 1) / extent : 0;
+    /* One more than is needed stays free. */
+    free_bytes = free_bytes > need + extent ? (free_bytes - need - extent) / extent : 0;
+    return free_bytes < room ? free_bytes : room;
+}
+
 /* Everything that may give space back. */
 static void space_urge(struct space *s, bool tight)
 {
@@ -424,8 +439,10 @@ void store_space_check(struct store *st)
     full = s->level == LEVEL_REFUSE || (tight && s->grow_refused);
     state_set(st, full ? SPACE_FULL : tight || behind ? SPACE_WAIT : SPACE_OK);
     /* Beside what the WAL needs: without one, large batches go inline. */
-    committer_feed_direct(st->committer,
-                          !tight && s->level < LEVEL_URGENT && free_bytes >= need + 2 * extent);
+    if (tight || s->level >= LEVEL_URGENT)
+        committer_return_direct(st->committer);
+    else
+        committer_feed_direct(st->committer, direct_room(s, free_bytes, need));
     if (((tight && s->grow_refused) || s->level >= LEVEL_THROTTLE) && live.open_direct > 0)
         committer_roll(st->committer);
     space_urge(s, tight);
