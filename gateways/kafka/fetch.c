@@ -10,15 +10,7 @@
 #include "gateways/kafka/partition.h"
 #include "gateways/kafka/schema_data.h"
 
-#include "format/batch.h"
-
-enum {
-    TOPIC_IDS_FROM = 13,
-    LEADERS_FROM = 16,
-    ZSTD_FROM = 10,
-    READ_AGAIN_US = 5000,
-    WAIT_MAX_MS = 300000
-};
+enum { TOPIC_IDS_FROM = 13, LEADERS_FROM = 16, READ_AGAIN_US = 5000, WAIT_MAX_MS = 300000 };
 
 struct fetch_part {
     struct topic_open open;
@@ -413,9 +405,6 @@ static void begin_parts(struct kafka_request *r, struct fetch_op *op)
 
         op->topics[i] = kafka_topic_of(r->kafka, t->name, &t->topic_id,
                                        r->form.version >= TOPIC_IDS_FROM, &error);
-        /* Older clients cannot read what this topic holds, as its setting says. */
-        if (!error && r->form.version < ZSTD_FROM && op->topics[i]->codec == CODEC_ZSTD)
-            error = KAFKA_UNSUPPORTED_COMPRESSION;
         for (int32_t j = 0; j < t->partitions.n; j++, p++) {
             p->op = op;
             p->asked = &t->partitions.at[j];

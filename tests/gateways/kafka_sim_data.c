@@ -5,14 +5,7 @@
 
 #include "tests/gateways/kafka_sim_int.h"
 
-enum {
-    PARTS_MAX = 3,
-    TOPIC_IDS_FROM = 13,
-    ZSTD_FROM = 7,
-    FETCH_ZSTD_FROM = 10,
-    SHORT_MS = 1,
-    LONG_MS = 30000
-};
+enum { PARTS_MAX = 3, TOPIC_IDS_FROM = 13, ZSTD_FROM = 7, SHORT_MS = 1, LONG_MS = 30000 };
 
 static const char *name_of(const struct kafka_sim *w, const struct sim_part *p)
 {
@@ -480,7 +473,7 @@ static void fetch_send(struct kafka_sim *w, struct door_client *client, struct d
 {
     struct kafka_arena mem;
     struct kafka_fetch_request *q;
-    bool by_id = true, zstd = false;
+    bool by_id = true;
     int16_t version;
 
     kafka_arena_init(&mem, 1 << 20);
@@ -499,12 +492,11 @@ static void fetch_send(struct kafka_sim *w, struct door_client *client, struct d
         p->fetch_offset = a->offset;
         p->max_bytes = part_bytes;
         by_id &= a->part->topic->id_known;
-        zstd |= a->part->topic->codec == CODEC_ZSTD;
     }
     q->max_wait_ms = c->wait_ms;
     q->min_bytes = c->min_bytes;
     q->max_bytes = c->max_bytes;
-    version = some_version(w, zstd ? FETCH_ZSTD_FROM : 4, by_id ? 18 : TOPIC_IDS_FROM - 1);
+    version = some_version(w, 4, by_id ? 18 : TOPIC_IDS_FROM - 1);
     if (c->control)
         kafka_sim_ask(w, &c->call, FETCH, version, q);
     else

@@ -369,21 +369,6 @@ static void test_records_that_are_not_what_the_head_says_are_corrupt(void)
     end();
 }
 
-static void test_a_client_that_does_not_know_zstd_is_told_so(void)
-{
-    begin(NULL);
-    create("t", "zstd", NULL, NULL);
-    CHECK_EQ(kafka_ask_produce_now(&client, "t", 0, 3, 100, 1000).error_code, 0);
-    for (int16_t v = 4; v <= 12; v++) {
-        const struct kafka_fetch_partition_answer *f = kafka_ask_fetched(
-            kafka_client_call(&client, FETCH, v, kafka_ask_fetch(&client, "t", 0, 0, 0)));
-
-        CHECK_EQ(f->error_code, v < 10 ? KAFKA_UNSUPPORTED_COMPRESSION : 0);
-        CHECK_EQ(f->records.len > 0, v >= 10);
-    }
-    end();
-}
-
 static void test_log_append_time_is_stamped_on_what_is_recoded(void)
 {
     struct buf *b = odd_batch(CODEC_GZIP, 300, -1, -1);
@@ -430,6 +415,5 @@ TEST_MAIN(T(every_codec_becomes_the_topics_and_the_records_stay)
           T(a_batch_that_becomes_larger_than_the_topic_allows_is_refused)
           T(a_request_does_not_become_more_than_the_largest_request)
           T(records_that_are_not_what_the_head_says_are_corrupt)
-          T(a_client_that_does_not_know_zstd_is_told_so)
           T(log_append_time_is_stamped_on_what_is_recoded)
           T(a_client_that_goes_while_its_batch_is_on_the_pool_leaves_nothing_behind))
