@@ -234,7 +234,8 @@ static int by_entry(const void *a, const void *b)
 {
     const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
 
-    return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
+    /* By the last: one that was written to directly may name a first that an older one has. */
+    return x->row.last_entry < y->row.last_entry ? -1 : x->row.last_entry > y->row.last_entry;
 }
 
 static int segment_fill(struct recovery *r, struct segment *seg)

@@ -124,9 +124,9 @@ uint64_t space_room(struct space *s)
     return limit > used ? limit - used : 0;
 }
 
-static unsigned fullness(struct space *s)
+static unsigned fullness(struct space *s, uint64_t in_hand)
 {
-    uint64_t total, used = space_used(s, &total), limit = space_limit(s);
+    uint64_t total, used = space_used(s, &total) - in_hand, limit = space_limit(s);
 
     if (limit < total)
         limit = total;
@@ -142,7 +142,7 @@ void space_info(struct space *s, struct jrn_device_info *info)
     slabs_space(&s->st->slabs, &info->total, &info->free);
     if (info->limit < info->total)
         info->limit = info->total;
-    info->fullness = fullness(s);
+    info->fullness = fullness(s, 0);
     info->throttle_us = atomic_load(&s->st->throttle_us);
 }
 
@@ -320,7 +320,10 @@ static void level_set(struct space *s)
 {
     static const char *const names[] = { "ok", "urgent", "throttle", "refuse" };
     struct store *st = s->st;
-    unsigned full = fullness(s);
+    /* What is in hand for large batches is given back at the first mark: counted, it would bring the
+     * level up, be given back, and be taken again. */
+    uint64_t in_hand = (uint64_t)committer_spare_direct(st->committer) << st->wal_log2;
+    unsigned full = fullness(s, in_hand);
     enum space_level before = s->level;
     uint32_t throttled = atomic_load(&st->throttle_us), us;
 
