@@ -405,8 +405,8 @@ static double bytes_written(const struct bench_store *s, const struct journal_by
     return wal + straight + destage + rewrite;
 }
 
-static void direct_round(struct bench_store *s, struct load *l, struct raw_file *raw, bool raw_first,
-                         struct measure_rounds *rate)
+static void direct_round(struct bench_store *s, struct load *l, struct raw_file *raw,
+                         bool raw_first, struct measure_rounds *rate)
 {
     double reference = 0, ours, cpu;
 
