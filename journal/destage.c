@@ -535,6 +535,8 @@ static void entry_add(struct destage *d, struct destage_part *p, const struct de
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
 
+    if (mem && batches_are_strange(mem, n->entry.bytes, n->entry.xxh3))
+        mem = NULL;
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
 

@@ -18,6 +18,8 @@ struct index_entry {
     uint32_t n_offsets;
     uint32_t bytes;
     int64_t max_ts;
+    uint64_t
+        xxh3; /* of the run's bytes; inline: a block that was lost or went astray is known by it */
     struct index_direct *direct; /* of one batch alone; NULL: inline. The index's own */
 };
 

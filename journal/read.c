@@ -191,7 +191,7 @@ static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf
     b->len = (uint32_t)(end - start);
     *buf = b;
     *mem = b->mem + (pos - start);
-    return 0;
+    return batches_are_strange(*mem, c->entry.bytes, c->entry.xxh3) ? E_LOST : 0;
 }
 
 static void log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
@@ -337,15 +337,9 @@ static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, u
  * where all of it was read. */
 static bool run_is_strange(const struct seg_run *run, const uint8_t *mem)
 {
-    uint64_t at = 0;
-    struct batch_head h;
-
-    if (sum_xxh3(mem, run->bytes, 0) == run->xxh3)
-        return false;
-    while (run->n_batches > 1 && at < run->bytes && batch_check(&h, mem + at, run->bytes - at) >= 0)
-        at += h.bytes;
-    /* else it is plain damage, and what is before it can be given */
-    return run->n_batches == 1 || at == run->bytes;
+    if (run->n_batches == 1)
+        return sum_xxh3(mem, run->bytes, 0) != run->xxh3;
+    return batches_are_strange(mem, run->bytes, run->xxh3);
 }
 
 /* Batches of one run, from byte pos of it on, where offset base begins. */

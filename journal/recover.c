@@ -238,6 +238,8 @@ static int run_apply(struct recovery *r, struct jrn_group *g, struct shard *s, i
         s->next = n.base + n.n_offsets;
     atomic_store(&s->end, s->next);
     s->last_lsn = lsn;
+    if (!direct)
+        n.xxh3 = sum_xxh3(mem, n.bytes, 0);
     index_add(&s->index, &n);
     group_dirty(g, s);
     return 0;

@@ -20,6 +20,7 @@ step() {
 
 while [ "$failed" = 0 ] && { [ $SECONDS -lt $end ] || [ $turn = 0 ]; }; do
     step "$out/tests/journal/test_sim" --first "$first" --seeds "${SOAK_SEEDS:-100000}"
+    step "$out/tests/journal/test_silent" --seeds 10000
     step "$out/tests/gateways/test_sim_kafka" --first "$first" --seeds $((${SOAK_SEEDS:-100000} / 10))
     step env KILL_ROUNDS="${SOAK_ROUNDS:-100}" KILL_SEED="$first" tests/run-tests test_kill
     step env CUT_ROUNDS="${SOAK_ROUNDS:-100}" CUT_SEED="$first" tests/run-tests test_power_cut

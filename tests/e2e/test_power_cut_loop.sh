@@ -43,7 +43,11 @@ fs_make() { # fs_make KIND
     case $1 in
     ext4) mkfs.ext4 -q -F "$work/disk/image" 2>>"$work/loop.log" ;;
     xfs) mkfs.xfs -q -f "$work/disk/image" 2>>"$work/loop.log" ;;
-    esac && fs_up "$1"
+    esac || return 1
+    # what is cut later is what lies in the image, not the image itself
+    python3 -c 'import os, sys
+for path in sys.argv[1:]:
+    os.fsync(os.open(path, os.O_RDONLY))' "$work/disk/image" "$work/disk" && fs_up "$1"
 }
 
 start() {
