@@ -227,7 +227,7 @@ def test_records_past_their_retention_go_and_their_space_comes_back(s):
     until(lambda: bounds(s, t)[0] == 18000, 60, "everything to expire")
     # deleted, or found dead by the rewriting that was about to copy what is alive of them
     until(lambda: events(s, "segment.deleted") or [x for x in events(s, "segment.rewritten") if x["bytes"] == 0],
-          30, "segments to go")
+          120, "segments to go")
     size = slabs()
     for _ in range(6):
         produce(s, t, 6000)

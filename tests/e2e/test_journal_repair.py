@@ -330,7 +330,7 @@ def test_index_rebuild_gives_the_same_rows_and_counts_them():
 
 
 def test_a_server_starts_with_damaged_rows_as_with_sound_ones():
-    s = Server("--set", "journal.scrub_bytes_per_s=0", "--set", "loops=2").start()
+    s = Server("--set", "journal.scrub_bytes_per_s=0", "--set", "loops=2", "--set", "journal.wal_age_ms=200").start()
     from confluent_kafka.admin import AdminClient, NewTopic
     from confluent_kafka import TopicPartition
     admin = AdminClient({"bootstrap.servers": s.address})
@@ -346,11 +346,13 @@ def test_a_server_starts_with_damaged_rows_as_with_sound_ones():
     if hasattr(admin, "delete_records"):
         for f in admin.delete_records([TopicPartition("trimmed", 0, -1)]).values():
             f.result(60)
+    until(lambda: '"event":"segment.sealed"' in s.log(), 60, "a segment")
     s.stop()
     want, shards = rows_of(s.data), as_json("shard", "ls", data=s.data)
     names = {x["name"]: x for x in shards}
     assert names["empty/0"]["end"] == 0 and sum(names[f"full/{p}"]["end"] for p in range(4)) == 9000
-    assert "gone/0" not in names and as_json("segment", "ls", data=s.data)
+    assert "gone/0" not in names, names["gone/0"]
+    assert as_json("segment", "ls", data=s.data)
     kept = os.path.join(FOLDER, "kept")
     shutil.copytree(s.data, kept)
     for what in ("the folder is gone", "CURRENT is cut", "MANIFEST has flipped bits", "a table has flipped bits"):
@@ -492,13 +494,14 @@ def metrics(s):
 
 
 def test_server_tells_its_metrics_and_scrubs():
-    s = Server("--set", "journal.scrub_interval=1s").start()
+    s = Server("--set", "journal.scrub_interval=1s", "--set", "journal.wal_age_ms=200").start()
     text = "".join(f"k{i}:{i} {'x' * 1000}\n" for i in range(30000))
     subprocess.run(["kcat", "-P", "-b", s.address, "-t", "t", "-K", ":"], input=text.encode(), check=True, timeout=60)
     out = subprocess.run(["kcat", "-C", "-b", s.address, "-t", "t", "-e", "-q"], capture_output=True, check=True,
                          timeout=60).stdout
     assert out.count(b"\n") == 30000
     until(lambda: metrics(s)['weir_journal_scrub_cycles_total{device="0"}'] > 1, 60, "two cycles of the scrub")
+    until(lambda: metrics(s)['weir_journal_destage_rounds_total{device="0"}'] > 0, 60, "a round of destage")
     m = metrics(s)
 
     def of(name, labels=""):
