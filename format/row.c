@@ -167,6 +167,8 @@ int row_shard_read(struct row_shard *v, const void *mem, size_t bytes)
         v->policy.retention_bytes = (int64_t)rd_u64le(&r);
         v->policy.min_compaction_lag_ms = (int64_t)rd_u64le(&r);
         v->policy.delete_retention_ms = (int64_t)rd_u64le(&r);
+        if (v->policy.flags == 0)
+            return E_CORRUPT; /* without a policy it is written in version 1 */
     }
     return close_value(&r);
 }
