@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "journal/shard.h"
 #include "journal/store.h"
 
 struct journal {
@@ -86,4 +87,9 @@ int journal_rows_scan(struct journal *j, const void *prefix, size_t prefix_bytes
 void shard_open(struct journal *j, uint64_t id, struct shard_open *done)
 {
     store_shard_open(j->store, id, done);
+}
+
+struct shard *shard_in_memory(struct journal *j, uint64_t id)
+{
+    return shard_find(j->store, id);
 }

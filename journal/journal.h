@@ -63,6 +63,7 @@ struct journal_conf {
     uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
+    uint32_t unload_ms;       /* a shard that nobody uses leaves memory after about this [2000] */
     const uint64_t *accept_loss; /* groups whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };
@@ -193,9 +194,11 @@ struct shard_open {
     uint64_t id;         /* ours */
     void *impl;          /* ours */
 };
-/* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted and cheap; a door keeps one per
- * partition in use. */
+/* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted. A shard without handle, and with
+ * nothing in the live WAL, leaves memory after a while: keep one only while it is used. */
 void shard_open(struct journal *j, uint64_t id, struct shard_open *done);
+/* A handle, now, if the shard is in memory; else NULL: open it. Any thread, cheap. */
+struct shard *shard_in_memory(struct journal *j, uint64_t id);
 /* Any thread. */
 struct shard *shard_ref(struct shard *s);
 void shard_unref(struct shard *s);

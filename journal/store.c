@@ -13,6 +13,7 @@
 #include "journal/recover.h"
 #include "journal/rewrite.h"
 #include "journal/shard.h"
+#include "journal/unload.h"
 
 enum {
     MIB = 1 << 20,
@@ -353,6 +354,8 @@ static void conf_defaults(struct journal_conf *c)
         c->idle_close_ms = 10;
     if (!c->delete_grace_ms)
         c->delete_grace_ms = 10000;
+    if (!c->unload_ms)
+        c->unload_ms = 2000;
 }
 
 static int conf_check(struct journal_conf *c, struct err *e)
@@ -547,6 +550,7 @@ static void todo_start(struct store *st, void *arg)
     struct todo_update *t = arg;
 
     catalogue_submit(st->catalogue, &t->u);
+    unload_begin(st);
 }
 
 /* What recovery has read may be a killed process's last writes and names, which a power cut still
@@ -625,6 +629,7 @@ static void store_free(struct store *st)
     }
     free(st->groups);
     hash_free(&st->shards);
+    hash_free(&st->loading);
     committer_free(st->committer);
     catalogue_free(st->catalogue);
     destage_free(st->destage);
@@ -804,6 +809,7 @@ static void close_start(struct store *st, void *arg)
 {
     st->close = arg;
     atomic_store(&st->closing, true);
+    unload_end(st);
     groups_kick(st);
     st->close_timer.fire = close_poll;
     loop_timer_set(st->keeper, &st->close_timer, 1);
