@@ -553,25 +553,19 @@ static void todo_start(struct store *st, void *arg)
     unload_begin(st);
 }
 
-/* What recovery has read may be a killed process's last writes and names, which a power cut still
- * takes back: they are made durable
- * before anything is built on them. */
+/* What recovery finds may be a killed process's last writes and names, which a power cut still takes
+ * back: they are made durable before anything is built on them. Rows are: what is replayed into them
+ * may be flushed at any time, and must not be ahead of the log. */
 static int found_sync(struct store *st, struct err *e)
 {
-    struct dev_file *last = NULL;
     int rc = dev_sync_names(st->dev);
 
 #ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
     return 0;
 #endif
 
-    for (unsigned i = 0; rc >= 0 && i < st->wal.n; i++) {
-        struct dev_file *file = slabs_file(&st->slabs, st->wal.list[i]->place, st->wal_log2);
-
-        if (file && file != last)
-            rc = dev_sync(st->dev, file);
-        last = file;
-    }
+    for (unsigned i = 0; rc >= 0 && i < st->slabs.n; i++)
+        rc = dev_sync(st->dev, st->slabs.list[i].file);
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
 }
 
@@ -583,6 +577,8 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
 
     if (rc >= 0 && st->slabs.n == 0)
         rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
+    if (rc >= 0)
+        rc = found_sync(st, e);
     if (rc < 0)
         return rc;
     wal_init(&st->wal, &st->slabs, st->wal_log2);
@@ -598,9 +594,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     LOG_INFO("journal.recovered", F_LSN(end.lsn), F_INT("from_lsn", st->super.ckpt_lsn),
              F_INT("blocks", end.blocks), F_BYTES(end.bytes), F_INT("torn_tail", end.torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
-    rc = found_sync(st, e);
-    if (rc >= 0)
-        rc = epochs_open(st, e);
+    rc = epochs_open(st, e);
     return rc < 0 ? rc : incarnation_begin(st, &end, e);
 }
 

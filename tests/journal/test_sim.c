@@ -118,11 +118,11 @@ struct gate {
     const char *name;
     uint32_t median;
 };
-static const struct gate gates[] = { { "crashes", 3 },  { "in_recovery", 1 }, { "laps", 2 },
-                                     { "reuses", 2 },   { "destages", 1 },    { "grown", 1 },
-                                     { "sealed", 1 },   { "deleted", 1 },     { "kills", 1 },
-                                     { "trims", 1 },    { "duplicates", 1 },  { "refused", 1 },
-                                     { "rows_lost", 1 } };
+static const struct gate gates[] = { { "crashes", 3 },   { "in_recovery", 1 }, { "laps", 2 },
+                                     { "reuses", 2 },    { "destages", 1 },    { "grown", 1 },
+                                     { "sealed", 1 },    { "deleted", 1 },     { "kills", 1 },
+                                     { "trims", 1 },     { "duplicates", 1 },  { "refused", 1 },
+                                     { "rows_lost", 1 }, { "unloads", 1 } };
 
 static uint32_t wanted_median(const char *name)
 {

@@ -71,7 +71,7 @@ struct workload {
     bool ending;  /* no promise of success any more in this life */
     uint64_t stamp;
     /* what is watched */
-    uint64_t ckpt_lsn, wal_lsn;
+    uint64_t ckpt_lsn, wal_lsn, unloads;
     unsigned slabs, segments;
     struct {
         uint64_t place;
@@ -157,6 +157,8 @@ static void watch(struct workload *w)
     else
         w->n->deleted += w->segments - segments;
     w->segments = segments;
+    w->n->unloads += (uint32_t)(st->unloads - (st->unloads < w->unloads ? 0 : w->unloads));
+    w->unloads = st->unloads;
     watch_wal(w, st);
 }
 
@@ -1002,6 +1004,43 @@ static void range_check(struct workload *w, struct model_shard *s)
                        s->id, end, s->end_seen);
 }
 
+static bool has_waits(const struct workload *w, const struct model_shard *s)
+{
+    for (const struct op *op = w->ops; op; op = op->next)
+        if (op->kind == OP_WAIT && op->s == s)
+            return true;
+    return false;
+}
+
+static void let_go(struct workload *w, struct model_shard *s)
+{
+    if (s->handle->next > s->handed)
+        s->handed = s->handle->next;
+    shard_unref(s->handle);
+    s->handle = NULL;
+    w->n->let_go++;
+}
+
+/* Shards may leave memory, and must come back as they were. What is under way goes on. */
+static void do_let_go(struct workload *w)
+{
+    uint64_t each = 1 + below(w, 4);
+
+    for (unsigned i = 0; i < w->m.n_shards; i++) {
+        struct model_shard *s = &w->m.shards[i];
+
+        if (s->handle && !has_waits(w, s) && below(w, each) == 0)
+            let_go(w, s);
+    }
+    if (chance(w, 3, 4))
+        sim_run_for(w->js.sim, below(w, 4000 * w->js.conf.unload_ms), STEPS_MAX);
+    if (chance(w, 3, 4))
+        handles_open_new(w);
+    for (unsigned i = 0; i < w->m.n_shards; i++)
+        if (w->m.shards[i].handle)
+            range_check(w, &w->m.shards[i]);
+}
+
 struct rows_found {
     struct workload *w;
     uint64_t rows[MODEL_KEYS];
@@ -1254,9 +1293,9 @@ static void faults_end(struct workload *w)
 
 static void act(struct workload *w)
 {
-    static void (*const acts[])(struct workload *) = { do_append,       do_read, do_wait,
-                                                       do_find,         do_trim, do_update,
-                                                       handles_open_new };
+    static void (*const acts[])(struct workload *) = { do_append,        do_read,  do_wait,
+                                                       do_find,          do_trim,  do_update,
+                                                       handles_open_new, do_let_go };
     unsigned all = 0, at;
 
     /* The reserve is for deletions and the like: a full device is not filled up further. */
@@ -1265,10 +1304,10 @@ static void act(struct workload *w)
             do_update(w);
         return;
     }
-    for (unsigned i = 0; i < 7; i++)
+    for (unsigned i = 0; i < 8; i++)
         all += w->weight[i];
     at = (unsigned)below(w, all);
-    for (unsigned i = 0; i < 7; i++) {
+    for (unsigned i = 0; i < 8; i++) {
         if (at < w->weight[i]) {
             acts[i](w);
             return;
@@ -1560,6 +1599,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->pending_max = 65536;
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
+    c->unload_ms = 1 + (uint32_t)below(w, 4);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {
@@ -1577,7 +1617,7 @@ static void swarm(struct workload *w, uint64_t seed)
     w->rotting = !w->faulty && chance(w, 1, 4);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
-    for (unsigned i = 1; i < 7; i++)
+    for (unsigned i = 1; i < 8; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
     if (w->tight) { /* little else than filling it up */
         w->weight[0] = 90;

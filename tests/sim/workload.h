@@ -32,6 +32,8 @@
     X(trims, "trims")                                                                              \
     X(updates, "updates")                                                                          \
     X(shards_deleted, "shards deleted")                                                            \
+    X(let_go, "handles let go")                                                                    \
+    X(unloads, "shards unloaded")                                                                  \
     X(faults, "faults that failed the device")                                                     \
     X(rotten, "bits rotted")                                                                       \
     X(read_only, "groups made read-only by rot")                                                   \
