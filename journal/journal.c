@@ -89,6 +89,11 @@ void shard_open(struct journal *j, uint64_t id, struct shard_open *done)
     store_shard_open(j->store, id, done);
 }
 
+int32_t journal_epoch(const struct journal *j, uint64_t shard)
+{
+    return store_epoch(j->store);
+}
+
 struct shard *shard_in_memory(struct journal *j, uint64_t id)
 {
     return shard_find(j->store, id);

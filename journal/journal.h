@@ -201,12 +201,16 @@ void shard_open(struct journal *j, uint64_t id, struct shard_open *done);
 struct shard *shard_in_memory(struct journal *j, uint64_t id);
 /* Any thread. */
 struct shard *shard_ref(struct shard *s);
+/* NULL is allowed. */
 void shard_unref(struct shard *s);
 
 uint64_t shard_id(const struct shard *s);
 uint64_t shard_group(const struct shard *s);
 /* The group's epoch, stamped into batches as leader epoch. */
 int32_t shard_epoch(const struct shard *s);
+/* The same of a shard that need not be in memory, where one epoch holds for all that it can be in;
+ * -1 where groups differ. Any thread, now. */
+int32_t journal_epoch(const struct journal *j, uint64_t shard);
 /* First offset that is kept, and high watermark (one past the last offset that readers may see).
  * Any thread, now. */
 uint64_t shard_start(const struct shard *s);

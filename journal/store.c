@@ -62,6 +62,14 @@ uint64_t store_start(const struct store *st)
     return st->start_no;
 }
 
+int32_t store_epoch(const struct store *st)
+{
+    for (unsigned i = 1; i < st->n_groups; i++)
+        if (st->groups[i]->epoch != st->groups[0]->epoch)
+            return -1;
+    return (int32_t)st->groups[0]->epoch;
+}
+
 uint64_t store_max_shard(struct store *st)
 {
     return atomic_load(&st->max_shard);
