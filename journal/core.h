@@ -119,11 +119,15 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t last_lsn; /* of its last batch seen in the live WAL; 0: none */
+    uint64_t saved_end; /* the end that its row has, or gets in this round of destage */
+    uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
+    bool used;           /* asked for since the last round of unloading */
 };
+
+enum unload_state { UNLOAD_OFF, UNLOAD_RESTS, UNLOAD_MOVES };
 
 enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
 
@@ -177,6 +181,8 @@ struct store {
     atomic_uint groups_used; /* that had a batch in this life */
     pthread_mutex_t shards_lock;
     struct hash shards; /* loaded ones, under shards_lock */
+    struct hash
+        loading; /* id -> struct open_work, under shards_lock: one load of a shard at a time */
     struct committer *committer;
     struct catalogue *catalogue;
     struct destage *destage;
@@ -199,6 +205,11 @@ struct store {
     bool rows_running;
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;
+    struct loop_timer unload_timer;
+    uint64_t unload_pos; /* where the hand is in shards */
+    uint64_t unloads;
+    atomic_int unload; /* enum unload_state */
+    atomic_bool unload_again;
     struct shard *catalogue_shard;
     struct journal_close *close;
     struct loop_timer close_timer;

@@ -161,7 +161,8 @@ static void drop_home(struct task *t)
         struct shard *s = *at;
 
         index_drop_lsn(&s->index, p->d->end_lsn);
-        if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end)) {
+        if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
+            (s->saved_end != s->next && !atomic_load(&s->deleted))) {
             at = &s->dirty_next;
             continue;
         }
@@ -716,6 +717,7 @@ static void shard_collect(struct destage_part *p, struct shard *s)
         p->n_direct += n->direct != NULL;
         p->n++;
     }
+    s->saved_end = end;
     rows_batch_put(&p->rows, key, row_key(key, ROW_END, s->id), value, row_u64_write(end, value));
     producers_save(&s->producers, s->id, end, &p->rows);
 }

@@ -16,6 +16,7 @@
 #include "journal/rewrite.h"
 #include "journal/shard.h"
 #include "journal/space.h"
+#include "journal/unload.h"
 
 enum { MIB = 1 << 20, CLOSE_POLL_US = 1000 };
 
@@ -72,6 +73,14 @@ void store_info(const struct store *st, struct jrn_device_info *info)
 uint64_t store_start(const struct store *st)
 {
     return st->start_no;
+}
+
+int32_t store_epoch(const struct store *st)
+{
+    for (unsigned i = 1; i < st->n_groups; i++)
+        if (st->groups[i]->epoch != st->groups[0]->epoch)
+            return -1;
+    return (int32_t)st->groups[0]->epoch;
 }
 
 uint64_t store_max_shard(struct store *st)
@@ -262,6 +271,8 @@ static void conf_defaults(struct journal_conf *c)
         c->space_throttle = 90;
     if (!c->space_refuse)
         c->space_refuse = 95;
+    if (!c->unload_ms)
+        c->unload_ms = 2000;
 }
 
 /* A block of one batch must fit into an extent, whatever stands around it. */
@@ -474,46 +485,22 @@ static void todo_start(struct store *st, void *arg)
 
     catalogue_submit(st->catalogue, &t->u);
     retention_start(st);
+    unload_begin(st);
 }
 
-static int open_segment_sync(struct store *st, const struct segment *s)
-{
-    struct dev_file *last = NULL;
-    int rc = 0;
-
-    for (unsigned i = 0; s->open && rc >= 0 && i < s->row.n_extents; i++) {
-        struct dev_file *file = slabs_file(&st->slabs, s->row.extents[i].place, st->wal_log2);
-
-        if (file && file != last)
-            rc = dev_sync(st->dev, file);
-        last = file;
-    }
-    return rc;
-}
-
-/* What recovery has read may be a killed process's last writes and names, which a power cut still
- * takes back: they are made durable
- * before anything is built on them. */
+/* What recovery finds may be a killed process's last writes and names, which a power cut still takes
+ * back: they are made durable before anything is built on them. Rows are: what is replayed into them
+ * may be flushed at any time, and must not be ahead of the log. */
 static int found_sync(struct store *st, struct err *e)
 {
-    struct dev_file *last = NULL;
-    uint64_t pos = 0;
-    void *value;
     int rc = dev_sync_names(st->dev);
 
 #ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
     return 0;
 #endif
 
-    for (unsigned i = 0; rc >= 0 && i < st->wal.n; i++) {
-        struct dev_file *file = slabs_file(&st->slabs, st->wal.list[i]->place, st->wal_log2);
-
-        if (file && file != last)
-            rc = dev_sync(st->dev, file);
-        last = file;
-    }
-    while (rc >= 0 && hash_next(&st->segments.by_id, &pos, NULL, &value))
-        rc = open_segment_sync(st, value);
+    for (unsigned i = 0; rc >= 0 && i < st->slabs.n; i++)
+        rc = dev_sync(st->dev, st->slabs.list[i].file);
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
 }
 
@@ -525,6 +512,8 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
 
     if (rc >= 0 && st->slabs.n == 0)
         rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
+    if (rc >= 0)
+        rc = found_sync(st, e);
     if (rc < 0)
         return rc;
     wal_init(&st->wal, &st->slabs, st->wal_log2);
@@ -575,6 +564,7 @@ static void store_free(struct store *st)
     }
     free(st->groups);
     hash_free(&st->shards);
+    hash_free(&st->loading);
     committer_free(st->committer);
     catalogue_free(st->catalogue);
     destage_free(st->destage);
@@ -701,9 +691,9 @@ int store_open(struct store **out, const struct journal_env *env, const struct j
 
 int store_enter(struct store *st, struct err *e)
 {
-    int rc = found_sync(st, e);
+    int rc = 0;
 
-    if (rc >= 0 && space_look(st->meter) < 0)
+    if (space_look(st->meter) < 0)
         rc = err_set(e, E_IO, "the file system does not say how much space it has");
     if (rc >= 0)
         rc = epochs_open(st, e);
@@ -818,6 +808,7 @@ static void close_start(struct store *st, void *arg)
 {
     st->close = arg;
     atomic_store(&st->closing, true);
+    unload_end(st);
     groups_kick(st);
     st->close_timer.fire = close_poll;
     loop_timer_set(st->keeper, &st->close_timer, 1);
