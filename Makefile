@@ -26,7 +26,7 @@ FLAGS    = -std=c11 -D_GNU_SOURCE -pthread -I. -MMD -MP -fno-strict-aliasing $(W
            $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -DWEIR_SLOW_ASSERTS) $(DEFS)
 LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 
-BASE_LIBS     := -levent_core -levent_pthreads -lyaml
+BASE_LIBS     := -levent_core -levent_pthreads -lyaml -lm
 FORMAT_LIBS   := -lxxhash -lisal -lz -lsnappy -llz4 -lzstd
 JOURNAL_LIBS  := -laio -lrocksdb
 GATEWAYS_LIBS :=

@@ -85,6 +85,8 @@
       "retention.bytes of new topics that do not name it, for each partition. 0: no limit.") \
     X(TOPICS_CLEANUP_POLICY, "topics.cleanup_policy", CHOICE, "delete", 0, 0, "delete|compact", RESTART, \
       "cleanup.policy of new topics that do not name it.") \
+    X(COMPRESSION_SERVER_BATCHES, "compression.server_batches", CHOICE, "lz4", 0, 0, "lz4|zstd|none", RESTART, \
+      "Codec of batches that the server builds itself, such as committed offsets, from 1 KiB on.") \
     X(JOURNAL_WAL_BUDGET, "journal.wal_budget", BYTES, "1GiB", 128 * CONF_KIB, 64 * CONF_TIB, NULL, RESTART, \
       "Live write-ahead log past which its oldest extents move to segments. Recovery reads this much.") \
     X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "2MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
@@ -109,6 +111,8 @@
       "Largest batch that is stored; at most three quarters of journal.wal_extent, whatever is set here.") \
     X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Memory for recent blocks, from which readers at the end are served.") \
+    X(JOURNAL_MEMORY_BYTES, "journal.memory_bytes", BYTES, "256MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "What all partitions of kind memory hold together; beyond it the oldest batches of the largest go.") \
     X(JOURNAL_PENDING_MAX, "journal.pending_max", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Bytes taken and not yet durable, past which producers are not read.") \
     X(JOURNAL_IDLE_CLOSE_MS, "journal.idle_close_ms", U64, "10", 1, 60000, NULL, RESTART, \
@@ -119,6 +123,10 @@
       "Milliseconds after which write-ahead log moves to segments, however little it is, so that it can expire.") \
     X(JOURNAL_RETENTION_CHECK_MS, "journal.retention_check_ms", U64, "30000", 10, CONF_DAY, NULL, RESTART, \
       "Milliseconds between two looks for records that need not be kept any longer.") \
+    X(JOURNAL_SCRUB_RATE, "journal.scrub_bytes_per_s", BYTES, "20MiB", 0, CONF_TIB, NULL, RESTART, \
+      "Stored bytes read and checked in a second, in the background. 0: none are.") \
+    X(JOURNAL_SCRUB_INTERVAL, "journal.scrub_interval", MS, "1h", 0, 30 * CONF_DAY, NULL, RESTART, \
+      "Least time from the begin of one check of all that is stored to the next.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
       "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \

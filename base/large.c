@@ -12,8 +12,8 @@ enum {
     HEAD = 4096,           /* a chunk's first page is ours */
     SMALL_MAX = 256 << 10, /* classes up to here lie in chunks of one huge page */
     CHUNK_SMALL = HUGE,
-    CHUNK_LARGE = 16 << 20,
-    CLASS_MAX = 4 << 20, /* larger ones have a mapping each */
+    CHUNK_LARGE = 8 << 20,
+    CLASS_MAX = 1 << 20, /* larger ones have a mapping each */
     CLASSES = 36,
     KEPT_MAX_BYTES = 96 << 20
 };

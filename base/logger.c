@@ -4,9 +4,12 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/buf.h"
 
 /* A line fits one atomic write to a pipe; longer strings are cut, and the line stays well
  * formed. */
@@ -195,25 +198,61 @@ static void put_time(struct line *l)
     put_str(l, text);
 }
 
-void logger_write(enum log_level level, const char *event, const struct log_field *fields,
-                  unsigned n)
+static void put_head(struct line *l, enum log_level level, const char *event, bool json)
 {
     static const char *const text_levels[] = { " ERROR ", " WARN  ", " INFO  ", " DEBUG " };
     static const char *const json_levels[] = { "error", "warn", "info", "debug" };
+
+    l->used = 0;
+    put_str(l, json ? "{\"ts\":\"" : "");
+    put_time(l);
+    put_str(l, json ? "\",\"level\":\"" : text_levels[level]);
+    put_str(l, json ? json_levels[level] : "");
+    put_str(l, json ? "\",\"event\":\"" : "");
+    put_str(l, event);
+    put_str(l, json ? "\"" : "");
+}
+
+static void write_all(const char *mem, size_t bytes)
+{
+    while (bytes > 0) {
+        ssize_t n = write(atomic_load(&out_fd), mem, bytes);
+
+        if (n < 0 && errno != EINTR)
+            return;
+        mem += n > 0 ? n : 0;
+        bytes -= n > 0 ? (size_t)n : 0;
+    }
+}
+
+void logger_write_json(const char *event, const char *key, const char *text)
+{
+    bool json = atomic_load_explicit(&as_json, memory_order_relaxed);
+    struct line l;
+    size_t room = strlen(key) + strlen(text) + LINE_BYTES;
+    char *mem;
+    int n;
+
+    if (!logger_wants(LOG_LEVEL_INFO))
+        return;
+    put_head(&l, LOG_LEVEL_INFO, event, json);
+    mem = mem_new(room);
+    n = snprintf(mem, room, json ? "%.*s,\"%s\":%s}\n" : "%.*s %s=%s\n", (int)l.used, l.mem, key,
+                 text);
+    write_all(mem, (size_t)n);
+    free(mem);
+}
+
+void logger_write(enum log_level level, const char *event, const struct log_field *fields,
+                  unsigned n)
+{
     bool json = atomic_load_explicit(&as_json, memory_order_relaxed);
     int error = errno; /* callers log before they look at it */
     struct line l;
 
     if (!logger_wants(level))
         return;
-    l.used = 0;
-    put_str(&l, json ? "{\"ts\":\"" : "");
-    put_time(&l);
-    put_str(&l, json ? "\",\"level\":\"" : text_levels[level]);
-    put_str(&l, json ? json_levels[level] : "");
-    put_str(&l, json ? "\",\"event\":\"" : "");
-    put_str(&l, event);
-    put_str(&l, json ? "\"" : "");
+    put_head(&l, level, event, json);
     put_fields(&l, fields, n, json);
     put_tail(&l, json ? "}\n" : "\n");
     while (write(atomic_load(&out_fd), l.mem, l.used) < 0 && errno == EINTR)

@@ -32,6 +32,8 @@ bool logger_wants(enum log_level level);
 /* Any thread; one write(2) a line. */
 void logger_write(enum log_level level, const char *event, const struct log_field *fields,
                   unsigned n);
+/* An INFO line with one field, key, whose value is a JSON text of any length. */
+void logger_write_json(const char *event, const char *key, const char *json);
 
 #define LOG_AT_(level, event, ...)                                                                 \
     do {                                                                                           \

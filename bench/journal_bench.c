@@ -1,6 +1,6 @@
 /* bench/journal_bench: the journal alone, in this process, through journal/journal.h.
  *
- *   journal_bench latency    -d DIR [-r ROUNDS] [-n APPENDS] [-s BYTES]
+ *   journal_bench latency    -d DIR [-r ROUNDS] [-n APPENDS] [-s BYTES] [-K KIND]
  *   journal_bench throughput -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
  *   journal_bench direct     -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
  *   journal_bench recovery   -d DIR [-r ROUNDS] [-s BYTES] [-c RECORDS] [-w WRITERS] [-k SHARDS]
@@ -16,7 +16,8 @@
  *
  * DIR is made, and the device's own figure is taken in it too. Every append is ACK_QUORUM_DURABLE:
  * answered after its flush. A round is one turn of the journal and one of the raw device, the
- * first of them changing. -c: records in a batch. -x: a name instead of the figure's own. */
+ * first of them changing. -c: records in a batch. -x: a name instead of the figure's own. -K: segment,
+ * memory (its figures are called memory_append...) or rocksdb. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -52,6 +53,7 @@ static struct options {
     const char *dir, *name;
     uint64_t rounds, appends, bytes, writers, shards, budget_mib, loops, records;
     double seconds;
+    enum shard_kind kind;
     const char *const *server; /* restart: its arguments, NULL at the end */
 } opt = { .rounds = 7,
           .appends = 2000,
@@ -73,6 +75,7 @@ static void open_store(struct bench_store *s)
 
     logger_setup(LOG_LEVEL_WARN, false);
     bench_store_open(s, opt.dir, &conf, (unsigned)opt.loops);
+    s->kind = opt.kind;
     store_run(s);
 }
 
@@ -213,6 +216,12 @@ static void raw_latency(struct raw_file *f, uint32_t bytes, struct measure_sampl
 enum { LATENCY_QUANTILES = 2 };
 static const double latency_q[LATENCY_QUANTILES] = { 0.5, 0.99 };
 
+static const struct {
+    const char *name, *prefix;
+} kinds[] = { [SHARD_SEGMENT] = { "segment", "" },
+              [SHARD_MEMORY] = { "memory", "memory_" },
+              [SHARD_ROCKSDB] = { "rocksdb", "rocksdb_" } };
+
 /* One figure per quantile and per loop that the client may sit on: the shard's own, or another. */
 struct latency_figures {
     struct measure_rounds rounds[LATENCY_QUANTILES];
@@ -227,8 +236,8 @@ static void latency_figures_init(struct latency_figures *f, bool home)
              " bytes, one client on %s loop, against a raw write and fdatasync",
              opt.bytes, home ? "the shard's" : "another");
     for (int q = 0; q < LATENCY_QUANTILES; q++) {
-        snprintf(f->names[q], sizeof f->names[q], "append_p%d%s", (int)(100 * latency_q[q]),
-                 home ? "" : "_cross");
+        snprintf(f->names[q], sizeof f->names[q], "%sappend_p%d%s", kinds[opt.kind].prefix,
+                 (int)(100 * latency_q[q]), home ? "" : "_cross");
         f->rounds[q] =
             (struct measure_rounds){ .name = f->names[q], .unit = "us", .text = f->text };
     }
@@ -379,7 +388,7 @@ static void throughput(void)
 /* --- large batches, and what reaches the device --- */
 
 /* Bytes written since `was` for each accepted one; *in: where they went. */
-static double bytes_written(const struct store *s, const struct journal_bytes *was, char *in,
+static double bytes_written(const struct bench_store *s, const struct journal_bytes *was, char *in,
                             size_t room)
 {
     struct journal_bytes b;
@@ -396,7 +405,7 @@ static double bytes_written(const struct store *s, const struct journal_bytes *w
     return wal + straight + destage + rewrite;
 }
 
-static void direct_round(struct store *s, struct load *l, struct raw_file *raw, bool raw_first,
+static void direct_round(struct bench_store *s, struct load *l, struct raw_file *raw, bool raw_first,
                          struct measure_rounds *rate)
 {
     double reference = 0, ours, cpu;
@@ -418,7 +427,7 @@ static void direct(void)
     char name[64], amp_name[80], text[200], in[160], path[4096];
     struct journal_bytes was;
     struct raw_file raw;
-    struct store s;
+    struct bench_store s;
 
     snprintf(name, sizeof name, "%s", opt.name ? opt.name : "direct");
     snprintf(amp_name, sizeof amp_name, "%s_amp", name);
@@ -654,12 +663,24 @@ static int usage(void)
     return 2;
 }
 
+static bool take_kind(const char *name)
+{
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        opt.kind = (enum shard_kind)i;
+        if (strcmp(kinds[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 static bool take_option(int o, const char *arg)
 {
     switch (o) {
     case 'd':
         opt.dir = arg;
         return true;
+    case 'K':
+        return take_kind(arg);
     case 'x':
         opt.name = arg;
         return true;
@@ -718,7 +739,7 @@ int main(int argc, char **argv)
 
     opt.loops = n_cores();
     optind = 2;
-    while (argc > 1 && (o = getopt(argc, argv, "d:x:r:t:n:s:c:w:k:b:l:")) != -1)
+    while (argc > 1 && (o = getopt(argc, argv, "d:x:r:t:n:s:c:w:k:b:l:K:")) != -1)
         if (!take_option(o, optarg))
             return usage();
     if (argc < 2 || !opt.dir || (optind != argc && strcmp(argv[1], "restart") != 0))

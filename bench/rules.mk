@@ -3,7 +3,7 @@
 #
 # BENCH_ARGS are handed to bench/run.sh (--help).
 
-BENCH_PROGRAMS := $(addprefix $(OUT)/bench/,raw journal_bench idle_bench kafka_bench test_measure)
+BENCH_PROGRAMS := $(addprefix $(OUT)/bench/,raw journal_bench idle_bench kafka_bench recode test_measure)
 BENCH_SHARED   := $(OUT)/bench/measure.o
 
 $(OUT)/bench/raw: $(addprefix $(OUT)/bench/,raw.o raw_io.o) $(BENCH_SHARED) $(LIB_base)
@@ -17,6 +17,8 @@ $(OUT)/bench/idle_bench: BENCH_LIBS := $(LIBS_gateways)
 $(OUT)/bench/kafka_bench: $(addprefix $(OUT)/bench/,kafka_bench.o kafka_client.o) \
     $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/kafka_bench: BENCH_LIBS := -lrdkafka $(LIBS_base)
+$(OUT)/bench/recode: $(OUT)/bench/recode.o $(BENCH_SHARED) $(LIB_format)
+$(OUT)/bench/recode: BENCH_LIBS := $(LIBS_format)
 $(OUT)/bench/test_measure: $(OUT)/bench/test_measure.o $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/test_measure: BENCH_LIBS := $(LIBS_base)
 $(BENCH_PROGRAMS):

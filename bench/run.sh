@@ -105,6 +105,7 @@ if wants raw; then
 fi
 if wants latency; then
     journal latency -d "$data/latency" -n "$(n 200 2000)" -b "$(n 8 64)"
+    journal latency -d "$data/latency" -n "$(n 200 20000)" -b "$(n 8 64)" -K memory
     rm -rf "$data/latency"
 fi
 if wants throughput; then

@@ -157,8 +157,9 @@ void store_create_shards(struct bench_store *s, struct shard **shards, unsigned 
     for (unsigned i = 0; i < n; i += k) {
         k = n - i < CHANGES_AT_ONCE ? n - i : CHANGES_AT_ONCE;
         for (unsigned c = 0; c < k; c++)
-            changes[c] =
-                (struct jrn_change){ .op = JRN_SHARD_CREATE, .shard = s->next_shard + i + c };
+            changes[c] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
+                                              .kind = s->kind,
+                                              .shard = s->next_shard + i + c };
         update(s, changes, k);
     }
     for (unsigned i = 0; i < n; i++)

@@ -24,6 +24,7 @@ struct bench_store {
     struct loop *loops[STORE_LOOPS_MAX];
     unsigned n_loops;
     uint64_t next_shard;
+    enum shard_kind kind; /* of the shards that are created */
 };
 
 /* Opens or creates the store in folder path, and ends the program when that fails. The loops do

@@ -11,7 +11,10 @@
 /* --- header --- */
 
 enum {
+    LENGTH_AT = 8,
     MAGIC_AT = 16,
+    CRC_AT = 17,
+    CODEC_AT = BATCH_CRC_START + 1, /* the attributes' low byte */
     MAX_TIMESTAMP_AT = 35,
     BATCH_MIN_LENGTH = BATCH_HEAD_BYTES - BATCH_LENGTH_END
 };
@@ -233,9 +236,9 @@ static inline const uint8_t *record_read(struct batch_record *r, const uint8_t *
 
 /* What the header promises of a producer's records: dense deltas from 0, nothing before, between or
  * behind. */
-static bool records_right(const struct batch_head *h, const uint8_t *mem)
+static bool records_right(const struct batch_head *h, const uint8_t *body, size_t bytes)
 {
-    const uint8_t *p = mem + BATCH_HEAD_BYTES, *end = mem + h->bytes;
+    const uint8_t *p = body, *end = body + bytes;
     struct batch_record r;
 
     for (int32_t i = 0; i < h->record_count; i++) {
@@ -275,9 +278,73 @@ int batch_validate(struct batch_head *h, const void *mem, size_t bytes)
         return E_INVALID;
     if ((h->attributes & BROKER_ONLY) || head_codec(h) >= CODEC_COUNT || !producer_right(h))
         return E_INVALID;
-    if (head_codec(h) == CODEC_NONE && !records_right(h, mem))
+    if (head_codec(h) == CODEC_NONE &&
+        !records_right(h, (const uint8_t *)mem + BATCH_HEAD_BYTES, bytes - BATCH_HEAD_BYTES))
         return E_CORRUPT;
     return 0;
+}
+
+/* --- another codec --- */
+
+/* The records of a batch, opened if they are packed: then s->buf holds them. */
+static int records_open(const struct batch_head *h, const void *mem, size_t max, struct slice *s)
+{
+    const uint8_t *records = (const uint8_t *)mem + BATCH_HEAD_BYTES;
+    size_t bytes = h->bytes - BATCH_HEAD_BYTES;
+    int rc;
+
+    *s = (struct slice){ .mem = records, .len = (uint32_t)bytes };
+    if (head_codec(h) == CODEC_NONE)
+        return bytes > max ? E_TOOBIG : 0;
+    rc = codec_decompress(head_codec(h), records, bytes, max, &s->buf);
+    if (rc < 0)
+        return rc;
+    s->mem = s->buf->mem;
+    s->len = s->buf->len;
+    return records_right(h, s->mem, s->len) ? 0 : E_CORRUPT;
+}
+
+/* The same header, another codec and other bytes behind it. */
+static int recoded(const void *head, enum batch_codec codec, const uint8_t *body, size_t bytes,
+                   struct buf **out)
+{
+    struct buf *b;
+
+    if (bytes > INT32_MAX - BATCH_HEAD_BYTES)
+        return E_TOOBIG;
+    b = buf_new(BATCH_HEAD_BYTES + bytes);
+    if (!b)
+        return E_NOMEM;
+    b->len = (uint32_t)(BATCH_HEAD_BYTES + bytes);
+    memcpy(b->mem, head, BATCH_HEAD_BYTES);
+    memcpy(b->mem + BATCH_HEAD_BYTES, body, bytes);
+    put_u32be(b->mem + LENGTH_AT, b->len - BATCH_LENGTH_END);
+    b->mem[CODEC_AT] = (uint8_t)((b->mem[CODEC_AT] & ~BATCH_ATTR_CODEC) | codec);
+    put_u32be(b->mem + CRC_AT, sum_crc32c(b->mem + BATCH_CRC_START, b->len - BATCH_CRC_START));
+    *out = b;
+    return 0;
+}
+
+int batch_recode(const void *mem, size_t bytes, enum batch_codec codec, size_t *room,
+                 struct buf **out)
+{
+    struct batch_head h;
+    struct slice s = { 0 };
+    struct buf *packed = NULL;
+    int rc = batch_head_read(&h, mem, bytes);
+
+    *out = NULL;
+    if (rc == 0)
+        rc = records_open(&h, mem, *room, &s);
+    if (rc == 0 && codec != CODEC_NONE)
+        rc = codec_compress(codec, s.mem, s.len, &packed);
+    if (rc == 0)
+        rc = recoded(mem, codec, packed ? packed->mem : s.mem, packed ? packed->len : s.len, out);
+    if (rc == 0)
+        *room -= s.len;
+    buf_unref(packed);
+    buf_unref(s.buf);
+    return rc;
 }
 
 /* --- iterator --- */

@@ -37,7 +37,9 @@ enum {
     BATCH_HEAD_BYTES = 61,
     BATCH_LENGTH_END = 12, /* base_offset and length: enough to step to the next batch */
     BATCH_CRC_START = 21,
-    BATCH_MAX_RECORDS = 1 << 24 /* a batch claiming more is refused: it could not be honest */
+    BATCH_MAX_RECORDS = 1 << 24, /* a batch claiming more is refused: it could not be honest */
+    BATCH_PACK_FROM = 1024, /* body bytes from which batches that the server builds are packed */
+    BATCH_PACK_ASIDE = 64 << 10 /* open bytes above which a loop leaves packing to a pool */
 };
 
 enum batch_codec { CODEC_NONE, CODEC_GZIP, CODEC_SNAPPY, CODEC_LZ4, CODEC_ZSTD, CODEC_COUNT };
@@ -94,6 +96,16 @@ void batch_stamp(void *mem, int64_t base_offset, int32_t leader_epoch);
 /* Makes every record's timestamp `time` (LogAppendTime), and the CRC right again. mem: a batch that
  * batch_validate has passed. */
 void batch_stamp_time(void *mem, size_t bytes, int64_t time);
+
+/* The same batch with its records packed by another codec (or not at all), and the CRC right again:
+ * *out, one reference. Nothing else changes, and the codec stays as asked even where that makes the
+ * batch larger.
+ * mem   what batch_validate has passed
+ * room  bytes that the records may have when open (E_TOOBIG: more, *room is as before, and hardly
+ *       more than that was made); what they took is taken off.
+ * E_CORRUPT: packed records that do not open, or are not what the header says. */
+int batch_recode(const void *mem, size_t bytes, enum batch_codec codec, size_t *room,
+                 struct buf **out) MUST_USE;
 
 /* One record; pointers borrow from the iterator's decompressed body. NULL key or value means null.
  * */

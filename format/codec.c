@@ -192,7 +192,7 @@ static int gzip_compress(const uint8_t *mem, size_t bytes, struct buf **out)
 /* The framing of Java producers: 8 bytes of magic, two u32 versions, then blocks, each behind its
  * length. No raw block begins so: after the preamble it would copy from before the start. */
 static const uint8_t snappy_java_magic[8] = { 0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0 };
-enum { SNAPPY_JAVA_HEAD_BYTES = 16 };
+enum { SNAPPY_JAVA_HEAD_BYTES = 16, SNAPPY_JAVA_BLOCK = 32 << 10 };
 
 /* The densest element makes 64 bytes out of 3; a block that declares more than that is a lie, so
  * declared sizes can be trusted to within this ratio before anything is allocated. */
@@ -274,17 +274,41 @@ static int snappy_decompress(const uint8_t *mem, size_t bytes, size_t max, struc
     return snappy_raw_decompress(mem, bytes, max, out);
 }
 
-static int snappy_pack(const uint8_t *mem, size_t bytes, struct buf **out)
+/* One block behind its length; room is the largest that it can become. */
+static int snappy_java_put(struct wr *w, const uint8_t *mem, size_t bytes)
 {
     size_t made = snappy_max_compressed_length(bytes);
-    int rc = out_new(made, out);
+    uint8_t *length = wr_room(w, 4);
+
+    if (!length || (size_t)(w->end - w->at) < made ||
+        snappy_compress((const char *)mem, bytes, (char *)w->at, &made) != SNAPPY_OK)
+        return E_BUG;
+    put_u32be(length, (uint32_t)made);
+    (void)wr_room(w, made);
+    return 0;
+}
+
+/* In Java's framing, which every client reads. */
+static int snappy_pack(const uint8_t *mem, size_t bytes, struct buf **out)
+{
+    size_t blocks = bytes / SNAPPY_JAVA_BLOCK + 1;
+    int rc = out_new(SNAPPY_JAVA_HEAD_BYTES +
+                         blocks * (4 + snappy_max_compressed_length(SNAPPY_JAVA_BLOCK)),
+                     out);
+    struct wr w;
 
     if (rc < 0)
         return rc;
-    if (snappy_compress((const char *)mem, bytes, (char *)(*out)->mem, &made) != SNAPPY_OK)
-        return E_BUG;
-    (*out)->len = (uint32_t)made;
-    return 0;
+    w = wr_of((*out)->mem, (*out)->len);
+    wr_bytes(&w, snappy_java_magic, sizeof snappy_java_magic);
+    wr_u32be(&w, 1);
+    wr_u32be(&w, 1);
+    for (size_t n; rc == 0 && bytes; mem += n, bytes -= n) {
+        n = min_size(bytes, SNAPPY_JAVA_BLOCK);
+        rc = snappy_java_put(&w, mem, n);
+    }
+    (*out)->len = (uint32_t)wr_used(&w);
+    return rc;
 }
 
 /* --- lz4 --- */

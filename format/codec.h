@@ -1,9 +1,9 @@
 /* The five codecs of RecordBatch v2, whole buffers at a time.
  *
- * gzip: RFC 1952. snappy: both raw blocks and the framing that Java producers write (magic
- * "\x82SNAPPY\0", version and compat u32,
- * then u32be length + raw block ...); we write raw blocks. lz4: the LZ4 frame format. zstd: RFC
- * 8878. */
+ * gzip: RFC 1952. snappy: both raw blocks and the framing of Java producers (magic
+ * "\x82SNAPPY\0", u32be version 1, u32be compat 1, then u32be length + raw block ...) are read; the
+ * framing is written, in blocks of 32 KiB as Java does. lz4: the LZ4 frame format, independent
+ * blocks. zstd: RFC 8878. */
 #ifndef WEIR_FORMAT_CODEC_H
 #define WEIR_FORMAT_CODEC_H
 

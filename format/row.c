@@ -1,6 +1,9 @@
 #include "format/row.h"
 
+#include <string.h>
+
 #include "base/rd.h"
+#include "format/sum.h"
 
 enum { ROW_VERSION = 1, ROW_SHARD_POLICY_VERSION = 2, ROW_SEGMENT_VERSION = SEG_FOOTER_VERSION };
 
@@ -28,6 +31,40 @@ bool row_key_parse(const void *key, size_t bytes, uint64_t *a, uint64_t *b)
     if (b)
         *b = bytes == 17 ? get_u64be(k + 9) : 0;
     return true;
+}
+
+size_t row_index_name(uint8_t *name, const void *key, size_t bytes)
+{
+    struct sum128_state *state;
+    struct sum128 sum;
+
+    if (bytes <= ROW_NAME_PLAIN) {
+        if (bytes)
+            memcpy(name, key, bytes);
+        return bytes;
+    }
+    state = sum128_new();
+    sum128_add(state, key, bytes);
+    sum = sum128_end(state);
+    memcpy(name, key, ROW_NAME_PLAIN);
+    memcpy(name + ROW_NAME_PLAIN, sum.bytes, sizeof sum.bytes);
+    return ROW_NAME_MAX;
+}
+
+size_t row_key_name(uint8_t *key, uint64_t shard, const void *name, size_t bytes)
+{
+    ASSERT(bytes <= ROW_NAME_MAX);
+    row_key(key, ROW_NAME, shard);
+    if (bytes)
+        memcpy(key + 9, name, bytes);
+    return 9 + bytes;
+}
+
+bool row_key_is_name(const void *key, size_t bytes, uint64_t shard)
+{
+    const uint8_t *k = key;
+
+    return bytes >= 9 && bytes <= ROW_NAME_KEY_MAX && k[0] == ROW_NAME && get_u64be(k + 1) == shard;
 }
 
 static struct wr begin(uint8_t *mem)

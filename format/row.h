@@ -29,6 +29,12 @@
  *                      u32 n_batches, u64 xxh3
  *   'p' shard u64, producer u64   u8 1, u8 n (1..5), i16 epoch, u32 0, then n of: u64 base offset,
  *                      i64 time, i32 base sequence, i32 last sequence
+ *   'k' shard u64, name   latest record of a key: u8 1, u8[7] 0, u64 offset. name: the key itself up to
+ *                      999 bytes; of a longer one the first 999 and the XXH3-128 (canonical, seed 0)
+ *                      of all of it, 1015 in all
+ *   'x' shard u64      u8 1, u8[7] 0, u64 offset below which the shard's keys are in 'k'
+ *   't' u8 n, table u8[n], key   row of a table: the owner's value
+ *   'o' u8 n, table u8[n], shard u64   u8 1, u8[7] 0, u64 offset that the table's rows stand for
  *   'd' segment u64    live bytes: u8 1, u8[7] 0, u64 bytes of its runs whose shard is not deleted,
  *                      nor trimmed past them */
 #ifndef WEIR_FORMAT_ROW_H
@@ -53,16 +59,32 @@ enum row_table {
     ROW_END = 'e',
     ROW_RUN = 'r',
     ROW_PRODUCER = 'p',
-    ROW_LIVE = 'd'
+    ROW_LIVE = 'd',
+    ROW_NAME = 'k',
+    ROW_NAMED = 'x',
+    ROW_TABLE = 't',
+    ROW_TABLE_OFFSET = 'o'
 };
 
 enum { ROW_KEY_MAX = 17, ROW_VALUE_MAX = 4096, ROW_PRODUCER_BATCHES = 5 };
+enum {
+    ROW_NAME_PLAIN = 999,
+    ROW_NAME_MAX = ROW_NAME_PLAIN + 16,
+    ROW_NAME_KEY_MAX = 9 + ROW_NAME_MAX
+};
 
 /* Keys; return their length. key: ROW_KEY_MAX bytes. */
 size_t row_key(uint8_t *key, enum row_table table, uint64_t a);
 size_t row_key2(uint8_t *key, enum row_table table, uint64_t a, uint64_t b);
 /* The numbers back; false when the length is not the table's. */
 bool row_key_parse(const void *key, size_t bytes, uint64_t *a, uint64_t *b);
+
+/* The name under which a record's key is indexed; returns its length. name: ROW_NAME_MAX bytes. */
+size_t row_index_name(uint8_t *name, const void *key, size_t bytes);
+/* The key of row k; bytes: ROW_NAME_MAX at most. key: ROW_NAME_KEY_MAX bytes. */
+size_t row_key_name(uint8_t *key, uint64_t shard, const void *name, size_t bytes);
+/* True for a row k of shard. */
+bool row_key_is_name(const void *key, size_t bytes, uint64_t shard);
 
 struct row_group {
     uint8_t class;

@@ -58,6 +58,32 @@ uint64_t sum_xxh3(const void *mem, size_t bytes, uint64_t seed)
     return XXH3_64bits_withSeed(mem, bytes, seed);
 }
 
+/* struct sum64_state is never defined: a pointer to one is the library's state. */
+struct sum64_state *sum64_new(void)
+{
+    XXH3_state_t *x = XXH3_createState();
+
+    ASSERT(x != NULL);
+    ASSERT(XXH3_64bits_reset(x) == XXH_OK);
+    return (struct sum64_state *)x;
+}
+
+void sum64_add(struct sum64_state *s, const void *mem, size_t bytes)
+{
+    if (bytes)
+        ASSERT(XXH3_64bits_update((XXH3_state_t *)s, mem, bytes) == XXH_OK);
+}
+
+uint64_t sum64_end(struct sum64_state *s)
+{
+    XXH3_state_t *x = (XXH3_state_t *)s;
+    uint64_t sum = x ? XXH3_64bits_digest(x) : 0;
+
+    if (x)
+        XXH3_freeState(x);
+    return sum;
+}
+
 /* struct sum128_state is never defined: a pointer to one is the library's state. */
 struct sum128_state *sum128_new(void)
 {

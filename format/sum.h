@@ -11,6 +11,12 @@ uint32_t sum_crc32c(const void *mem, size_t bytes);
 uint32_t sum_crc32c_more(uint32_t crc, const void *mem, size_t bytes);
 /* XXH3, 64 bits, seeded. */
 uint64_t sum_xxh3(const void *mem, size_t bytes, uint64_t seed);
+/* The same in pieces, seed 0. */
+struct sum64_state;
+struct sum64_state *sum64_new(void);
+void sum64_add(struct sum64_state *s, const void *mem, size_t bytes);
+/* Gives the sum and frees the state. NULL is allowed: 0. */
+uint64_t sum64_end(struct sum64_state *s);
 /* XXH3, 128 bits, in pieces. */
 struct sum128 {
     uint8_t bytes[16]; /* canonical (big-endian) form */

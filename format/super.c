@@ -109,3 +109,11 @@ int super_read(struct super *s, const uint8_t *mem)
     }
     return rd_ok(&r) ? 0 : E_CORRUPT;
 }
+
+bool super_is_whole(const struct super *s, const uint8_t *mem, uint8_t *again)
+{
+    super_write(s, again);
+    /* Version and sum have been checked; the sum depends on the version. */
+    return memcmp(mem, again, 4) == 0 && memcmp(mem + 6, again + 6, 2) == 0 &&
+           memcmp(mem + SUM_START, again + SUM_START, SUPER_BYTES - SUM_START) == 0;
+}

@@ -27,6 +27,7 @@
 #ifndef WEIR_FORMAT_SUPER_H
 #define WEIR_FORMAT_SUPER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "format/extent.h"
@@ -65,5 +66,8 @@ struct super {
 void super_write(const struct super *s, uint8_t *mem);
 /* E_CORRUPT; E_VERSION. */
 int super_read(struct super *s, const uint8_t *mem) MUST_USE;
+/* Whether what super_read took from mem is all that is there: the bytes outside the sum, too, are as
+ * they were written, by this version or an older one. again: SUPER_BYTES, overwritten. */
+bool super_is_whole(const struct super *s, const uint8_t *mem, uint8_t *again);
 
 #endif

@@ -6,6 +6,8 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/io/rows_int.h"
+#include "journal/keyindex.h"
+#include "journal/memory.h"
 #include "journal/retention.h"
 #include "journal/shard.h"
 #include "journal/store.h"
@@ -280,7 +282,7 @@ int catalogue_change_check(const struct jrn_change *c)
 {
     switch (c->op) {
     case JRN_SHARD_CREATE:
-        return c->shard >= SHARD_FIRST_USER && c->kind == SHARD_SEGMENT && policy_ok(&c->policy) &&
+        return c->shard >= SHARD_FIRST_USER && c->kind <= SHARD_ROCKSDB && policy_ok(&c->policy) &&
                        (c->class == SHARD_CLASS_DATA || c->class == SHARD_CLASS_INTERNAL)
                    ? 0
                    : E_INVALID;
@@ -316,20 +318,37 @@ static void created_row(struct door_update *d, const struct jrn_change *c)
     shard_row_put(&d->u.rows, c->shard, &row);
 }
 
+/* What the kind asks of every policy. */
+static void policy_fit(struct jrn_change *c, unsigned kind)
+{
+    if (kind == SHARD_ROCKSDB)
+        c->policy.flags |= SHARD_COMPACTED;
+}
+
 static int door_read(struct catalogue_update *u)
 {
     struct door_update *d = (struct door_update *)u;
     int rc = 0;
 
     d->found = mem_new(d->n * sizeof *d->found);
-    for (unsigned i = 0; rc >= 0 && i < d->n; i++)
-        if (d->changes[i].op == JRN_SHARD_POLICY)
-            rc = catalogue_shard_row(u->st, d->changes[i].shard, &d->found[i]);
+    for (unsigned i = 0; rc >= 0 && i < d->n; i++) {
+        struct jrn_change *c = &d->changes[i];
+
+        if (c->op != JRN_SHARD_POLICY)
+            continue;
+        rc = catalogue_shard_row(u->st, c->shard, &d->found[i]);
+        if (rc == E_NOTFOUND && d->again) { /* deleted since */
+            c->shard = 0;
+            rc = 0;
+        }
+    }
     return rc;
 }
 
+/* All else stays as the row has it: the start of a MEMORY shard's lies above the shard's own. */
 static void policy_row(struct door_update *d, unsigned i)
 {
+    policy_fit(&d->changes[i], d->found[i].kind);
     shard_policy_write(&d->changes[i].policy, &d->found[i].policy);
     shard_row_put(&d->u.rows, d->changes[i].shard, &d->found[i]);
 }
@@ -354,12 +373,15 @@ static int door_prepare(struct catalogue_update *u)
 
     d->max_shard = max;
     for (unsigned i = 0; i < d->n; i++) {
-        const struct jrn_change *c = &d->changes[i];
-        int rc = catalogue_change_check(c);
+        struct jrn_change *c = &d->changes[i];
+        int rc = c->op == JRN_SHARD_POLICY && c->shard == 0 ? 1 : catalogue_change_check(c);
 
         if (rc < 0)
             return rc;
+        if (rc == 1)
+            continue;
         if (c->op == JRN_SHARD_CREATE) {
+            policy_fit(c, c->kind);
             if (c->shard <= max && d->again)
                 continue;
             if (c->shard <= max)
@@ -417,15 +439,18 @@ static void shard_deleted(struct store *st, uint64_t id)
     catalogue_reap(st, id, UINT64_MAX);
 }
 
-/* From now on for the loaded shard, if it is, and for retention. */
-static void policy_applied(struct store *st, const struct jrn_change *c, uint64_t group)
+/* From now on for the loaded shard, if it is, and for retention (a MEMORY shard has its own). */
+static void policy_applied(struct store *st, const struct jrn_change *c,
+                           const struct row_shard *found)
 {
     struct shard *s = shard_find(st, c->shard);
 
     if (s)
         shard_policy_set(s, &c->policy);
     shard_unref(s);
-    retention_policy(st, group, &c->policy);
+    if (found->kind == SHARD_MEMORY)
+        return;
+    retention_policy(st, found->group, &c->policy);
     retention_shard(st, c->shard);
 }
 
@@ -436,9 +461,9 @@ static void change_applied(struct door_update *d, unsigned i)
 
     if (c->op == JRN_SHARD_DELETE)
         shard_deleted(st, c->shard);
-    else if (c->op == JRN_SHARD_POLICY)
-        policy_applied(st, c, d->found[i].group);
-    else if (c->op == JRN_SHARD_CREATE)
+    else if (c->op == JRN_SHARD_POLICY && c->shard)
+        policy_applied(st, c, &d->found[i]);
+    else if (c->op == JRN_SHARD_CREATE && c->kind != SHARD_MEMORY)
         retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);
 }
 
@@ -658,6 +683,8 @@ static void trim_home(struct task *task)
         trim_answer(t, s, atomic_load(&s->deleted) ? E_DELETED : E_CLOSED);
         return;
     }
+    if (s->memory)
+        memory_trim(s, t->start);
     if (t->start <= atomic_load(&s->start)) {
         trim_answer(t, s, 0);
         return;
@@ -680,10 +707,60 @@ void shard_trim(struct shard *s, struct shard_trim *t)
     loop_post(s->group->loop, &t->task);
 }
 
+/* --- offsets for MEMORY shards: a trim of the row ahead of the shard --- */
+
+struct reserve_update {
+    struct trim_update t;
+    struct catalogue_reserve *r;
+};
+
+static void reserve_home(struct task *task)
+{
+    struct catalogue_reserve *r = (struct catalogue_reserve *)task;
+
+    r->fn(r);
+}
+
+static void reserve_applied(struct catalogue_update *u)
+{
+    struct catalogue_reserve *r = ((struct reserve_update *)u)->r;
+
+    r->rc = u->rc;
+    r->task.run = reserve_home;
+    loop_post(r->shard->group->loop, &r->task);
+    free(u);
+}
+
+static void reserve_submit(struct store *st, void *arg)
+{
+    struct reserve_update *u = arg;
+
+    u->t.u.st = st;
+    u->t.u.rc = E_CLOSED;
+    if (atomic_load(&st->closing))
+        reserve_applied(&u->t.u);
+    else
+        catalogue_submit(st->catalogue, &u->t.u);
+}
+
+void catalogue_reserve(struct catalogue_reserve *r)
+{
+    struct reserve_update *u = mem_new(sizeof *u);
+
+    u->r = r;
+    u->t.s = r->shard;
+    u->t.start = r->until;
+    u->t.u.read = trim_read;
+    u->t.u.prepare = trim_prepare;
+    u->t.u.applied = reserve_applied;
+    store_on_keeper(r->shard->st, reserve_submit, u);
+}
+
 /* --- giving space back --- */
 
 struct reap {
     struct rows_work w;
+    bool keyed; /* the shard has an index of keys, of which something goes */
     uint64_t shard, start;
     struct rows_batch rows;
     struct reaped {
@@ -782,9 +859,10 @@ static int reap_start(struct reap *r)
 static void reap_run(struct rows_work *w)
 {
     struct reap *r = (struct reap *)w;
+    bool late = r->start == REAP_AS_ROW; /* its names went when it was trimmed or deleted */
     uint8_t key[ROW_KEY_MAX];
 
-    if (r->start == REAP_AS_ROW && (w->rc = reap_start(r)) < 0)
+    if (late && (w->rc = reap_start(r)) < 0)
         return;
     w->rc = rows_scan(w->st->rows, key, row_key(key, ROW_RUN, r->shard), false, reap_run_row, r);
     if (w->rc < 0)
@@ -798,6 +876,7 @@ static void reap_run(struct rows_work *w)
             return;
     }
     w->rc = rows_write(w->st->rows, &r->rows, 0);
+    r->keyed = !late && keyindex_is_there(w->st, r->shard);
 }
 
 struct drop_update {
@@ -870,6 +949,8 @@ static void reap_done(struct rows_work *w)
         if (dead)
             catalogue_drop_segment(w->st, r->list[i].segment);
     }
+    if (r->keyed)
+        keyindex_sweep(w->st, r->shard, r->start);
     rows_batch_free(&r->rows);
     free(r->list);
     free(r);

@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "journal/group.h"
+#include "journal/stats.h"
 
 static void wake_run(struct task *t);
 static void pump(struct committer *c);
@@ -96,14 +97,17 @@ static void wake(struct committer *c)
 void committer_feed(struct committer *c)
 {
     struct store *st = c->st;
-    uint64_t place;
+    uint64_t place, near = PLACE_NONE;
     bool hungry;
 
     pthread_mutex_lock(&c->lock);
     hungry = c->n_given == 0;
     pthread_mutex_unlock(&c->lock);
+    /* Where there is room for open segments beside it, too: one flush then does for both. */
+    if (st->direct_from != UINT32_MAX)
+        near = slabs_roomiest(&st->slabs);
     /* Once the close is on its way, nothing may wake the committer: it is freed soon. */
-    if (!hungry || c->close_asked || slabs_take(&st->slabs, st->wal_log2, &place) < 0)
+    if (!hungry || c->close_asked || slabs_take_near(&st->slabs, st->wal_log2, near, &place) < 0)
         return;
     pthread_mutex_lock(&c->lock);
     c->given[c->n_given++] = place;
@@ -422,6 +426,7 @@ static void written(struct dev_req *r)
     else
         c->durable_lsn = c->lsn;
     committer_direct_done(c, r->rc >= 0);
+    stats_block(c->st, c->block_began_us, block->len, c->block_batches);
 #ifndef WEIR_BREAK_EARLY_ACK
     answer(c, r->rc < 0 ? E_DEVICE : 0);
 #endif
@@ -436,6 +441,7 @@ static void submit(struct committer *c)
 {
     request_make(c);
     c->in_flight = true;
+    c->block_began_us = loop_now_us(c->loop);
     loop_timer_stop(&c->idle);
 #ifdef WEIR_BREAK_EARLY_ACK
     answer(c, 0);

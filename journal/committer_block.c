@@ -229,12 +229,14 @@ void committer_block_make(struct committer *c, uint64_t room, uint32_t flags)
     pos = (start + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
     memset(b->mem + start, 0, pos - start);
     c->n_prev = 0;
+    c->block_batches = 0;
     for (unsigned i = 0; i < c->n_in_block; i++) {
         struct jrn_group *g = c->in_block[i];
         struct block_dir d;
 
         sort_group(c, g);
         frame_make(c, g, &d, b->mem, pos);
+        c->block_batches += g->n_in_block;
         block_dir_write(&d, b->mem, i);
         if (c->n_prev < MAX_PREV)
             c->prev[c->n_prev++] = (struct block_prev){ g->id, d.entry, d.n_offsets };

@@ -86,6 +86,8 @@ struct committer {
     struct buf *block, *head_page, *direct_heads;
     uint64_t block_lsn;
     int64_t block_time;
+    uint64_t block_began_us;
+    uint32_t block_batches;
     struct loop_timer idle;
     struct task close;
     struct loop *close_loop;

@@ -47,9 +47,11 @@ struct append {
     uint64_t base_offset;
     uint32_t n_offsets;
     int64_t max_ts;
-    uint64_t due_us; /* throttled until then; 0: not yet asked */
-    uint64_t lsn;    /* committer: of its first byte in the WAL */
+    uint64_t due_us;   /* throttled until then; 0: not yet asked */
+    uint64_t began_us; /* when it was accepted */
+    uint64_t lsn;      /* committer: of its first byte in the WAL */
     bool duplicate;
+    bool was_held;         /* counted so */
     bool direct;           /* batch is a run buffer now; the committer may still decide otherwise */
     uint64_t xxh3;         /* of its stored bytes; direct */
     uint64_t segment, pos; /* committer: where it lies; direct */
@@ -119,8 +121,10 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t saved_end; /* the end that its row has, or gets in this round of destage */
-    uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
+    uint64_t saved_end;    /* the end that its row has, or gets in this round of destage */
+    uint64_t last_lsn;     /* of its last batch seen in the live WAL; 0: none */
+    struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
+    struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
@@ -161,6 +165,11 @@ struct rewrite;
 struct retention;
 struct todo_update;
 struct space;
+struct scrub;
+struct stats;
+struct memory;
+struct memories;
+struct keyindex;
 
 struct store {
     struct journal_env env;
@@ -188,6 +197,9 @@ struct store {
     struct destage *destage;
     struct rewrite *rewrite;
     struct retention *retention;
+    struct scrub *scrub;
+    struct stats *stats;
+    struct memories *memories;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;
@@ -199,6 +211,8 @@ struct store {
     atomic_bool closing;
     atomic_int space;        /* enum space_state; written by the keeper */
     atomic_uint throttle_us; /* an append of class DATA is held so long; written by the keeper */
+    /* Space is short: trims what policies let go. Called on the keeper, again and again. */
+    void (*retention_urgent)(struct store *st);
     struct space *meter;
     /* keeper */
     struct rows_work *rows_first, **rows_end;

@@ -13,6 +13,7 @@
 #include "journal/retention.h"
 #include "journal/segwrite.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 enum {
     ROUND_EXTENTS = 8,
@@ -58,6 +59,7 @@ struct destage_part {
 struct destage {
     struct store *st;
     bool running;
+    uint64_t began_us;
     struct wal_extent *extents[ROUND_EXTENTS];
     unsigned n_extents;
     uint64_t end_lsn;
@@ -127,6 +129,7 @@ static void round_clean(struct destage *d)
 static void round_failed(struct destage *d, const char *step, int rc)
 {
     LOG_WARN("destage.failed", F_STR("step", step), F_ERR(rc));
+    metric_add(&d->st->stats->destage_failed, 1);
     if (rc == E_IO || rc == E_DEVICE)
         store_fail(d->st, "destage.device", rc);
     round_clean(d);
@@ -145,6 +148,8 @@ static void dropped_on_keeper(struct store *st, void *arg)
             segments_remove_open(&st->segments, d->parts[i].open);
     wal_passed(&st->wal, d->end_lsn);
     LOG_DEBUG("destage.done", F_LSN(d->end_lsn));
+    metric_add(&st->stats->destage_rounds, 1);
+    metric_observe(&st->stats->destage_us, loop_now_us(st->keeper) - d->began_us);
     round_clean(d);
     store_space_check(st);
 }
@@ -377,6 +382,18 @@ static void give_back(struct destage *d)
     }
 }
 
+/* What was written directly was there already. */
+static uint64_t moved_bytes(const struct segwrite *out)
+{
+    const struct seg_index *x = &out->builder.index;
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < x->n_runs; i++)
+        if (x->runs[i].pos >= out->row.sorted_pos)
+            bytes += x->runs[i].bytes;
+    return bytes;
+}
+
 static void sealed(struct catalogue_update *u)
 {
     struct destage *d = ((struct seal_update *)u)->d;
@@ -408,6 +425,7 @@ static void sealed(struct catalogue_update *u)
             seg->live += p->out.builder.index.runs[k].bytes;
         seg->open = false;
         retention_sealed(d->st, seg);
+        metric_add(&d->st->stats->destage_bytes, moved_bytes(&p->out));
         LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
                  F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
     }
@@ -770,6 +788,7 @@ void destage_consider(struct store *st, bool anything)
     if (d->n_extents == 0)
         return;
     d->running = true;
+    d->began_us = loop_now_us(st->keeper);
     d->end_lsn = d->extents[d->n_extents - 1]->end_lsn;
     d->parts = mem_new(st->n_groups * sizeof *d->parts);
     d->waiting = st->n_groups;

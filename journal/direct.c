@@ -8,7 +8,8 @@
 #include "journal/core.h"
 #include "journal/io/dev.h"
 
-enum { BUFFER_MIN = 128 * 1024 };
+/* What lies in the cache for one batch should not be many times as large. */
+enum { BUFFER_MIN = 32 * 1024 };
 
 void direct_init(struct direct_buffer *d)
 {
@@ -44,15 +45,32 @@ static bool reserve(struct direct_buffer *d, uint64_t bytes, uint32_t *at)
     return fits;
 }
 
-/* The next buffer: twice as large after one that was full, half after one that was hardly used. */
+void direct_release(struct direct_buffer *d)
+{
+    struct buf *old = NULL;
+
+    if (!d->buf)
+        return;
+    pthread_mutex_lock(&d->lock);
+    if (d->closed) {
+        old = d->buf;
+        d->buf = NULL;
+    }
+    pthread_mutex_unlock(&d->lock);
+    if (old && d->used < d->size / 4 && d->size > BUFFER_MIN)
+        d->size /= 2;
+    buf_unref(old);
+}
+
+/* The next buffer: twice as large after one that was full; half after one that was hardly used. */
 static bool renew(struct direct_buffer *d, uint64_t bytes)
 {
-    struct buf *next, *old = d->buf;
+    struct buf *next, *old;
 
-    if (old && !d->closed && d->size < DIRECT_BUFFER_MAX)
+    direct_release(d);
+    old = d->buf;
+    if (old && d->size < DIRECT_BUFFER_MAX)
         d->size *= 2;
-    else if (old && d->used < d->size / 4 && d->size > BUFFER_MIN)
-        d->size /= 2;
     next = buf_new_aligned(bytes > d->size ? bytes : d->size);
     pthread_mutex_lock(&d->lock);
     d->buf = next;

@@ -36,6 +36,8 @@ void direct_fini(struct direct_buffer *d);
 /* Copies the batch of a checked and numbered append into its group's run buffer and stamps it there,
  * when it is large enough; nothing otherwise. Home. */
 void direct_stage(struct jrn_group *g, struct append *a);
+/* Lets go of a buffer that was closed: who is quiet keeps none. Home. */
+void direct_release(struct direct_buffer *d);
 /* Home adds nothing to buf any more, if it is still the present one. Any thread. */
 void direct_close(struct direct_buffer *d, const struct buf *buf);
 

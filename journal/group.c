@@ -4,7 +4,9 @@
 
 #include "base/logger.h"
 #include "journal/committer.h"
+#include "journal/keyindex.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 static void flush_run(struct task *t)
 {
@@ -162,6 +164,7 @@ void append_end(struct append *a, int rc, int64_t append_time)
     struct store *st = a->shard->st;
 
     atomic_fetch_sub(&st->backlog, a->bytes);
+    stats_append(a, rc);
     if (d) {
         d->rc = rc;
         d->base_offset = a->base_offset;
@@ -203,6 +206,8 @@ static void run_committed(struct jrn_group *g, struct append *first, struct appe
     s->last_lsn = n.lsn;
     atomic_store(&s->end, n.base + n.n_offsets);
     shard_wake(s, 0);
+    if (s->keys)
+        keyindex_behind(s);
 }
 
 /* The groups of a loop share its part of the cache: the oldest blocks go, whosever they are, so that
@@ -234,8 +239,8 @@ static void frame_committed(struct jrn_group *g, struct commit_result *r)
 {
     struct append *a = r->first;
 
-    g->cache.max_bytes = (g->st->conf.cache_bytes - g->st->runs.max_bytes) /
-                         (atomic_load(&g->st->groups_used) + 1);
+    g->cache.max_bytes =
+        (g->st->conf.cache_bytes - g->st->runs.max_bytes) / (atomic_load(&g->st->groups_used) + 1);
     cache_add(&g->cache, r->lsn, r->block);
     cache_share(g);
     while (a) {
@@ -255,6 +260,7 @@ void group_committed(struct task *t)
     struct append *a = r->first;
 
     ASSERT_HOME(g->loop);
+    direct_release(&g->direct);
     if (r->rc >= 0 && r->block)
         frame_committed(g, r);
     while (a) {

@@ -41,6 +41,8 @@ void inspect_info(struct inspect *in, struct inspect_info *info)
                                    .wal_extent = (uint64_t)1 << st->wal_log2,
                                    .n_groups = st->n_groups,
                                    .n_slabs = st->slabs.n,
+                                   .device = in->super.device,
+                                   .n_devices = in->super.n_devices,
                                    .rows_lost = in->rows_lost };
     slabs_space(&st->slabs, &info->space, &info->space_free);
 }
@@ -53,10 +55,18 @@ int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
     return store_rows_scan(in->st, prefix, prefix_bytes, fn, ctx);
 }
 
+int inspect_rows_all(struct inspect *in,
+                     int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes),
+                     void *ctx)
+{
+    return rows_scan(in->rows, "", 0, false, fn, ctx);
+}
+
 /* --- shards -------------------------------------------------------------------------------------
  * */
 
-static int shard_get(struct inspect *in, uint64_t id, struct shard **out)
+static int shard_at(struct inspect *in, uint64_t id, struct shard **out)
 {
     int rc = 0;
 
@@ -159,7 +169,7 @@ int inspect_holes(struct inspect *in, uint64_t shard,
                   int (*fn)(void *ctx, uint64_t start, uint64_t end), void *ctx)
 {
     struct shard *s;
-    int rc = shard_get(in, shard, &s);
+    int rc = shard_at(in, shard, &s);
 
     if (rc >= 0)
         rc = holes_of(in, s, fn, ctx);
@@ -173,7 +183,7 @@ int inspect_producers(struct inspect *in, uint64_t shard,
     struct shard *s;
     struct row_producer p;
     uint64_t pos = 0, id;
-    int rc = shard_get(in, shard, &s);
+    int rc = shard_at(in, shard, &s);
 
     if (rc < 0)
         return rc;
@@ -256,7 +266,7 @@ static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_
 int inspect_shard(struct inspect *in, uint64_t id, struct inspect_shard *out)
 {
     struct shard *s;
-    int rc = shard_get(in, id, &s);
+    int rc = shard_at(in, id, &s);
 
     if (rc >= 0)
         rc = shard_fill(in, s, out);

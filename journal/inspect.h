@@ -44,6 +44,7 @@ struct inspect_info {
     uint64_t wal_extent; /* bytes of one */
     unsigned n_groups, n_slabs;
     uint64_t space, space_free; /* bytes in slabs */
+    unsigned device, n_devices; /* its number in its set, and how many there are */
     bool rows_lost;             /* no rows could be read: they were made again from the catalogue */
 };
 void inspect_info(struct inspect *in, struct inspect_info *info);
@@ -53,6 +54,18 @@ int inspect_rows(struct inspect *in, const void *prefix, size_t prefix_bytes,
                  int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
                            size_t value_bytes),
                  void *ctx) MUST_USE;
+
+/* Every row of the view, in key order, as journal/format say (format/row.h). What RocksDB alone knows
+ * is in it as much as what the live WAL says. */
+int inspect_rows_all(struct inspect *in,
+                     int (*fn)(void *ctx, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes),
+                     void *ctx) MUST_USE;
+
+/* Makes the rows of the store in folder path anew, from catalogue, segments and WAL, into the
+ * RocksDB folder `into`, which must not be there. Writes nothing else. Nobody may serve the store
+ * meanwhile. */
+int inspect_rebuild_rows(const char *path, const char *into, struct err *e) MUST_USE;
 
 /* Where stored bytes lie. */
 struct inspect_place {

@@ -20,6 +20,10 @@ struct pass {
     unsigned n_used;
 };
 
+/* Adds one batch to what identifies a segment; in the order of its index. */
+struct sum128_state;
+void inspect_verify_identity(struct sum128_state *identity, const struct row_segment *row,
+                             uint64_t shard, const uint8_t *mem, uint32_t bytes);
 /* A new finding, to be completed by the caller. Past a bound the last one is used again: enough is
  * known by then. */
 struct inspect_damage *inspect_verify_damage(struct pass *p, enum inspect_part part,

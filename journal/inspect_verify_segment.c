@@ -84,16 +84,16 @@ struct walked {
     bool damaged;
 };
 
-static void identity_add(struct sealed *s, struct walked *w, uint64_t shard, const uint8_t *mem,
-                         uint32_t bytes)
+void inspect_verify_identity(struct sum128_state *identity, const struct row_segment *row,
+                             uint64_t shard, const uint8_t *mem, uint32_t bytes)
 {
     uint64_t pair[2] = { htole64(shard), htole64(sum_xxh3(mem, bytes, 0)) };
 
-    if (s->row->version > 1) {
-        sum128_add(w->identity, pair, sizeof pair);
+    if (row->version > 1) {
+        sum128_add(identity, pair, sizeof pair);
     } else {
-        sum128_add(w->identity, pair, sizeof pair[0]);
-        sum128_add(w->identity, mem, bytes);
+        sum128_add(identity, pair, sizeof pair[0]);
+        sum128_add(identity, mem, bytes);
     }
 }
 
@@ -117,7 +117,7 @@ static void walk_batches(struct sealed *s, struct walked *w, const struct seg_ru
             segment_damage(s, pos + at, h.bytes, "a batch has another offset than its place says");
             w->damaged = true;
         } else {
-            identity_add(s, w, run->shard, mem + at, h.bytes);
+            inspect_verify_identity(w->identity, s->row, run->shard, mem + at, h.bytes);
             seg_builder_add(&w->builder, run->shard, &h);
             s->p->report->batches++;
         }

@@ -107,10 +107,13 @@ static struct store *store_bare(struct inspect *in)
 static int rows_open(struct inspect *in, const char *path, struct err *e)
 {
     size_t bytes = strlen(path) + sizeof "/rows";
-    char *folder = mem_new(bytes);
+    char *folder;
     struct err why = { 0 };
     int rc;
 
+    if (in->rows_damaged) /* seen by an earlier try */
+        return 0;
+    folder = mem_new(bytes);
     snprintf(folder, bytes, "%s/rows", path);
     rc = rows_rocksdb_open(&in->base, folder, ROWS_CACHE, true, &why);
     free(folder);
@@ -251,7 +254,7 @@ static int tail_look(struct inspect *in)
     return rc;
 }
 
-static int view_try(struct inspect *in, const char *path, bool fixed, struct err *e)
+static int view_steps(struct inspect *in, const char *path, bool fixed, struct err *e)
 {
     struct walscan_end before = in->end;
     uint64_t starts = in->super.starts;
@@ -274,6 +277,27 @@ static int view_try(struct inspect *in, const char *path, bool fixed, struct err
     if (rc == VIEW_GOOD) {
         end_fix(in, &in->super);
         rc = rows_write(in->rows, &in->todo.rows, 0) < 0 ? E_IO : VIEW_GOOD;
+    }
+    return rc;
+}
+
+static int pass_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                    size_t value_bytes)
+{
+    return 0;
+}
+
+/* RocksDB checks what is read: here that is all, so that no question meets damage half way. Rows that
+ * are damaged are left out, and made anew in the view. */
+static int view_try(struct inspect *in, const char *path, bool fixed, struct err *e)
+{
+    int rc = view_steps(in, path, fixed, e);
+
+    if (rc == VIEW_GOOD && in->base && rows_scan(in->base, "", 0, false, pass_row, NULL) < 0)
+        rc = E_CORRUPT;
+    if (in->base && atomic_load(&in->base->damaged) && !in->rows_damaged) {
+        in->rows_damaged = true;
+        rc = VIEW_AGAIN;
     }
     return rc;
 }
@@ -325,4 +349,39 @@ int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
     end_fix(in, &in->super);
     *out = in;
     return 0;
+}
+
+/* --- rows made anew ---------------------------------------------------------------------------- */
+
+static int rebuild_steps(struct inspect *in, const char *path, const char *into, struct err *e)
+{
+    int rc = dev_aio_open(&in->dev, path,
+                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+
+    if (rc >= 0)
+        rc = loop_event_new(&in->loop, 0, e);
+    if (rc >= 0)
+        rc = inspect_super_now(in->dev, &in->super, e);
+    if (rc >= 0)
+        rc = rows_rocksdb_open(&in->rows, into, ROWS_CACHE, false, e);
+    if (rc < 0)
+        return rc;
+    in->st = store_bare(in);
+    rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
+    if (rc >= 0) /* an empty RocksDB stands for nothing: recovery makes it all */
+        rc = recover_run(in->st, &in->end, &in->todo, e);
+    if (rc >= 0)
+        rc = rows_flush(in->rows);
+    return rc;
+}
+
+int inspect_rebuild_rows(const char *path, const char *into, struct err *e)
+{
+    struct inspect *in = mem_new(sizeof *in);
+    int rc = rebuild_steps(in, path, into, e);
+
+    inspect_close(in);
+    return rc < 0 ? err_set(e, rc, "%s: making the rows anew: %s", path,
+                            e && e->code ? e->text : err_text(rc))
+                  : 0;
 }

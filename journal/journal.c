@@ -6,6 +6,7 @@
 #include "journal/intent.h"
 #include "journal/place.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 #include "journal/store.h"
 
 struct journal {
@@ -211,6 +212,13 @@ void journal_bytes(const struct journal *j, struct journal_bytes *b)
         b->destage += atomic_load(&n->destage);
         b->rewrite += atomic_load(&n->rewrite);
     }
+}
+
+void journal_stats_visit(struct journal *j, void (*fn)(void *ctx, const struct metric_view *v),
+                         void *ctx)
+{
+    for (unsigned i = 0; i < j->n; i++)
+        metric_set_visit(&j->stores[i]->stats->set, fn, ctx);
 }
 
 uint64_t journal_start(const struct journal *j)

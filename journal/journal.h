@@ -15,6 +15,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/metric.h"
+#include "format/batch.h"
 
 struct journal;
 struct shard; /* a handle: see shard_open */
@@ -77,6 +79,7 @@ struct journal_conf {
     uint32_t batch_max;     /* largest batch accepted [2 MiB; at most 3/4 of wal_extent] */
     uint64_t cache_bytes;   /* recent blocks kept for tail reads [64 MiB] */
     uint64_t pending_max;   /* bytes accepted but not yet durable [64 MiB] */
+    uint64_t memory_bytes;  /* what all MEMORY shards of a device may hold together [256 MiB] */
     uint32_t idle_close_ms; /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
     uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */
@@ -85,6 +88,9 @@ struct journal_conf {
      * producers are slowed down [90], and appends of class DATA refused [95; at most 98]. */
     uint32_t space_urgent, space_throttle, space_refuse;
     uint32_t unload_ms; /* a shard that nobody uses leaves memory after about this [2000] */
+    /* Stored bytes that the scrub may read in a second (0: there is none), and the least time from
+     * the begin of one of its cycles to the next. */
+    uint64_t scrub_bytes_per_s, scrub_interval_ms;
     const uint64_t *accept_loss; /* groups (shard_group) whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };
@@ -145,6 +151,11 @@ unsigned journal_n_devices(const struct journal *j);
 int journal_device_info(const struct journal *j, unsigned device,
                         struct jrn_device_info *info) MUST_USE;
 
+/* Calls fn for each metric of this journal, device by device (journal/stats.c has them all); the same
+ * are in the registry (base/metric.h: metrics_visit) while the journal is open. Any thread. */
+void journal_stats_visit(struct journal *j, void (*fn)(void *ctx, const struct metric_view *v),
+                         void *ctx);
+
 /* This start's number, counted by device 0; epochs of its groups are at least this. Fits in 31 bits.
  * Any thread, now. */
 uint64_t journal_start(const struct journal *j);
@@ -156,7 +167,7 @@ enum shard_kind {
     SHARD_SEGMENT = 0, /* on the log, in segments */
     SHARD_MEMORY = 1,  /* a bounded ring in memory: lost on restart; its offsets never go back */
     SHARD_ROCKSDB =
-        2 /* a compacted segment shard with an index of its keys: shard_get, shard_keys */
+        2 /* a compacted segment shard with an index of its keys: shard_get, shard_scan */
 };
 enum shard_class {
     SHARD_CLASS_DATA = 0, /* what users append */
@@ -266,6 +277,10 @@ void shard_unref(struct shard *s);
 uint64_t shard_id(const struct shard *s);
 /* device << 56 | the group's number there. */
 uint64_t shard_group(const struct shard *s);
+enum shard_kind shard_kind(const struct shard *s);
+/* What it holds is lost when the server ends (kind MEMORY): after that the shard is empty, and begins
+ * above every offset that it has given. */
+bool shard_is_volatile(const struct shard *s);
 /* The group's epoch, stamped into batches as leader epoch. */
 int32_t shard_epoch(const struct shard *s);
 /* The same of a shard that need not be in memory, where one epoch holds for all that it can be in;
@@ -299,6 +314,7 @@ struct append_done {
  * ack    when done runs: NONE and the memory levels when the batch has its offset, the durable ones
  * when it is flushed. Until it is
  *        durable no reader sees it, whatever the level.
+ * A MEMORY shard answers every level when the batch has its offset, and readers see it from then on.
  * Batches with a producer id are checked: the last five of each (shard, producer) are remembered,
  * also across restarts. A repeat gives
  * rc 0 and duplicate once its original is as safe as asked. E_SEQUENCE: a gap; E_DUPLICATE: a
@@ -385,5 +401,114 @@ struct shard_trim {
 /* Moves the start of the shard up to t->start (capped at the high watermark), durably; lower than
  * the present start changes nothing. */
 void shard_trim(struct shard *s, struct shard_trim *t);
+
+/* ---- keys: shards of kind ROCKSDB
+ * ----------------------------------------------------------------------------------------------- */
+
+/* The latest record of a key. A record whose value is null deletes its key. */
+struct shard_get {
+    struct task task; /* ours */
+    void (*fn)(struct shard_get *g);
+    struct loop *loop;
+    int rc;
+    const void *key; /* as asked; borrowed until fn has run */
+    uint32_t key_bytes;
+    struct batch_record record; /* when rc is 0; until shard_get_release */
+    void *mem;                  /* ours */
+};
+/* Sees everything below the high watermark at the time of the call; while the index is being made
+ * (its rows were lost) the answer waits for it. E_NOTFOUND: no such key, its record is trimmed, or it
+ * was deleted; E_UNSUPPORTED: another kind of shard; E_LOST: the record, or one that the index must be made
+ * from, is damaged (when the loss was accepted, the one before it is the latest); E_DELETED, E_IO,
+ * E_CLOSED. */
+void shard_get(struct shard *s, struct shard_get *g);
+/* Gives the record's bytes back. Any thread; harmless when there are none. */
+void shard_get_release(struct shard_get *g);
+
+/* Records in the order of their keys' bytes (keys above 999 bytes: of the first 999, among those that
+ * share them in no order). */
+struct shard_scan {
+    struct task task; /* ours */
+    void (*fn)(struct shard_scan *c);
+    struct loop *loop;
+    int rc;
+    const void *prefix; /* keys that begin so, 999 bytes at most; borrowed until fn has run */
+    uint32_t prefix_bytes;
+    const void *from; /* the first key, or `next` of a scan before; NULL: from the first on */
+    uint32_t from_bytes;
+    uint32_t limit;     /* records at most, 1 .. SHARD_SCAN_MAX */
+    uint32_t max_bytes; /* no more records once keys and values take this; one is given always */
+    /* when rc is 0; until shard_scan_release */
+    struct batch_record *records;
+    uint32_t n;
+    const void *next; /* where a further scan goes on; NULL: there is no more */
+    uint32_t next_bytes;
+    void *mem; /* ours */
+};
+enum { SHARD_SCAN_MAX = 1000 };
+/* As shard_get; E_INVALID for a limit or a prefix out of range. Each record is its key's latest at some time
+ * during the call. There may be fewer records than limit, and none, with more to come. */
+void shard_scan(struct shard *s, struct shard_scan *c);
+void shard_scan_release(struct shard_scan *c);
+
+/* ---- tables: rows derived from shards
+ * ------------------------------------------------------------------------------------------- */
+
+/* Rows that their owner derives from shards, not logged, kept with the offsets that they stand for.
+ * They may be lost, or go back after a crash to what an earlier write left: always whole writes with
+ * their offsets. The owner asks jrn_table_offset and makes the rest again. */
+struct jrn_table;
+enum { JRN_TABLE_NAME_MAX = 32, JRN_TABLE_KEY_MAX = 900, JRN_TABLE_VALUE_MAX = 1 << 20 };
+
+/* A handle; the table needs no making. name: 1 .. JRN_TABLE_NAME_MAX bytes, the owner's. E_INVALID.
+ * Never blocks. */
+int jrn_table_open(struct jrn_table **out, struct journal *j, const char *name) MUST_USE;
+/* Nothing of the handle may be under way. */
+void jrn_table_close(struct jrn_table *t);
+
+struct jrn_table_row {
+    const void *key; /* 1 .. JRN_TABLE_KEY_MAX bytes */
+    uint32_t key_bytes;
+    const void *value; /* NULL: the row goes */
+    uint32_t value_bytes;
+};
+struct jrn_table_done {
+    struct task task; /* ours */
+    void (*fn)(struct jrn_table_done *d);
+    struct loop *loop;
+    int rc;
+    uint64_t offset; /* jrn_table_offset's answer */
+    void *impl;      /* ours */
+};
+/* Makes all n changes and "all of shard below offset is in the table", or nothing. Rows are copied.
+ * Writes made on one loop happen in order. E_INVALID, E_IO, E_CLOSED. */
+void jrn_table_write(struct jrn_table *t, const struct jrn_table_row *rows, unsigned n,
+                     uint64_t shard, uint64_t offset, struct jrn_table_done *done);
+/* The offset of the last write for shard; 0: none, or lost. */
+void jrn_table_offset(struct jrn_table *t, uint64_t shard, struct jrn_table_done *done);
+/* Removes all rows and all offsets: first the offsets, so that a crash between leaves nothing that
+ * stands for anything. */
+void jrn_table_drop(struct jrn_table *t, struct jrn_table_done *done);
+
+struct jrn_table_read {
+    struct task task; /* ours */
+    void (*fn)(struct jrn_table_read *r);
+    struct loop *loop;
+    int rc;
+    /* when rc is 0; until jrn_table_read_release; in key order */
+    struct jrn_table_row *rows;
+    uint32_t n;
+    bool more;  /* the limit was reached, and another row is there */
+    void *impl; /* ours */
+};
+/* One row: E_NOTFOUND. The key is copied. */
+void jrn_table_get(struct jrn_table *t, const void *key, uint32_t key_bytes,
+                   struct jrn_table_read *r);
+/* Up to limit rows whose key begins with prefix and is not before from (NULL: from the first on).
+ * Both are copied. */
+void jrn_table_scan(struct jrn_table *t, const void *prefix, uint32_t prefix_bytes,
+                    const void *from, uint32_t from_bytes, uint32_t limit,
+                    struct jrn_table_read *r);
+void jrn_table_read_release(struct jrn_table_read *r);
 
 #endif

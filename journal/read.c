@@ -7,7 +7,9 @@
 #include "base/rd.h"
 #include "format/batch.h"
 #include "journal/group.h"
+#include "journal/memory.h"
 #include "journal/shard.h"
+#include "journal/stats.h"
 
 enum {
     COLD_ENTRIES = 32, /* runs of the WAL read in one go */
@@ -168,9 +170,11 @@ static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf
 
     if (c->seg) {
         rc = segment_read(&st->segments, c->seg, c->direct.pos, c->entry.bytes, buf, &at);
-        if (rc >= 0)
-            *mem = (*buf)->mem + at;
-        return rc;
+        if (rc < 0)
+            return rc == E_CORRUPT ? E_LOST : rc;
+        *mem = (*buf)->mem + at;
+        /* It covers the bytes that the CRC leaves out, too. */
+        return sum_xxh3(*mem, c->entry.bytes, 0) == c->direct.xxh3 ? 0 : E_LOST;
     }
     file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
     start = pos / PAGE_BYTES * PAGE_BYTES;
@@ -191,6 +195,7 @@ static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf
 
 static void log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
 {
+    metric_add(&s->st->stats->read_damaged, 1);
     LOG_ERROR("read.damaged", F_INT("shard", s->id), F_STR("in", where), F_INT("at", place),
               F_INT("offset", offset));
 }
@@ -209,16 +214,17 @@ static void cold_run(struct work *w)
         const uint8_t *mem;
 
         rc = wal_run_read(st, c, &buf, &mem);
-        if (rc < 0)
-            break;
-        rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
+        if (rc >= 0)
+            stats_read(st, STATS_WAL, c->entry.bytes);
+        if (rc >= 0)
+            rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
         if (rc == E_LOST)
             log_damage(rw->s, "wal", c->entry.lsn, at);
         buf_unref(buf);
     }
     for (unsigned i = 0; i < rw->n_cold; i++)
         cold_unpin(st, &rw->cold[i]);
-    d->rc = rc == E_CORRUPT ? E_LOST : rc;
+    d->rc = rc;
 }
 
 struct find_run {
@@ -325,6 +331,13 @@ static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, u
     return has ? done : 0;
 }
 
+/* A run of one batch is as its hash says, which covers the bytes that the CRC leaves out, too. In a
+ * longer one each batch speaks for itself. */
+static bool run_is_sound(const struct seg_run *run, const uint8_t *mem)
+{
+    return run->n_batches != 1 || sum_xxh3(mem, run->bytes, 0) == run->xxh3;
+}
+
 /* Batches of one run, from byte pos of it on, where offset base begins. */
 static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
                         uint64_t pos, uint64_t base, uint64_t *at)
@@ -343,7 +356,9 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
         if (rc < 0)
             return rc;
         whole = n == left ? n : whole_batches(buf->mem + start, n, *at, &need);
-        if (whole > 0)
+        if (n == run->bytes && !run_is_sound(run, buf->mem + start))
+            rc = E_LOST;
+        else if (whole > 0)
             rc = take_batches(d, at, buf, buf->mem + start, whole, true, base);
         buf_unref(buf);
         if (whole > 0)
@@ -386,9 +401,13 @@ static int runs_take(struct read_work *rw, struct segment *seg, const struct seg
     if (rc < 0)
         return rc;
     rc = 1;
-    for (uint32_t i = 0; rc == 1 && i < n; i++)
-        rc = take_batches(rw->d, at, buf, buf->mem + start + (run[i].pos - run->pos), run[i].bytes,
-                          true, run[i].base);
+    for (uint32_t i = 0; rc == 1 && i < n; i++) {
+        const uint8_t *mem = buf->mem + start + (run[i].pos - run->pos);
+
+        rc = run_is_sound(&run[i], mem)
+                 ? take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base)
+                 : E_LOST;
+    }
     buf_unref(buf);
     return rc;
 }
@@ -461,8 +480,10 @@ static void segment_run(struct work *w)
         if (rc >= 0) {
             run = index_run(x, rw->s->id, rw->d->from);
             rc = E_LOST;
-            if (run)
+            if (run) {
                 rc = segment_runs(rw, seg, x, (uint32_t)(run - x->runs));
+                stats_read(st, STATS_SEGMENT, rw->d->bytes);
+            }
         }
         if (rc == E_LOST || rc == E_CORRUPT)
             log_damage(rw->s, "segment", seg->id, rw->d->from);
@@ -555,6 +576,7 @@ static void read_tail(struct read_done *d, uint32_t i)
             }
             break;
         }
+        stats_read(s->st, STATS_CACHE, slice.len);
         rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
         buf_unref(slice.buf);
     }
@@ -570,6 +592,23 @@ static void read_segment(struct read_done *d)
     pool_submit(s->st->env.read_pool, &rw->work);
 }
 
+/* A MEMORY shard: slices of what is kept. */
+static int read_memory(struct read_done *d)
+{
+    struct shard *s = d->shard;
+    uint64_t at = d->from;
+    int rc = 1;
+
+    if (d->from < d->start || d->from > d->end)
+        return E_RANGE;
+    for (uint32_t i = memory_find(s, at); rc == 1 && i < memory_count(s);) {
+        struct slice slice = memory_slice(s, &i);
+
+        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
+    }
+    return rc;
+}
+
 static void read_home(struct task *t)
 {
     struct read_done *d = (struct read_done *)t;
@@ -577,10 +616,14 @@ static void read_home(struct task *t)
     uint32_t i;
 
     ASSERT_HOME(s->group->loop);
+    if (s->memory)
+        memory_expire(s);
     d->start = atomic_load(&s->start);
     d->end = atomic_load(&s->end);
     if (atomic_load(&s->deleted)) {
         read_answer(d, E_DELETED);
+    } else if (s->memory) {
+        read_answer(d, read_memory(d));
     } else if (d->from < d->start) {
         read_answer(d, E_RANGE);
     } else if (d->from > d->end) {
@@ -885,6 +928,38 @@ static void time_finish(struct work *w)
     f->fn(f);
 }
 
+static void time_take_memory(struct time_work *tw, uint32_t i)
+{
+    const struct memory_batch *b = memory_at(tw->s, i);
+    struct cold_entry *c = &tw->wal[tw->n_wal++];
+
+    *c =
+        (struct cold_entry){ .entry = { .base = b->base, .bytes = b->bytes, .max_ts = b->max_ts } };
+    c->slice = (struct slice){ buf_ref(b->buf), b->buf->mem + b->at, b->bytes };
+}
+
+/* As time_candidates; only the first batch can reach below the start. */
+static void time_candidates_memory(struct time_work *tw)
+{
+    uint32_t best = 0, i = 0;
+    bool max = tw->f->time == SHARD_TIME_MAX;
+
+    if (memory_count(tw->s) > 0 && memory_at(tw->s, 0)->base < tw->start) {
+        time_take_memory(tw, 0);
+        best = i = 1;
+    }
+    for (; i < memory_count(tw->s) && tw->n_wal < TIME_CANDIDATES; i++) {
+        int64_t ts = memory_at(tw->s, i)->max_ts;
+
+        if (max && ts > memory_at(tw->s, best)->max_ts)
+            best = i;
+        else if (!max && ts >= tw->f->time)
+            time_take_memory(tw, i);
+    }
+    if (max && best < memory_count(tw->s))
+        time_take_memory(tw, best);
+}
+
 static bool time_take(struct time_work *tw, const struct index_entry *n)
 {
     struct cold_entry *c = &tw->wal[tw->n_wal];
@@ -906,6 +981,9 @@ static void time_candidates(struct time_work *tw)
 {
     struct index *x = &tw->s->index;
     const struct index_entry *best = NULL;
+
+    if (tw->s->memory)
+        time_candidates_memory(tw);
 
     for (uint32_t i = 0; i < index_count(x) && tw->n_wal < TIME_CANDIDATES; i++) {
         const struct index_entry *n = index_at(x, i);
@@ -933,6 +1011,8 @@ static void time_home(struct task *t)
 
     f->found = false;
     f->task.run = time_done_run;
+    if (s->memory)
+        memory_expire(s);
     if (atomic_load(&s->deleted)) {
         f->rc = E_DELETED;
         loop_post(f->loop, &f->task);

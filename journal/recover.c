@@ -187,7 +187,7 @@ static void hole_add(struct recovery *r, uint64_t shard, uint64_t start, uint64_
 }
 
 /* The shard in memory; NULL when it does not exist (deleted, or about to be). */
-static int shard_get(struct recovery *r, uint64_t id, struct shard **out)
+static int shard_at(struct recovery *r, uint64_t id, struct shard **out)
 {
     struct shard *s = shard_find(r->st, id);
     int rc = 0;
@@ -273,7 +273,7 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
             bytes += next.bytes;
         }
         if (rc >= 0)
-            rc = shard_get(r, item.shard, &s);
+            rc = shard_at(r, item.shard, &s);
         if (rc >= 0 && s)
             rc = run_apply(r, g, s, f->append_time, frame, first, i, frame + at, lsn + at,
                            is_direct ? &direct : NULL);
@@ -340,6 +340,7 @@ static int on_extent(void *ctx, const struct walscan_extent *x)
         LOG_ERROR("wal.extent_head_damaged", F_LSN(x->first_lsn),
                   F_INT("slab", place_slab(x->place)), F_INT("pos", place_pos(x->place)));
     wal_add(&r->st->wal, x->place, x->incarnation, x->salt, x->first_lsn);
+    r->st->wal.list[r->st->wal.n - 1]->head_damaged = x->head_damaged;
     r->extent_lsn = x->first_lsn;
     return slabs_mark(&r->st->slabs, x->place, r->st->wal_log2);
 }
@@ -513,9 +514,9 @@ static int accept_shard(void *ctx, const void *key, size_t key_bytes, const void
         return 1;
     if (row_shard_read(&row, value, value_bytes) < 0)
         return E_CORRUPT;
-    if (row.group != a->g->id)
+    if (row.group != a->g->id || row.kind == SHARD_MEMORY) /* it had nothing in the log */
         return 0;
-    rc = shard_get(a->r, id, &s);
+    rc = shard_at(a->r, id, &s);
     if (rc < 0 || !s || s->last_lsn >= a->loss->end_lsn)
         return rc < 0 ? rc : 0;
     hole_add(a->r, id, s->next, s->next + a->loss->max_offsets);

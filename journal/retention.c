@@ -193,7 +193,7 @@ static void trim_add(struct retention *r, uint64_t shard, uint64_t start)
 }
 
 /* 0 also when there is no such shard, or nothing of it ever goes. */
-static int shard_scan(struct scan *s)
+static int scan_shard(struct scan *s)
 {
     const struct row_policy *p = &s->row.policy;
     int rc = catalogue_shard_row(s->r->st, s->shard, &s->row);
@@ -203,7 +203,7 @@ static int shard_scan(struct scan *s)
     s->expires = p->flags & SHARD_EXPIRES;
     s->limited = p->flags & SHARD_LIMITED;
     s->start = s->row.start;
-    if (!s->expires && !s->limited)
+    if ((!s->expires && !s->limited) || s->row.kind == SHARD_MEMORY)
         return 0;
     rc = scan_runs(s, sum_run);
     if (rc >= 0)
@@ -227,7 +227,7 @@ static int segment_scan(struct retention *r, unsigned at)
 
         if (run->shard != s.shard) {
             s = (struct scan){ .r = r, .shard = run->shard };
-            rc = shard_scan(&s);
+            rc = scan_shard(&s);
         }
         if (rc < 0 || !s.expires || run->end <= s.start)
             continue;
@@ -250,6 +250,8 @@ static int group_row(void *ctx, const void *key, size_t key_bytes, const void *v
         return 1;
     if (row_shard_read(&row, value, value_bytes) < 0 || row.group >= r->st->n_groups)
         return E_CORRUPT;
+    if (row.kind == SHARD_MEMORY)
+        return 0;
     if ((row.policy.flags & SHARD_EXPIRES) && row.policy.retention_ms < r->least[row.group])
         r->least[row.group] = row.policy.retention_ms;
     r->limited[row.group] = r->limited[row.group] || (row.policy.flags & SHARD_LIMITED);
@@ -280,7 +282,7 @@ static void step_run(struct work *w)
     for (unsigned i = 0; r->rc >= 0 && i < r->n_shards; i++) {
         struct scan s = { .r = r, .shard = r->shards[i], .all = true };
 
-        r->rc = shard_scan(&s);
+        r->rc = scan_shard(&s);
     }
 }
 

@@ -7,6 +7,7 @@
 #include "journal/catalogue.h"
 #include "journal/destage.h"
 #include "journal/segwrite.h"
+#include "journal/stats.h"
 
 enum { REWRITE_SEGMENTS = 16 };
 
@@ -126,6 +127,8 @@ static void swapped(struct catalogue_update *u)
     }
     LOG_INFO("segment.rewritten", F_INT("first", r->old[0]->id), F_INT("segments", r->n),
              F_INT("into", r->out.segment), F_BYTES(r->out.row.data_bytes));
+    metric_add(&st->stats->rewrites, 1);
+    metric_add(&st->stats->rewrite_bytes, r->out.row.data_bytes);
     for (unsigned i = 0; i < r->n; i++) {
         r->old[i]->live = 0;
         catalogue_grave(st, r->old[i]->id);

@@ -236,6 +236,7 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
             return E_NOMEM;
     }
     seg_builder_finish(b, w->segment, w->start, w->data->mem);
+    row->version = SEG_FOOTER_VERSION; /* in memory, too: the scrub holds the footer against it */
     row->group = w->group;
     row->first_entry = first_entry;
     row->last_entry = last_entry;

@@ -7,6 +7,9 @@
 #include "format/batch.h"
 #include "journal/devices.h"
 #include "journal/group.h"
+#include "journal/stats.h"
+#include "journal/keyindex.h"
+#include "journal/memory.h"
 #include "journal/unload.h"
 
 /* --- the table of loaded shards, and handles --- */
@@ -83,6 +86,8 @@ void shard_unref(struct shard *s)
     if (refs != 1)
         return;
     ASSERT(!s->waits);
+    memory_free(s->memory);
+    keyindex_free(s->keys);
     index_free(&s->index);
     producers_free(&s->producers);
     free(s);
@@ -95,6 +100,14 @@ uint64_t shard_id(const struct shard *s)
 uint64_t shard_group(const struct shard *s)
 {
     return (uint64_t)s->st->super.device << DEVICE_SHIFT | s->group->id;
+}
+enum shard_kind shard_kind(const struct shard *s)
+{
+    return s->kind;
+}
+bool shard_is_volatile(const struct shard *s)
+{
+    return s->kind == SHARD_MEMORY;
 }
 int32_t shard_epoch(const struct shard *s)
 {
@@ -135,6 +148,8 @@ void shard_policy_load(struct shard *s, const struct row_shard *row)
     if (!s->policy_changed)
         shard_policy_read(&s->policy, &row->policy);
     pthread_mutex_unlock(&s->st->shards_lock);
+    if (s->memory)
+        memory_policy(s);
 }
 
 void shard_policy_set(struct shard *s, const struct shard_policy *p)
@@ -143,6 +158,8 @@ void shard_policy_set(struct shard *s, const struct shard_policy *p)
     s->policy = *p;
     s->policy_changed = true;
     pthread_mutex_unlock(&s->st->shards_lock);
+    if (s->memory)
+        memory_policy(s);
 }
 
 void shard_policy(const struct shard *s, struct shard_policy *out)
@@ -239,6 +256,22 @@ static int load_rest(struct shard *s, uint64_t start)
     return rc < 0 ? rc : 0;
 }
 
+/* What its kind needs beside the log. */
+static int load_kind(struct shard *s)
+{
+    switch (s->kind) {
+    case SHARD_SEGMENT:
+        return 0;
+    case SHARD_MEMORY:
+        if (s->st->memories) /* inspection has none */
+            s->memory = memory_new(s);
+        return 0;
+    case SHARD_ROCKSDB:
+        return keyindex_load(s);
+    }
+    return E_VERSION;
+}
+
 int shard_load(struct store *st, uint64_t id, struct shard **out)
 {
     uint8_t key[ROW_KEY_MAX], *mem;
@@ -262,6 +295,8 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
     s->group = store_group(st, row.group);
     atomic_store(&s->refs, 1);
     rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
+    if (rc >= 0)
+        rc = load_kind(s);
     if (rc < 0)
         shard_unref(s);
     else
@@ -314,6 +349,8 @@ static int row_look_again(struct shard *s, const uint8_t *mem, size_t bytes)
     if (rc < 0)
         return rc;
     shard_policy_load(s, &row);
+    if (s->kind == SHARD_MEMORY) /* the row's start is where offsets end that may be given */
+        return 0;
     while (start < row.start && !atomic_compare_exchange_weak(&s->start, &start, row.start))
         ;
     return 0;
@@ -468,6 +505,10 @@ void shard_append_home(struct append *a)
     int rc = append_allowed(a);
 
     ASSERT_HOME(g->loop);
+    if (s->memory) {
+        memory_append(a);
+        return;
+    }
     if (rc >= 0 && g->class == SHARD_CLASS_DATA &&
         (group_throttled(g, a) || g->held || atomic_load(&s->st->space) == SPACE_WAIT)) {
         if (atomic_load(&s->st->closing)) {
@@ -477,6 +518,9 @@ void shard_append_home(struct append *a)
         a->next = NULL; /* in turn: what came earlier may be held too */
         *g->held_end = a;
         g->held_end = &a->next;
+        if (!a->was_held)
+            metric_add(&s->st->stats->append_held, 1);
+        a->was_held = true;
         return;
     }
     if (rc >= 0)
@@ -543,6 +587,7 @@ void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t byte
     a->ack = ack;
     a->done = done;
     a->task.run = append_task;
+    a->began_us = loop_now_us(s->group->loop);
     atomic_fetch_add(&s->st->backlog, bytes);
     atomic_fetch_add(&s->st->busy, 1);
     if (rc >= 0 && atomic_load(&s->st->closing) && s->group->id != GROUP_CATALOGUE)
@@ -666,6 +711,10 @@ void shard_mark_deleted(struct shard *s)
     ASSERT_HOME(s->group->loop);
     atomic_store(&s->deleted, true);
     index_free(&s->index);
+    if (s->memory)
+        memory_deleted(s);
+    if (s->keys)
+        keyindex_deleted(s);
     shard_wake(s, E_DELETED);
     shard_withdraw(s);
 }

@@ -259,6 +259,22 @@ static uint64_t slab_take(struct slabs *s, struct slab *n, uint32_t unit, uint32
     return place_of(n->number, unit);
 }
 
+uint64_t slabs_roomiest(struct slabs *s)
+{
+    uint64_t place = PLACE_NONE;
+    uint32_t most = 0;
+
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < s->n; i++) {
+        if (place != PLACE_NONE && s->list[i].n_free <= most)
+            continue;
+        place = place_of(s->list[i].number, 0);
+        most = s->list[i].n_free;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return place;
+}
+
 int slabs_take(struct slabs *s, uint32_t log2, uint64_t *place)
 {
     return slabs_take_near(s, log2, PLACE_NONE, place);

@@ -53,6 +53,8 @@ int slabs_grow(struct slabs *s, uint64_t at_least, struct err *e) MUST_USE;
 int slabs_take(struct slabs *s, uint32_t log2, uint64_t *place) MUST_USE;
 /* The same, from the slab that `near` lies in when it has one. */
 int slabs_take_near(struct slabs *s, uint32_t log2, uint64_t near, uint64_t *place) MUST_USE;
+/* A place in the slab with the most free space; PLACE_NONE: there is no slab. Any thread. */
+uint64_t slabs_roomiest(struct slabs *s);
 /* Gives it back. Any thread. */
 void slabs_give(struct slabs *s, uint64_t place, uint32_t log2);
 /* Marks an extent as used, at open; E_CORRUPT when it lies outside or is used already. */

@@ -391,7 +391,7 @@ static void space_urge(struct space *s, bool tight)
     }
     rewrite_consider(st, urgent);
     if ((urgent || tight) && !ended(st))
-        retention_urgent(st);
+        st->retention_urgent(st);
 }
 
 void store_space_check(struct store *st)
@@ -414,15 +414,18 @@ void store_space_check(struct store *st)
     tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;
-    /* Ahead of need: a new slab takes a while to be written. */
-    if (hungry || (free_bytes < need + need / 2 + 2 * extent && (!s->grow_refused || tight)))
+    /* Ahead of need: a new slab takes a while to be written. Enough may be free, and too little of it
+     * in whole extents: that is need, too. */
+    if (tight || (hungry && !slabs_has_whole(&st->slabs, 1)) ||
+        (free_bytes < need + need / 4 + 2 * extent && !s->grow_refused))
         grow_start(s);
     level_set(s);
     full = s->level == LEVEL_REFUSE || (tight && s->grow_refused);
     state_set(st, full ? SPACE_FULL : tight || behind ? SPACE_WAIT : SPACE_OK);
     /* Beside what the WAL needs: without one, large batches go inline. */
-    committer_feed_direct(st->committer, !tight && free_bytes >= need + 2 * extent);
-    if (tight && s->grow_refused && live.open_direct > 0)
+    committer_feed_direct(st->committer,
+                          !tight && s->level < LEVEL_URGENT && free_bytes >= need + 2 * extent);
+    if (((tight && s->grow_refused) || s->level >= LEVEL_THROTTLE) && live.open_direct > 0)
         committer_roll(st->committer);
     space_urge(s, tight);
     look_start(s);

@@ -11,11 +11,15 @@
 #include "journal/destage.h"
 #include "journal/devices.h"
 #include "journal/group.h"
+#include "journal/keyindex.h"
+#include "journal/memory.h"
 #include "journal/recover.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
+#include "journal/scrub.h"
 #include "journal/shard.h"
 #include "journal/space.h"
+#include "journal/stats.h"
 #include "journal/unload.h"
 
 enum { MIB = 1 << 20, CLOSE_POLL_US = 1000 };
@@ -159,7 +163,10 @@ static void rows_work_run(struct work *w)
 {
     struct rows_work *r = (struct rows_work *)w;
 
+    uint64_t began_us = loop_now_us(r->st->keeper);
+
     r->run(r);
+    metric_observe(&r->st->stats->rows_us, loop_now_us(r->st->keeper) - began_us);
 }
 
 static void rows_work_done(struct work *w)
@@ -168,8 +175,11 @@ static void rows_work_done(struct work *w)
     struct store *st = r->st;
 
     st->rows_running = false;
-    if (r->rc < 0)
+    metric_add(&st->stats->rows_works, 1);
+    if (r->rc < 0) {
+        metric_add(&st->stats->rows_failed, 1);
         LOG_ERROR("rows.failed", F_ERR(r->rc));
+    }
     r->done(r);
     rows_next(st);
 }
@@ -255,6 +265,8 @@ static void conf_defaults(struct journal_conf *c)
         c->batch_max = 2 * MIB;
     if (!c->cache_bytes)
         c->cache_bytes = (uint64_t)64 * MIB;
+    if (!c->memory_bytes)
+        c->memory_bytes = (uint64_t)256 * MIB;
     if (!c->pending_max)
         c->pending_max = (uint64_t)64 * MIB;
     if (!c->idle_close_ms)
@@ -474,6 +486,7 @@ static void todo_applied(struct catalogue_update *u)
         catalogue_reap(st, t->todo.trimmed[i][0], t->todo.trimmed[i][1]);
     for (unsigned i = 0; i < t->todo.n_dead; i++)
         catalogue_drop_segment(st, t->todo.dead_segments[i]);
+    keyindex_resume(st);
     recover_todo_free(&t->todo);
     free(t);
     store_space_check(st);
@@ -483,6 +496,7 @@ static void todo_start(struct store *st, void *arg)
 {
     struct todo_update *t = arg;
 
+    scrub_start(st->scrub);
     catalogue_submit(st->catalogue, &t->u);
     retention_start(st);
     unload_begin(st);
@@ -520,13 +534,17 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     segments_init(&st->segments, st->dev, &st->slabs);
     run_cache_init(&st->runs, st->conf.direct_from == UINT32_MAX ? 0 : st->conf.cache_bytes / 2);
     groups_make(st);
+    st->meter = space_new(st); /* the counters look at it */
+    st->stats = stats_new(st, st->super.device);
     st->catalogue = catalogue_new(st);
     st->direct_from = st->conf.direct_from;
     st->committer = committer_new(st);
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
     st->retention = retention_new(st);
-    st->meter = space_new(st);
+    st->retention_urgent = retention_urgent;
+    st->scrub = scrub_new(st);
+    st->memories = memories_new(st, st->conf.memory_bytes);
     rc = recover_run(st, end, todo, e);
     if (rc < 0)
         return rc;
@@ -534,9 +552,12 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
              F_INT("from_lsn", st->super.ckpt_lsn), F_INT("blocks", end->blocks),
              F_BYTES(end->bytes), F_INT("torn_tail", end->torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
-    if (!st->direct_from)
+    stats_recovered(st, end->bytes, end->blocks, loop_now_us(st->keeper) - t0);
+    /* At once: what recovery has put into the rows must not outlive what it was read from. */
+    rc = found_sync(st, e);
+    if (rc >= 0 && !st->direct_from)
         st->direct_from = direct_probe(st);
-    return 0;
+    return rc;
 }
 
 static void store_free(struct store *st)
@@ -544,6 +565,7 @@ static void store_free(struct store *st)
     uint64_t pos = 0;
     void *value;
 
+    stats_free(st->stats); /* first: nobody looks at the rest any more */
     shard_unref(st->catalogue_shard);
     while (st->groups && hash_next(&st->shards, &pos, NULL, &value)) {
         struct shard *s = value;
@@ -572,6 +594,8 @@ static void store_free(struct store *st)
     run_cache_fini(&st->runs);
     retention_free(st->retention);
     space_free(st->meter);
+    scrub_free(st->scrub);
+    memories_free(st->memories);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -656,8 +680,8 @@ static void sizes_take(struct store *st)
     st->slabs.whole_units = 1u << (st->wal_log2 - UNIT_LOG2);
 }
 
-int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
-               const struct store_member *m, struct err *e)
+static int store_try(struct store **out, const struct journal_env *env,
+                     const struct journal_conf *conf, const struct store_member *m, struct err *e)
 {
     struct store *st = store_new(env, conf);
     uint64_t least = ((uint64_t)m->number << DEVICE_SHIFT) + SHARD_FIRST_USER - 1;
@@ -687,6 +711,23 @@ int store_open(struct store **out, const struct journal_env *env, const struct j
     t->u.applied = todo_applied;
     *out = st;
     return 0;
+}
+
+/* Rows that turn out to be damaged while recovery reads them are as good as lost: they are made
+ * anew. */
+int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
+               const struct store_member *m, struct err *e)
+{
+    int rc = store_try(out, env, conf, m, e);
+
+    if (rc != E_CORRUPT || !atomic_load(&env->rows->damaged))
+        return rc;
+    LOG_WARN("rows.damaged", F_INT("device", m->number),
+             F_STR("meaning", "made anew from catalogue, segments and WAL"));
+    if (e)
+        *e = (struct err){ 0 };
+    rc = rows_clear(env->rows);
+    return rc < 0 ? err_set(e, rc, "rows: %s", err_text(rc)) : store_try(out, env, conf, m, e);
 }
 
 int store_enter(struct store *st, struct err *e)
@@ -793,7 +834,8 @@ static void close_poll(struct loop_timer *t)
 
     if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first ||
         space_busy(st->meter) || !destage_idle(st->destage) || !rewrite_idle(st->rewrite) ||
-        !retention_idle(st->retention) || store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
+        !retention_idle(st->retention) || !scrub_idle(st->scrub) || store_backlog(st) > 0 ||
+        atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
         if (!space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite))
             committer_starve(st->committer);
@@ -809,6 +851,8 @@ static void close_start(struct store *st, void *arg)
     st->close = arg;
     atomic_store(&st->closing, true);
     unload_end(st);
+    scrub_stop(st->scrub);
+    memories_stop(st->memories);
     groups_kick(st);
     st->close_timer.fire = close_poll;
     loop_timer_set(st->keeper, &st->close_timer, 1);

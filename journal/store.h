@@ -16,8 +16,8 @@ struct store_member {
 int store_make(const struct journal_env *env, const struct journal_conf *conf,
                struct store_member *m, struct err *e) MUST_USE;
 /* Opens a store that is there, in steps, so that one that cannot be read does not cost the others an
- * incarnation, and with it an extent, at each try: store_open recovers; store_enter makes what was
- * found durable and begins the next incarnation; both block. Then store_begin lets it do what recovery
+ * incarnation, and with it an extent, at each try: store_open recovers and makes what it found durable;
+ * store_enter begins the next incarnation; both block. Then store_begin lets it do what recovery
  * has left, on its loops; or store_abandon frees it before they run. env->more is not looked at. */
 int store_open(struct store **out, const struct journal_env *env, const struct journal_conf *conf,
                const struct store_member *m, struct err *e) MUST_USE;

@@ -33,7 +33,8 @@ struct wal_extent {
     uint64_t end_lsn; /* LSN_OPEN while it is written */
     uint64_t seen_us; /* when the keeper first saw it; 0: not yet */
     unsigned pins;
-    bool passed; /* by the checkpoint: freed at the last unpin */
+    bool head_damaged; /* at the start: torn with its block, or rotten; told then */
+    bool passed;       /* by the checkpoint: freed at the last unpin */
     struct wal_mark *marks;
     unsigned n_marks;
     struct wal_direct *direct; /* the open segments that its blocks have written to */

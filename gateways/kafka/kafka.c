@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/hash.h"
 #include "base/logger.h"
+#include "format/codec.h"
 #include "gateways/kafka/kafka_int.h"
 
 static const char offsets_name[] = "kafka-offsets";
@@ -38,13 +39,26 @@ static void fill_conf(struct kafka_conf *c)
         c->conn_pending_max = defaults.conn_pending_max;
     if (!c->partitions_max)
         c->partitions_max = defaults.partitions_max;
+    if (!c->recode_here)
+        c->recode_here = BATCH_PACK_ASIDE;
     if (!c->retention_ms)
         c->retention_ms = INT64_C(7) * 24 * 3600 * 1000;
     if (!c->retention_bytes)
         c->retention_bytes = -1;
     c->cleanup_policy = mem_str(c->cleanup_policy ? c->cleanup_policy : "delete");
+    c->server_batches = mem_str(c->server_batches ? c->server_batches : "lz4");
     c->advertised_host = c->advertised_host ? mem_str(c->advertised_host) : NULL;
     c->cluster_id = c->cluster_id ? mem_str(c->cluster_id) : NULL;
+}
+
+/* CODEC_COUNT: there is none of that name. */
+static enum batch_codec codec_of(const char *name)
+{
+    enum batch_codec c = CODEC_NONE;
+
+    while (c < CODEC_COUNT && strcmp(codec_name(c), name) != 0)
+        c++;
+    return c;
 }
 
 static int check_conf(const struct kafka_conf *c, struct err *e)
@@ -59,6 +73,8 @@ static int check_conf(const struct kafka_conf *c, struct err *e)
     if (c->batch_max > c->request_max || c->request_max > INT32_MAX || c->fetch_max > INT32_MAX / 2)
         return err_set(e, E_INVALID, "largest batch %u, request %u, fetch %u: make no sense",
                        c->batch_max, c->request_max, c->fetch_max);
+    if (codec_of(c->server_batches) == CODEC_COUNT)
+        return err_set(e, E_INVALID, "%s: not a codec", c->server_batches);
     return 0;
 }
 
@@ -99,6 +115,7 @@ void kafka_free(struct kafka *k)
     free((char *)k->conf.advertised_host);
     free((char *)k->conf.cluster_id);
     free((char *)k->conf.cleanup_policy);
+    free((char *)k->conf.server_batches);
     free(k->loops);
     free(k);
 }
@@ -212,11 +229,14 @@ static void offsets_opened(struct shard_open *o)
                                         .session_max_ms = c->session_max_ms,
                                         .rebalance_delay_ms = c->group_rebalance_delay_ms },
         k->env.seed ^ hash_mix(journal_start(k->env.journal)));
-    k->offsets = offsets_new(
-        &(struct offsets_env){
-            .home = k->home, .shard = k->offsets_shard, .in_use = group_in_use, .ctx = k },
-        &(struct offsets_conf){ .snapshot_every = c->offsets_snapshot_every,
-                                .retention_ms = c->offsets_retention_ms });
+    k->offsets = offsets_new(&(struct offsets_env){ .home = k->home,
+                                                    .shard = k->offsets_shard,
+                                                    .in_use = group_in_use,
+                                                    .ctx = k,
+                                                    .pool = k->env.pool },
+                             &(struct offsets_conf){ .snapshot_every = c->offsets_snapshot_every,
+                                                     .retention_ms = c->offsets_retention_ms,
+                                                     .codec = codec_of(c->server_batches) });
     k->offsets_load.fn = offsets_loaded;
     offsets_load(k->offsets, &k->offsets_load);
 }

@@ -45,6 +45,9 @@ struct kafka_conf {
     int64_t retention_ms;       /* [7 days] */
     int64_t retention_bytes;    /* [-1] */
     const char *cleanup_policy; /* "delete" or "compact" [delete] */
+    /* Codec of the batches that the door builds itself: "none", "lz4", "zstd" [lz4] */
+    const char *server_batches;
+    uint32_t recode_here; /* bytes of a request's batches that a loop may recode [64 KiB] */
 };
 
 struct kafka_start {

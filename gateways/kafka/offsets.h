@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "format/batch.h"
 #include "gateways/kafka/consumer_group.h"
 #include "gateways/kafka/producer_ids.h"
 
@@ -32,6 +33,7 @@ struct offsets_env {
     /* Has the group members? Its offsets do not expire while it has. NULL: never. */
     bool (*in_use)(void *ctx, struct group_bytes group);
     void *ctx;
+    struct pool *pool; /* packs large batches. NULL: the loop does */
 };
 /* Zero means the default in brackets. */
 struct offsets_conf {
@@ -41,6 +43,7 @@ struct offsets_conf {
     uint32_t retention_ms;
     uint32_t expire_every_ms; /* how often rows are looked at [10 min] */
     uint32_t rows_max;        /* [4,000,000] */
+    enum batch_codec codec;   /* of batches from BATCH_PACK_FROM on [none] */
 };
 
 struct offsets *offsets_new(const struct offsets_env *env, const struct offsets_conf *conf);

@@ -74,7 +74,10 @@ struct offsets {
         *flying; /* CHANGES: those in the batch; DELETIONS: the one, or NULL for expired rows */
     int64_t flying_reserve; /* the new reserved_end, or 0 */
     struct append_done append;
-    struct batch_builder batch;
+    struct batch_builder batch; /* the pool's while packing */
+    struct work packing;
+    struct buf *packed;
+    int packed_rc;
 
     struct row **doomed; /* DELETIONS, and expired rows that wait for theirs */
     uint64_t n_doomed, cap_doomed;

@@ -480,26 +480,45 @@ static void append_not_made(struct task *t)
     append_done((struct append_done *)t);
 }
 
-static void fly(struct offsets *o, enum flight what)
+static void pack(struct work *w)
 {
-    struct buf *b = NULL;
-    unsigned n = (unsigned)o->batch.n;
-    int rc = batch_builder_finish(&o->batch, CODEC_NONE, &b);
+    struct offsets *o = (struct offsets *)((char *)w - offsetof(struct offsets, packing));
+    bool small = o->batch.body_bytes < BATCH_PACK_FROM;
 
-    o->flight = what;
-    o->stats.appends++;
-    if (what == CHANGES || what == DELETIONS)
-        o->since += n;
+    o->packed_rc = batch_builder_finish(&o->batch, small ? CODEC_NONE : o->conf.codec, &o->packed);
+}
+
+static void packed(struct work *w)
+{
+    struct offsets *o = (struct offsets *)((char *)w - offsetof(struct offsets, packing));
+    struct buf *b = o->packed;
+
+    o->packed = NULL;
     o->append = (struct append_done){ .fn = append_done, .loop = o->env.home };
-    if (rc < 0) { /* as a failed append */
+    if (o->packed_rc < 0) { /* as a failed append */
         batch_builder_free(&o->batch);
-        o->append.rc = rc;
+        o->append.rc = o->packed_rc;
         o->append.task.run = append_not_made;
         loop_post(o->env.home, &o->append.task);
         return;
     }
     shard_append(o->env.shard, b, 0, b->len, ACK_QUORUM_DURABLE, &o->append);
     buf_unref(b);
+}
+
+static void fly(struct offsets *o, enum flight what)
+{
+    o->flight = what;
+    o->stats.appends++;
+    if (what == CHANGES || what == DELETIONS)
+        o->since += (unsigned)o->batch.n;
+    o->packing = (struct work){ .run = pack, .done = packed, .loop = o->env.home };
+    if (o->env.pool && o->conf.codec != CODEC_NONE && o->batch.body_bytes > BATCH_PACK_ASIDE) {
+        pool_submit(o->env.pool, &o->packing);
+        return;
+    }
+    pack(&o->packing);
+    packed(&o->packing);
 }
 
 static void change_add(struct offsets *o, const struct offsets_commit *c)

@@ -18,7 +18,12 @@ void kafka_open_begin(struct kafka_open *o, struct kafka_request *r,
     *o = (struct kafka_open){ .r = r, .pending = 1, .then = then };
 }
 
-static void open_less(struct kafka_open *o)
+void kafka_open_more(struct kafka_open *o)
+{
+    o->pending++;
+}
+
+void kafka_open_less(struct kafka_open *o)
 {
     if (--o->pending == 0)
         o->then(o);
@@ -26,7 +31,7 @@ static void open_less(struct kafka_open *o)
 
 static void one_opened(struct topic_open *one)
 {
-    open_less(one->impl);
+    kafka_open_less(one->impl);
 }
 
 void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
@@ -36,7 +41,7 @@ void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
     one->shard = topic_shard(o->r->kafka->topics, t, partition);
     if (one->shard)
         return;
-    o->pending++;
+    kafka_open_more(o);
     one->fn = one_opened;
     one->loop = o->r->loop;
     one->topic = t;
@@ -47,7 +52,7 @@ void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
 
 void kafka_open_end(struct kafka_open *o)
 {
-    open_less(o);
+    kafka_open_less(o);
 }
 
 int16_t kafka_epoch_check(struct shard *s, int32_t epoch)

@@ -27,6 +27,9 @@ void kafka_open_begin(struct kafka_open *o, struct kafka_request *r,
  * one->shard a handle, to be given back (shard_unref) when done with. */
 void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
                     struct topic_open *one);
+/* `then` waits for one thing more, until it is done. */
+void kafka_open_more(struct kafka_open *o);
+void kafka_open_less(struct kafka_open *o);
 void kafka_open_end(struct kafka_open *o);
 
 /* Compares the client's leader epoch (-1: none) with the shard's: 0, or FENCED or UNKNOWN. */

@@ -1,10 +1,12 @@
 /* Produce: each partition's one batch is checked and given to the journal where it lies in the
  * request; the answer goes out when all appends have answered, or when the client's time is
- * up. An append that is late still counts. */
+ * up. An append that is late still counts. A topic's compression.type makes another batch of it
+ * first (recode.h). */
 #include "gateways/kafka/api.h"
 #include "gateways/kafka/errors.h"
 #include "gateways/kafka/kafka_int.h"
 #include "gateways/kafka/partition.h"
+#include "gateways/kafka/recode.h"
 #include "gateways/kafka/schema_data.h"
 
 #include "format/batch.h"
@@ -14,6 +16,7 @@ enum { ZSTD_FROM = 7, TOPIC_IDS_FROM = 13 };
 struct produce_part {
     struct topic_open open;
     struct append_done done;
+    struct kafka_recode recode; /* out: what is appended instead of what was sent */
     struct kafka_produce_op *op;
     const struct kafka_produce_partition *asked;
     struct kafka_produce_partition_answer *answer;
@@ -28,6 +31,7 @@ struct kafka_produce_op {
     struct produce_part *parts;
     unsigned n_topics, n_parts;
     unsigned n_left; /* appends not answered */
+    struct kafka_recodes recodes;
     enum ack ack;
     bool silent; /* acks 0 */
     bool failed;
@@ -56,16 +60,20 @@ static int16_t batch_error(int rc, const struct kafka_records *records)
     return rc == E_UNSUPPORTED ? KAFKA_UNSUPPORTED_FOR_MESSAGE_FORMAT : kafka_error_of(rc);
 }
 
+static uint32_t batch_max(const struct kafka_request *r, const struct topic *t)
+{
+    return t->message_max < UINT32_MAX ? t->message_max : r->kafka->conf.batch_max;
+}
+
 static int16_t records_check(const struct kafka_request *r, const struct topic *t,
                              const struct kafka_records *records)
 {
-    uint32_t max = t->message_max < UINT32_MAX ? t->message_max : r->kafka->conf.batch_max;
     struct batch_head h;
     int rc;
 
     if (records->len <= 0)
         return KAFKA_INVALID_RECORD;
-    if ((uint32_t)records->len > max)
+    if ((uint32_t)records->len > batch_max(r, t))
         return KAFKA_MESSAGE_TOO_LARGE;
     rc = batch_validate(&h, records->mem, (size_t)records->len);
     if (rc < 0)
@@ -94,6 +102,16 @@ static void part_stamp(struct produce_part *p)
     p->answer->log_append_time_ms = now;
 }
 
+static void part_recode(struct produce_part *p, const struct topic *t)
+{
+    const struct kafka_records *records = &p->asked->records;
+
+    if (t->codec == TOPIC_CODEC_PRODUCER || (records->mem[22] & BATCH_ATTR_CODEC) == t->codec)
+        return;
+    kafka_recode(&p->op->recodes, &p->recode, records->mem, (size_t)records->len,
+                 (enum batch_codec)t->codec, batch_max(p->op->r, t));
+}
+
 static void part_begin(struct produce_part *p, struct topic *t, int16_t error)
 {
     int32_t index = p->asked->index;
@@ -105,10 +123,12 @@ static void part_begin(struct produce_part *p, struct topic *t, int16_t error)
         error = records_check(p->op->r, t, &p->asked->records);
     if (!error && t->append_time)
         part_stamp(p);
-    if (error)
+    if (error) {
         part_fails(p, error);
-    else
-        kafka_open_one(&p->op->open, t, (uint32_t)index, &p->open);
+        return;
+    }
+    kafka_open_one(&p->op->open, t, (uint32_t)index, &p->open);
+    part_recode(p, t);
 }
 
 /* --- answers --- */
@@ -206,14 +226,17 @@ void kafka_produce_tick(struct kafka_loop *kl)
 static void part_append(struct produce_part *p)
 {
     const struct kafka_records *records = &p->asked->records;
-    struct buf *b = p->op->r->buf;
+    struct buf *b = p->op->r->buf, *other = p->recode.out;
 
     p->appending = true;
     p->op->n_left++;
     p->done.fn = appended;
     p->done.loop = p->op->r->loop;
-    shard_append(p->open.shard, b, (uint32_t)(records->mem - b->mem), (uint32_t)records->len,
-                 p->op->ack, &p->done);
+    if (other)
+        shard_append(p->open.shard, other, 0, other->len, p->op->ack, &p->done);
+    else
+        shard_append(p->open.shard, b, (uint32_t)(records->mem - b->mem), (uint32_t)records->len,
+                     p->op->ack, &p->done);
 }
 
 static void produce_append(struct kafka_open *o)
@@ -227,11 +250,14 @@ static void produce_append(struct kafka_open *o)
 
         if (p->answer->error_code)
             continue;
-        if (p->open.rc < 0)
-            part_fails(p, kafka_error_of(p->open.rc));
+        if (p->open.rc < 0 || p->recode.rc < 0)
+            part_fails(p, kafka_error_of(p->open.rc < 0 ? p->open.rc : p->recode.rc));
         else
             part_append(p);
+        buf_unref(p->recode.out);
+        p->recode.out = NULL;
     }
+    kafka_request_grew(r, op->recodes.made);
     if (op->n_left)
         op_link(op);
     /* Only now may the next request go on: it must not append before this one. */
@@ -290,6 +316,7 @@ void kafka_produce(struct kafka_request *r)
     op->due_us = loop_now_us(r->loop) + 1000 * (uint64_t)(q->timeout_ms > 0 ? q->timeout_ms : 0);
     kafka_request_hold(r);
     kafka_open_begin(&op->open, r, produce_append);
+    kafka_recodes_begin(&op->recodes, &op->open);
     p = op->parts;
     for (int32_t i = 0; i < q->topics.n; i++) {
         const struct kafka_produce_topic *t = &q->topics.at[i];
@@ -305,7 +332,8 @@ void kafka_produce(struct kafka_request *r)
             part_begin(p, op->topics[i], error);
         }
     }
-    /* While a handle is being opened a later request could find it and append first. */
+    kafka_recodes_end(&op->recodes);
+    /* While a handle is being opened, or a batch recoded, a later request could append first. */
     op->blocked = op->open.pending > 1;
     if (op->blocked)
         kafka_session_block(r);

@@ -41,7 +41,7 @@ struct kafka_request {
     struct slice *out;          /* the encoded answer */
     unsigned n_out;
     uint32_t out_bytes;
-    uint32_t bytes;    /* of the request */
+    uint64_t bytes;    /* of the request, and what it grew by */
     uint64_t promised; /* bytes that its answer may hold: see kafka_promise */
     unsigned holds;
     bool answered;
@@ -63,6 +63,9 @@ void kafka_request_drop(struct kafka_request *r);
 /* While any is set the session's next request is not looked at: for what must not be overtaken. */
 void kafka_session_block(struct kafka_request *r);
 void kafka_session_unblock(struct kafka_request *r);
+
+/* r holds so many bytes more until it ends: counted as if the client had sent them. */
+void kafka_request_grew(struct kafka_request *r, uint64_t bytes);
 
 /* Says how large r's answer may become, so that a client cannot ask for more than it reads. */
 void kafka_promise(struct kafka_request *r, uint64_t bytes);

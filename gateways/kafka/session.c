@@ -359,6 +359,12 @@ void kafka_refuse(struct kafka_request *r)
     request_answered(r);
 }
 
+void kafka_request_grew(struct kafka_request *r, uint64_t bytes)
+{
+    r->bytes += bytes;
+    r->session->pending_bytes += bytes;
+}
+
 void kafka_promise(struct kafka_request *r, uint64_t bytes)
 {
     r->promised += bytes;

@@ -37,6 +37,7 @@ struct config_row {
 
 #define NO_EFFECT "Accepted and kept, without effect: "
 #define SEGMENTS  NO_EFFECT "segments are the journal's, and hold many partitions."
+#define LEVEL     NO_EFFECT "each codec has its usual level."
 #define ONE_NODE  NO_EFFECT "there is one node."
 #define NO_TIER   NO_EFFECT "nothing is tiered."
 
@@ -49,11 +50,13 @@ static const struct config_row rows[] = {
       0,
       0,
       "compact delete" },
-    INT("compression.gzip.level", -1, 9, "-1", NULL, "Level of gzip."),
-    INT("compression.lz4.level", 1, 17, "9", NULL, "Level of lz4."),
+    INT("compression.gzip.level", -1, 9, "-1", NULL, LEVEL),
+    INT("compression.lz4.level", 1, 17, "9", NULL, LEVEL),
     WORD("compression.type", "uncompressed zstd lz4 snappy gzip producer", "producer",
-         "Batches that the server builds are compressed so; what producers send stays as it is."),
-    INT("compression.zstd.level", -131072, 22, "3", NULL, "Level of zstd."),
+         "producer: batches stay as they were sent. Else the server gives each batch this codec "
+         "before "
+         "it is stored."),
+    INT("compression.zstd.level", -131072, 22, "3", NULL, LEVEL),
     LONG("delete.retention.ms", 0, "86400000", NULL,
          "How long compaction keeps a tombstone, in milliseconds."),
     LONG("file.delete.delay.ms", 0, "60000", NULL,

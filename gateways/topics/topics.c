@@ -13,7 +13,6 @@
 #include "gateways/topics/topics_int.h"
 #include "journal/journal.h"
 
-
 struct topics {
     struct topics_env env;
     pthread_rwlock_t lock;
@@ -21,7 +20,7 @@ struct topics {
     struct strmap by_id;   /* under lock; the map's reference is by_name's */
     struct strmap busy;    /* home: name -> the change under way, others queued behind it */
     struct strmap internal;
-    struct rng rng;      /* home */
+    struct rng rng; /* home */
     uint8_t store_id[TOPIC_ID_BYTES];
     bool has_store_id;
     void (*on_delete)(void *ctx, const struct topic *t); /* home */

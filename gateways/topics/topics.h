@@ -24,7 +24,8 @@ enum {
     TOPIC_NAME_MAX = 249,
     TOPIC_ID_BYTES = 16,
     TOPIC_PARTITIONS_MAX = 100000, /* what a row can hold; doors may allow fewer */
-    TOPIC_SETTINGS_MAX = 1000
+    TOPIC_SETTINGS_MAX = 1000,
+    TOPIC_CODEC_PRODUCER = -1 /* batches stay as they were sent */
 };
 
 struct topic_setting {
@@ -47,10 +48,12 @@ struct topic {
     /* What stood where no setting did when the topic was made: a server whose defaults change does
      * not change its topics. None: the topic is older than policies, and keeps everything. */
     struct topic_setting *defaults;
-    /* From the settings, for those who append: max.message.bytes (UINT32_MAX: none) and whether
-     * message.timestamp.type is LogAppendTime. */
+    /* From the settings, for those who append: max.message.bytes (UINT32_MAX: none), whether
+     * message.timestamp.type is LogAppendTime, and compression.type (enum batch_codec, or
+     * TOPIC_CODEC_PRODUCER). */
     uint32_t message_max;
     bool append_time;
+    int8_t codec;
 };
 
 /* 1..249 of [a-zA-Z0-9._-], and not "." or "..". */

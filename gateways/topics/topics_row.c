@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "format/codec.h"
 
 /* Rows, all integers little-endian:
  *
@@ -99,12 +100,24 @@ static struct topic_setting *settings_read(struct rd *r, unsigned *n)
     return list;
 }
 
+/* As Kafka names codecs; what no door would have let in changes nothing. */
+static int8_t codec_of(const char *name)
+{
+    if (name && !strcmp(name, "uncompressed"))
+        return CODEC_NONE;
+    for (int8_t c = CODEC_GZIP; name && c < CODEC_COUNT; c++)
+        if (!strcmp(name, codec_name((enum batch_codec)c)))
+            return c;
+    return TOPIC_CODEC_PRODUCER;
+}
+
 void topics_settle(struct topic *t)
 {
     const char *max = topic_setting(t, "max.message.bytes");
     const char *type = topic_setting(t, "message.timestamp.type");
 
     t->message_max = max ? (uint32_t)strtoul(max, NULL, 10) : UINT32_MAX;
+    t->codec = codec_of(topic_setting(t, "compression.type"));
     t->append_time = type && !strcmp(type, "LogAppendTime");
 }
 

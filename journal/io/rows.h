@@ -10,6 +10,7 @@
 #ifndef WEIR_JOURNAL_IO_ROWS_H
 #define WEIR_JOURNAL_IO_ROWS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,6 +54,9 @@ struct rows_ops {
 };
 struct rows {
     const struct rows_ops *ops;
+    /* Stored rows have failed their checksum: E_CORRUPT was answered for that, and will be by the
+     * next open, which takes the store for damaged. A clear mends it. Any thread. */
+    atomic_bool damaged;
 };
 
 /* All may block and may be called on any thread; calls that change are serialised by the caller. */

@@ -6,6 +6,7 @@
 #include "journal/io/rows_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <rocksdb/c.h>
 #include <stdatomic.h>
@@ -96,14 +97,51 @@ static bool rows_rocksdb_damaged(const struct rows_rocksdb *s, const char *error
            strncmp(error, "Invalid argument", 16) == 0;
 }
 
+/* The name of the mark that says that stored rows were found damaged while the store was open. */
+static char *rows_rocksdb_mark(const struct rows_rocksdb *s)
+{
+    size_t bytes = strlen(s->path) + sizeof "/DAMAGED";
+    char *mark = mem_new(bytes);
+
+    snprintf(mark, bytes, "%s/DAMAGED", s->path);
+    return mark;
+}
+
+static bool rows_rocksdb_is_marked(const struct rows_rocksdb *s)
+{
+    char *mark = rows_rocksdb_mark(s);
+    bool is = access(mark, F_OK) == 0;
+
+    free(mark);
+    return is;
+}
+
+/* RocksDB reads only what is asked for, so that damage may show at any time: the next open must not
+ * go on with it. */
+static void rows_rocksdb_set_mark(const struct rows_rocksdb *s, bool damaged)
+{
+    char *mark = rows_rocksdb_mark(s);
+    int fd = damaged ? open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    } else if (!damaged) {
+        unlink(mark);
+    }
+    free(mark);
+}
+
 /* Logs what RocksDB says, frees it and gives its code; 0 for NULL. */
-static int rows_rocksdb_failed(const struct rows_rocksdb *s, const char *call, char *error)
+static int rows_rocksdb_failed(struct rows_rocksdb *s, const char *call, char *error)
 {
     int code;
 
     if (!error)
         return 0;
     code = rows_rocksdb_code(error);
+    if (code == E_CORRUPT && !atomic_exchange(&s->rows.damaged, true) && !s->read_only)
+        rows_rocksdb_set_mark(s, true);
     LOG_WARN("rows.failed", F_STR("path", s->path), F_STR("call", call), F_STR("reason", error));
     rocksdb_free(error);
     return code;
@@ -414,6 +452,9 @@ static int rows_rocksdb_start(struct rows_rocksdb *s, char **error)
 {
     int rc;
 
+    *error = NULL;
+    if (rows_rocksdb_is_marked(s))
+        return E_CORRUPT;
     *error = rows_rocksdb_try(s);
     if (*error)
         return rows_rocksdb_damaged(s, *error) ? E_CORRUPT : rows_rocksdb_code(*error);
@@ -435,7 +476,7 @@ static int rows_rocksdb_open_db(struct rows_rocksdb *s, struct err *e)
         rc = rows_rocksdb_start(s, &error);
     }
     if (rc == E_CORRUPT && !s->read_only) {
-        rc = rows_rocksdb_set_aside(s, error ? error : "its replay LSN cannot be read", e);
+        rc = rows_rocksdb_set_aside(s, error ? error : "rows failed their checksum", e);
         rocksdb_free(error);
         error = NULL;
         if (rc < 0)
@@ -462,6 +503,8 @@ static int rows_rocksdb_clear(struct rows *r)
     if (s->db)
         rocksdb_close(s->db);
     s->db = NULL;
+    atomic_store(&s->rows.damaged, false);
+    rows_rocksdb_set_mark(s, false);
     rocksdb_destroy_db(s->options, s->path, &error);
     if (error)
         rc = rows_rocksdb_set_aside(s, error, &e);

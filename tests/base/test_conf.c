@@ -73,7 +73,7 @@ static void test_conf_defaults_are_what_the_headers_promise(void)
     CHECK_EQ(conf_num(c, CONF_KAFKA_FETCH_MAX), 57671680);
     CHECK_EQ(conf_num(c, CONF_KAFKA_OFFSETS_RETENTION), 604800000);
     CHECK_EQ(conf_num(c, CONF_JOURNAL_WAL_BUDGET), 1073741824);
-    CHECK_EQ(conf_num(c, CONF_JOURNAL_WAL_EXTENT), 8388608);
+    CHECK_EQ(conf_num(c, CONF_JOURNAL_WAL_EXTENT), 2097152);
     CHECK_EQ(conf_num(c, CONF_JOURNAL_SPACE_MAX), 0);
     CHECK_EQ(conf_num(c, CONF_ROWS_CACHE), 33554432);
     conf_list(c, CONF_JOURNAL_ACCEPT_LOSS, &n);

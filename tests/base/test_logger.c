@@ -204,9 +204,35 @@ static void test_lines_of_threads_do_not_mix(void)
     fclose(f);
 }
 
+static void test_json_documents_of_any_length_are_one_line(void)
+{
+    char *document = calloc(1, 7001), want[64];
+    const char *line;
+
+    memset(document, 'x', 7000);
+    document[0] = document[6999] = '"';
+    capture(LOG_LEVEL_INFO, true);
+    logger_write_json("metrics", "all", document);
+    line = captured();
+    CHECK(strncmp(line, "{\"ts\":\"", 7) == 0);
+    snprintf(want, sizeof want, "\"event\":\"metrics\",\"all\":\"xxx");
+    CHECK(strstr(line, want) != NULL);
+    CHECK_EQ(strcmp(line + strlen(line) - 6, "xxx\"}\n"), 0);
+    CHECK(strstr(line, document) != NULL);
+    logger_setup(LOG_LEVEL_INFO, false);
+    logger_write_json("metrics", "all", "{\"a\":1}");
+    CHECK(strcmp(after_time(captured()), " INFO  metrics all={\"a\":1}\n") == 0);
+    logger_setup(LOG_LEVEL_WARN, false);
+    logger_write_json("metrics", "all", "{}");
+    CHECK(strcmp(captured(), "") == 0);
+    release();
+    free(document);
+}
+
 TEST_MAIN(T(text_lines_have_time_level_event_and_fields) T(json_lines_have_the_same)
               T(strings_are_quoted_only_where_needed)
                   T(controls_and_wrong_utf8_cannot_reach_the_terminal)
                       T(levels_below_the_wanted_are_silent)
                           T(long_strings_are_cut_and_the_line_stays_whole) T(errno_is_left_alone)
-                              T(lines_of_threads_do_not_mix))
+                              T(lines_of_threads_do_not_mix)
+                                  T(json_documents_of_any_length_are_one_line))

@@ -13,7 +13,8 @@ mkdir -p "$work"
 . tests/e2e/server.sh
 mine=
 trap finish EXIT
-small="--set journal.wal_budget=6MiB"
+small="--set journal.wal_budget=4MiB --set journal.wal_extent=1MiB
+    --set journal.slab_first=16MiB --set journal.slab_max=16MiB"
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 say() { printf '   %s\n' "$*"; }

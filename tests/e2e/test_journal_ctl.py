@@ -256,9 +256,13 @@ def test_completion_offers_what_there_is():
     try {CTL} shard d
     try {CTL} -o js
     try {CTL} --data {DATA} shard describe al
-    try {CTL} wal dump --l"""
+    try {CTL} wal dump --l
+    try {CTL} repair --d
+    try {CTL} --data {DATA} export al
+    try {CTL} export --format k"""
     out = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.decode().splitlines()
-    assert out == ["shard segment", "describe", "json jsonl", "alpha/0 alpha/1 alpha/2", "--limit"], out
+    assert out == ["shard segment stat", "describe", "json jsonl", "alpha/0 alpha/1 alpha/2", "--limit",
+                   "--data --dry-run", "alpha/0 alpha/1 alpha/2", "kafka-log"], out
 
 
 def test_man_page_names_every_option_and_command():

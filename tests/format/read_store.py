@@ -197,6 +197,13 @@ class Store:
         self.ckpt_lsn, self.catalogue_start = u64(best, 48), u64(best, 56)
         self.log2, n = u32(best, 64), u32(best, 68)
         self.catalogue_end = u64(best, 88)
+        self.set, (self.device, devices) = best[96:112], struct.unpack_from("<2H", best, 112)
+        self.n_devices = devices or 1
+        if self.device >= self.n_devices or self.n_devices > 15 or any(best[116:128]):
+            raise Damage("superblock: its place in the set")
+        alone = self.set == bytes(16)
+        if alone != (self.n_devices == 1) or (self.device == 0 and not alone and self.set != self.store):
+            self.problem("superblock: set")
         self.incarnations = [struct.unpack_from("<6Q", best, 128 + 64 * i) for i in range(n)]
 
     # --- slabs and extents [4] ---
@@ -644,6 +651,25 @@ class Store:
                 self.problem(f"shard {shard} offset {b.base}: two batches")
         return shards, holes, {n: [all_[n][base] for base in sorted(all_[n])] for n in shards}
 
+    def intents(self):
+        """What other devices are owed: (serial, device, [(operation, kind, class, shard, policy)])."""
+        out = []
+        for (serial, device), v in self.table(b"I"):
+            at, changes = 7, []
+            if self.device != 0 or device == 0 or device >= self.n_devices:
+                raise Damage(f"intent {serial} of device {device}")
+            for _ in range(u32(v, 3)):
+                op, kind, class_, has, shard = struct.unpack_from("<4BQ", v, at)
+                policy = struct.unpack_from("<I4q", v, at + 12) if has == 1 else None
+                at += 48 if has == 1 else 12
+                if op not in (1, 2, 3) or has > 1 or shard >> 56 != device:
+                    raise Damage(f"intent {serial} of device {device}")
+                changes.append((op, kind, class_, shard, policy))
+            if at != len(v):
+                raise Damage(f"intent {serial} of device {device}")
+            out.append((serial, device, changes))
+        return out
+
     def lines(self):
         shards, holes, batches = self.contents()
         out = []
@@ -664,7 +690,10 @@ class Store:
                 out.append(f"batch {n} {b.base} {b.offsets} {b.bytes} {xxh3(b.data):016x}")
         for key in sorted(k for k in self.rows if k[:1] == b"A"):
             out.append(f"row {key[1:].hex()} {self.rows[key].hex()}")
-        out.append(f"max_shard {u64(self.rows[b'N'], 8) if b'N' in self.rows else 15}")
+        for serial, device, changes in self.intents():
+            out += [f"owed {serial} {device} {op} {shard}" for op, _, _, shard, _ in changes]
+        least = (self.device << 56) + 15
+        out.append(f"max_shard {u64(self.rows[b'N'], 8) if b'N' in self.rows else least}")
         return out
 
 

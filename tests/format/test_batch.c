@@ -259,6 +259,64 @@ static void test_what_the_builder_packs_is_valid_and_iterates_to_the_same_record
         }
 }
 
+/* --- another codec --- */
+
+static void check_recoded(const struct golden *g, enum batch_codec codec)
+{
+    const struct buf *was = g->batch;
+    size_t room = ROOMY;
+    struct batch_head h;
+    struct buf *b;
+
+    REQUIRE(batch_recode(was->mem, was->len, codec, &room, &b) == 0);
+    CHECK_EQ(batch_validate(&h, b->mem, b->len), 0);
+    CHECK_EQ(h.attributes & BATCH_ATTR_CODEC, codec);
+    /* All of the head but length, CRC and codec, stamps too. */
+    CHECK(memcmp(b->mem, was->mem, 8) == 0 && memcmp(b->mem + 12, was->mem + 12, 5) == 0);
+    CHECK_EQ(b->mem[21], was->mem[21]);
+    CHECK_EQ(b->mem[22] & ~7, was->mem[22] & ~7);
+    CHECK(memcmp(b->mem + 23, was->mem + 23, 61 - 23) == 0);
+    check_records(b, &g->want, golden_base_offset(g));
+    if (codec == CODEC_NONE)
+        CHECK_EQ(ROOMY - room, b->len - 61);
+    buf_unref(b);
+}
+
+static void check_recoded_to_all(struct golden *g)
+{
+    for (enum batch_codec codec = 0; codec < CODEC_COUNT; codec++)
+        check_recoded(g, codec);
+}
+
+static void test_golden_batches_of_every_client_take_every_codec_and_stay_what_they_were(void)
+{
+    CHECK_EQ(for_golden(check_recoded_to_all), N_GOLDEN);
+}
+
+static void test_recoding_opens_no_more_than_its_room_and_says_what_it_took(void)
+{
+    struct batch_case c;
+    struct buf *plain, *b, *out;
+    size_t body, room;
+
+    REQUIRE(case_open(&c, GOLDEN "large.txt"));
+    REQUIRE(case_build(&c, CODEC_NONE, &plain) == 0);
+    body = plain->len - 61;
+    for (enum batch_codec from = 0; from < CODEC_COUNT; from++) {
+        REQUIRE(case_build(&c, from, &b) == 0);
+        room = body - 1;
+        CHECK_EQ(batch_recode(b->mem, b->len, CODEC_LZ4, &room, &out), E_TOOBIG);
+        CHECK(out == NULL && room == body - 1);
+        room = body + 7;
+        REQUIRE(batch_recode(b->mem, b->len, CODEC_LZ4, &room, &out) == 0);
+        CHECK_EQ(room, 7);
+        buf_unref(out);
+        buf_unref(b);
+    }
+    buf_unref(plain);
+    case_close(&c);
+}
+
 /* --- batches by hand --- */
 
 /* Ends a batch in mem whose bytes from 61 on, and head fields from 21 on, are set: length and
@@ -554,8 +612,8 @@ static void test_bad_records_under_a_codec_are_seen_when_they_are_opened(void)
 
     for (unsigned i = 0; i < sizeof record_cases / sizeof record_cases[0]; i++) {
         const struct record_case *c = &record_cases[i];
-        struct buf *packed;
-        size_t n;
+        struct buf *packed, *out;
+        size_t n, room = ROOMY;
 
         REQUIRE(codec_compress(CODEC_ZSTD, c->bytes, c->n, &packed) == 0);
         n = by_hand(mem, 1, packed->mem, packed->len);
@@ -563,6 +621,11 @@ static void test_bad_records_under_a_codec_are_seen_when_they_are_opened(void)
         seal(mem, n);
         CHECK_EQ(batch_validate(&h, mem, n), 0);
         CHECK_EQ(iterate(mem, n), c->want);
+        /* What comes of it without a codec must be what batch_validate would let in. */
+        CHECK_EQ(batch_recode(mem, n, CODEC_NONE, &room, &out), c->want);
+        if (out)
+            CHECK_EQ(batch_validate(&h, out->mem, out->len), 0);
+        buf_unref(out);
         buf_unref(packed);
     }
 }
@@ -713,6 +776,23 @@ static void test_a_builder_is_empty_again_after_finish(void)
     batch_builder_free(&b);
 }
 
+static void test_recoding_keeps_to_its_codec_even_where_that_is_larger(void)
+{
+    uint8_t mem[256];
+    size_t n = by_hand(mem, 2, two_records, sizeof two_records), room;
+    struct batch_head h;
+    struct buf *out;
+
+    for (enum batch_codec c = CODEC_GZIP; c < CODEC_COUNT; c++) {
+        room = ROOMY;
+        REQUIRE(batch_recode(mem, n, c, &room, &out) == 0);
+        REQUIRE(batch_validate(&h, out->mem, out->len) == 0);
+        CHECK_EQ(h.attributes, c);
+        CHECK(out->len > n);
+        buf_unref(out);
+    }
+}
+
 static void test_a_codec_that_does_not_make_it_smaller_is_not_used(void)
 {
     struct batch_builder b = { 0 };
@@ -797,6 +877,9 @@ TEST_MAIN(
     T(every_bit_flip_of_a_golden_batch_is_refused_but_in_the_stamped_bytes)
     T(the_builder_makes_the_same_bytes_as_java)
     T(what_the_builder_packs_is_valid_and_iterates_to_the_same_records)
+    T(golden_batches_of_every_client_take_every_codec_and_stay_what_they_were)
+    T(recoding_opens_no_more_than_its_room_and_says_what_it_took)
+    T(recoding_keeps_to_its_codec_even_where_that_is_larger)
     T(a_batch_written_by_hand_is_read)
     T(head_fields_that_a_producer_may_not_send_are_refused)
     T(a_producer_id_needs_its_epoch_and_its_sequence)

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""python3-kafka reads the batches that our builder makes, of every case and codec, and finds in
-them what the case says.
+"""python3-kafka reads the batches that our builder makes, of every case and codec, and those that
+come of every golden batch (of four clients) with each codec, and finds in them what the case says.
 
 OUT is the build folder (default build/plain)."""
 import os
@@ -38,6 +38,25 @@ def check(case, codec):
     assert batch.last_offset_delta == len(records) - 1, "last offset delta"
 
 
+def check_recoded(name, codec):
+    case, peer = name.split(".")[0], name.split(".")[2]
+    data = subprocess.run([TOOL, os.path.join(CASES, name), codec], stdout=subprocess.PIPE, check=True).stdout
+    with open(os.path.join(CASES, name), "rb") as f:
+        was = f.read()
+    _, transactional, records = read_case(case)
+    batch = DefaultRecordBatch(data)
+    assert batch.validate_crc(), "crc"
+    assert batch.is_transactional == transactional and not batch.is_control_batch, "attributes"
+    assert batch.compression_type == CODECS.index(codec), "codec"
+    assert struct.unpack_from(">i", data, 8)[0] == len(data) - 12, "length"
+    # Base offset and epoch, magic, high attributes, offsets, times, producer, count.
+    assert data[:8] + data[12:17] + data[21:22] + data[23:61] == \
+        was[:8] + was[12:17] + was[21:22] + was[23:61], "head"
+    base = 1000 if peer == "java" else 0
+    got = [(r.offset - base, r.timestamp, r.key, r.value, r.headers) for r in batch]
+    assert got == [(i, *r) for i, r in enumerate(records)], "records"
+
+
 def main():
     passed = failed = 0
     for case in ["simple", "odd", "one", "many", "large"]:
@@ -48,6 +67,14 @@ def main():
             except Exception as e:
                 failed += 1
                 print("%s %s: %s: %s" % (case, codec, type(e).__name__, e))
+    for name in sorted(f for f in os.listdir(CASES) if f.endswith(".batch")):
+        for codec in CODECS:
+            try:
+                check_recoded(name, codec)
+                passed += 1
+            except Exception as e:
+                failed += 1
+                print("%s to %s: %s: %s" % (name, codec, type(e).__name__, e))
     print("%d passed, %d failed" % (passed, failed))
     return 1 if failed or not passed else 0
 

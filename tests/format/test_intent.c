@@ -4,7 +4,10 @@
 #include "base/rng.h"
 #include "tests/check.h"
 
-enum { CHANGES = 40, ROOM = INTENT_HEAD_BYTES + CHANGES * (INTENT_CHANGE_BYTES + INTENT_POLICY_BYTES) };
+enum {
+    CHANGES = 40,
+    ROOM = INTENT_HEAD_BYTES + CHANGES * (INTENT_CHANGE_BYTES + INTENT_POLICY_BYTES)
+};
 
 static uint8_t mem[ROOM];
 
@@ -17,9 +20,9 @@ static struct intent_change change_random(struct rng *r)
                                .shard = rng_u64(r) };
 
     if (c.has_policy)
-        c.policy = (struct row_policy){ (uint32_t)rng_u64(r), (int64_t)rng_u64(r),
-                                        (int64_t)rng_u64(r), (int64_t)rng_u64(r),
-                                        (int64_t)rng_u64(r) };
+        c.policy =
+            (struct row_policy){ (uint32_t)rng_u64(r), (int64_t)rng_u64(r), (int64_t)rng_u64(r),
+                                 (int64_t)rng_u64(r), (int64_t)rng_u64(r) };
     return c;
 }
 
@@ -74,8 +77,8 @@ static void test_an_intent_is_laid_out_as_documented(void)
     intent_head_write(&w, 1);
     intent_change_write(&w, &c);
     CHECK_EQ(wr_used(&w), 8 + 48);
-    CHECK(memcmp(mem, "\1\0\0\0\1\0\0\0\2\1\1\1\x08\x07\x06\x05\x04\x03\x02\x01\x07\0\0\0\1\0", 26) ==
-          0);
+    CHECK(memcmp(mem, "\1\0\0\0\1\0\0\0\2\1\1\1\x08\x07\x06\x05\x04\x03\x02\x01\x07\0\0\0\1\0",
+                 26) == 0);
     CHECK(mem[32] == 2 && mem[40] == 3 && mem[48] == 4);
 }
 

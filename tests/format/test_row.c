@@ -6,6 +6,7 @@
 #include "tests/check.h"
 
 #include <stdlib.h>
+#include <xxhash.h>
 
 static uint8_t mem[ROW_VALUE_MAX];
 
@@ -290,10 +291,35 @@ static void test_number_row(void)
     check_refusals(n, read_u64);
 }
 
-TEST_MAIN(T(keys_sort_as_their_numbers) T(key_is_laid_out_as_documented)
-              T(key_of_another_length_is_refused) T(group_row) T(shard_row)
-                  T(segment_row_with_any_number_of_extents)
-                      T(segment_row_with_too_many_extents_is_refused) T(loss_row) T(run_row)
-                          T(producer_row_with_one_to_five_batches)
-                              T(producer_row_with_none_or_too_many_batches_is_refused)
-                                  T(number_row))
+static void test_key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_its_hash(void)
+{
+    XXH128_canonical_t sum; /* by the library's other way, all at once */
+    uint8_t key[2000], name[ROW_NAME_MAX], row[ROW_NAME_KEY_MAX];
+
+    memset(key, 'x', sizeof key);
+    CHECK_EQ(row_index_name(name, NULL, 0), 0);
+    for (size_t n = 1; n <= 999; n += 499) {
+        CHECK_EQ(row_index_name(name, key, n), n);
+        CHECK(memcmp(name, key, n) == 0);
+    }
+    CHECK_EQ(row_index_name(name, key, 1000), 1015);
+    CHECK(memcmp(name, key, 999) == 0);
+    XXH128_canonicalFromHash(&sum, XXH3_128bits(key, 1000));
+    CHECK(memcmp(name + 999, sum.digest, 16) == 0);
+    CHECK_EQ(row_key_name(row, 7, name, 1015), 1024);
+    CHECK(row[0] == 'k' && row[8] == 7 && memcmp(row + 9, name, 1015) == 0);
+    CHECK(row_key_is_name(row, 1024, 7));
+    CHECK(!row_key_is_name(row, 1024, 8));
+    CHECK(!row_key_is_name(row, 8, 7));
+    CHECK(row_key_is_name(row, 9, 7)); /* the empty key */
+    row[0] = 'x';
+    CHECK(!row_key_is_name(row, 1024, 7));
+}
+
+TEST_MAIN(
+    T(keys_sort_as_their_numbers) T(key_is_laid_out_as_documented)
+        T(key_of_another_length_is_refused) T(group_row) T(shard_row) T(
+            segment_row_with_any_number_of_extents) T(segment_row_with_too_many_extents_is_refused)
+            T(loss_row) T(run_row) T(producer_row_with_one_to_five_batches)
+                T(producer_row_with_none_or_too_many_batches_is_refused) T(number_row)
+                    T(key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_its_hash))

@@ -116,6 +116,22 @@ def test_golden_store_reads_the_same_after_it_was_opened():
         document_holds(folder, GOLDEN_MANIFEST)
 
 
+def test_golden_store_is_appended_to_and_then_read():
+    for rows in (True, False):
+        folder = unpack(f"appended-{rows}", rows=rows)
+        manifest = os.path.join(scratch, f"appended-{rows}.txt")
+        shutil.copy(GOLDEN_MANIFEST, manifest)
+        r = tool("append", folder, manifest)
+        assert r.returncode == 0, r.stdout
+        old, new = set(expected(GOLDEN_MANIFEST)), set(expected(manifest))
+        gone = {x for x in old - new if x.startswith("batch") and x.split()[1] not in ("22",)}
+        assert not gone, f"batches of the old store are missing: {sorted(gone)[:3]}"
+        assert len([x for x in new - old if x.startswith("batch")]) > 100
+        document_holds(folder, manifest)
+        journal_holds(folder, manifest)
+        document_holds(folder, manifest)
+
+
 def test_fresh_store_is_what_the_document_says():
     folder, manifest = os.path.join(scratch, "fresh"), os.path.join(scratch, "fresh.txt")
     r = tool("make", folder, manifest)

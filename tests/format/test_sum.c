@@ -155,6 +155,24 @@ static void test_xxh3_128_does_not_depend_on_the_pieces_but_on_every_byte(void)
     }
 }
 
+static void test_xxh3_in_pieces_is_xxh3_of_the_whole(void)
+{
+    static uint8_t mem[3000];
+
+    for (size_t i = 0; i < sizeof mem; i++)
+        mem[i] = (uint8_t)(i * 7 + i / 256);
+    for (size_t n = 0; n <= sizeof mem; n += n < 300 ? 1 : 97) {
+        for (size_t piece = 1; piece < 600; piece = piece * 3 + 1) {
+            struct sum64_state *s = sum64_new();
+
+            for (size_t at = 0; at < n; at += piece)
+                sum64_add(s, mem + at, n - at < piece ? n - at : piece);
+            CHECK(sum64_end(s) == sum_xxh3(mem, n, 0));
+        }
+    }
+    CHECK(sum64_end(NULL) == 0);
+}
+
 /* clang-format off */
 TEST_MAIN(
     T(crc32c_gives_the_values_of_rfc_3720)
@@ -162,5 +180,6 @@ TEST_MAIN(
     T(crc32c_agrees_with_its_definition_on_large_input)
     T(crc32c_in_two_pieces_is_crc32c_of_the_whole)
     T(xxh3_gives_the_published_values)
+    T(xxh3_in_pieces_is_xxh3_of_the_whole)
     T(xxh3_128_of_nothing_is_the_published_value_in_big_endian_order)
     T(xxh3_128_does_not_depend_on_the_pieces_but_on_every_byte))

@@ -173,7 +173,29 @@ static void test_counts_and_sizes_out_of_bounds_are_refused(void)
     }
 }
 
+static void test_a_copy_is_whole_only_with_the_bytes_outside_its_sum(void)
+{
+    static uint8_t again[SUPER_BYTES];
+    struct rng r;
+
+    rng_seed(&r, 77);
+    super_random(&r, &one, 3);
+    one.list[0].first_lsn = 1;
+    for (uint8_t version = 1; version <= 2; version++) {
+        super_write(&one, mem);
+        reseal(version);
+        CHECK_EQ(super_read(&got, mem), 0);
+        CHECK(super_is_whole(&got, mem, again));
+        for (unsigned bit = 0; bit < 16; bit++) { /* the two bytes after the version */
+            mem[6 + bit / 8] ^= (uint8_t)(1u << bit % 8);
+            CHECK(super_read(&got, mem) < 0 || !super_is_whole(&got, mem, again));
+            mem[6 + bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+    }
+}
+
 TEST_MAIN(T(superblock_is_read_as_written_with_any_number_of_incarnations)
-              T(superblock_is_laid_out_as_documented) T(device_and_set_have_their_places) T(every_flipped_bit_is_refused)
-                  T(newer_version_is_told_from_damage)
-                      T(counts_and_sizes_out_of_bounds_are_refused))
+              T(superblock_is_laid_out_as_documented) T(device_and_set_have_their_places)
+                  T(every_flipped_bit_is_refused) T(newer_version_is_told_from_damage)
+                      T(counts_and_sizes_out_of_bounds_are_refused)
+                          T(a_copy_is_whole_only_with_the_bytes_outside_its_sum))

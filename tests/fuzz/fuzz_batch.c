@@ -1,6 +1,6 @@
 /* Record batches: any bytes as they are, then the same with length, magic and CRC put right, so
  * that what lies behind the checksum is reached too. What batch_validate lets through must iterate,
- * and rebuild to the same records. */
+ * and rebuild to the same records; what takes another codec is valid and holds the same. */
 #include "format/batch.h"
 
 #include <stdlib.h>
@@ -100,6 +100,24 @@ static void rebuild(const uint8_t *mem, size_t bytes)
     batch_builder_free(&b);
 }
 
+/* Any codec, packed or not before. */
+static void recode(const uint8_t *mem, size_t bytes)
+{
+    size_t room = MAX_BODY;
+    struct batch_head h;
+    struct buf *out;
+
+    if (batch_recode(mem, bytes, (enum batch_codec)(bytes % CODEC_COUNT), &room, &out) < 0) {
+        ASSERT(!out && room == MAX_BODY);
+        return;
+    }
+    ASSERT(batch_validate(&h, out->mem, out->len) == 0);
+    ASSERT((h.attributes & BATCH_ATTR_CODEC) == bytes % CODEC_COUNT);
+    batch_stamp(out->mem, 0, -1);
+    same_records(mem, bytes, out);
+    buf_unref(out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *mem, size_t bytes)
 {
     uint8_t *fixed;
@@ -119,6 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *mem, size_t bytes)
     plain = (fixed[22] & BATCH_ATTR_CODEC) == CODEC_NONE;
     if (batch_validate(&h, fixed, bytes) == 0) {
         ASSERT(batch_check(&h, fixed, bytes) == 0);
+        recode(fixed, bytes);
         if (plain)
             rebuild(fixed, bytes);
         else

@@ -1,5 +1,7 @@
 #include "tests/gateways/journal_fake.h"
 
+#include "tests/gateways/journal_fake_int.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +46,7 @@ struct shard {
     struct journal *journal;
     uint64_t id;
     enum shard_class class;
+    enum shard_kind kind; /* all kinds are kept alike */
     unsigned refs;
     bool deleted;
     struct shard_policy policy;
@@ -272,6 +275,18 @@ static void row_put(struct journal *j, const struct jrn_change *c)
     *at = r;
 }
 
+void journal_fake_row(struct journal *j, const void *key, uint32_t key_bytes, const void *value,
+                      uint32_t value_bytes)
+{
+    if (value)
+        row_put(j, &(struct jrn_change){ .key = key,
+                                         .key_bytes = key_bytes,
+                                         .value = value,
+                                         .value_bytes = value_bytes });
+    else
+        row_delete(j, key, key_bytes);
+}
+
 static struct shard *find_shard(struct journal *j, uint64_t id)
 {
     struct shard *s = j->shards;
@@ -316,6 +331,7 @@ static void create_shard(struct journal *j, const struct jrn_change *c)
     s->id = c->shard;
     s->class = c->class;
     s->policy = c->policy;
+    s->kind = c->kind;
     s->next = j->shards;
     j->shards = s;
     if (s->id > j->max_shard)
@@ -431,6 +447,16 @@ void shard_policy(const struct shard *s, struct shard_policy *out)
 uint64_t shard_group(const struct shard *s)
 {
     return s->class;
+}
+
+enum shard_kind shard_kind(const struct shard *s)
+{
+    return s->kind;
+}
+
+bool shard_is_volatile(const struct shard *s)
+{
+    return s->kind == SHARD_MEMORY;
 }
 
 int32_t shard_epoch(const struct shard *s)
@@ -712,6 +738,24 @@ static void find_in(struct shard *s, struct find_time *f, int64_t time)
             }
         batch_iter_close(&it);
     }
+}
+
+int journal_fake_records(struct shard *s, void (*fn)(void *ctx, const struct batch_record *r),
+                         void *ctx)
+{
+    for (unsigned i = 0; i < s->n_batches && !s->deleted; i++) {
+        struct batch_iter it;
+        struct batch_record r;
+        struct buf *b = s->batches[i].bytes;
+
+        if (batch_iter_open(&it, b->mem, b->len, 64 << 20) < 0)
+            continue;
+        while (batch_iter_next(&it, &r) > 0)
+            if ((uint64_t)r.offset >= s->start)
+                fn(ctx, &r);
+        batch_iter_close(&it);
+    }
+    return s->deleted ? E_DELETED : 0;
 }
 
 void shard_find_time(struct shard *s, struct find_time *f)

@@ -631,6 +631,7 @@ static void swarm_journal(struct kafka_sim *w)
 
 static void swarm(struct kafka_sim *w)
 {
+    static const char *const some_codec[] = { "none", "lz4", "zstd" };
     static const unsigned least[N_ACTS] = { 20, 8, 2, 1, 1, 1, 1, 3, 1, 3, 3, 2, 1, 2 };
 
     w->tight = chance(w, 1, 8);
@@ -653,6 +654,8 @@ static void swarm(struct kafka_sim *w)
                                    .fetch_max = 8192u << below(w, 5),
                                    .conn_pending_max = 4096u << below(w, 5),
                                    .session_min_ms = 100,
+                                   .recode_here = chance(w, 1, 2) ? 1 << 16 : 64u << below(w, 8),
+                                   .server_batches = some_codec[below(w, 3)],
                                    .offsets_snapshot_every = 1 + (uint32_t)below(w, 40) };
 }
 

@@ -36,6 +36,7 @@
     X(healed, "full disks healed by deleting")                                                     \
     X(fetches, "partitions fetched")                                                               \
     X(records, "batches fetched")                                                                  \
+    X(recoded, "of them with another codec than they were sent with")                              \
     X(woken, "fetches that waited for data and got it")                                            \
     X(waited, "fetches that waited for nothing")                                                   \
     X(whole, "partitions read whole")                                                              \

@@ -77,6 +77,7 @@ struct sim_topic {
     bool id_known;
     bool deleting; /* asked for, perhaps done */
     bool deleted;
+    int codec; /* that batches get: enum batch_codec, or -1: as they were sent */
     int32_t n_parts;
     struct sim_part parts[SIM_PARTITIONS];
 };
@@ -89,6 +90,7 @@ struct sim_name {
     enum sim_change pending; /* asked and not answered, or answered with who knows what */
     bool unsure;             /* the second: until the next start tells */
     int32_t asked;           /* partitions */
+    int asked_codec;         /* as in sim_topic */
     unsigned version;        /* counts changes */
     unsigned in_flight;      /* requests that name it, on connections that live */
 };
@@ -105,7 +107,8 @@ struct sim_model {
 void sim_model_init(struct sim_model *m);
 void sim_model_fini(struct sim_model *m);
 
-struct sim_topic *sim_model_topic_new(struct sim_model *m, unsigned name, int32_t n_parts);
+struct sim_topic *sim_model_topic_new(struct sim_model *m, unsigned name, int32_t n_parts,
+                                      int codec);
 /* The id that the server gives for t: the same as before, and no other topic's. */
 void sim_model_topic_id(struct kafka_sim *w, struct sim_topic *t, const struct kafka_uuid *id);
 /* A producer id was given: never before. */

@@ -29,6 +29,8 @@ static struct change_call *change_new(struct kafka_sim *w, unsigned name, enum s
         c->renamed |= t->name == name;
     n->pending = what;
     n->asked = asked;
+    if (what == SIM_CREATE)
+        n->asked_codec = -1;
     n->version++;
     return c;
 }
@@ -63,7 +65,7 @@ static void made(struct kafka_sim *w, struct change_call *c, int32_t n_parts,
 {
     struct sim_name *n = &w->m.names[c->name];
 
-    n->now = sim_model_topic_new(&w->m, c->name, n_parts);
+    n->now = sim_model_topic_new(&w->m, c->name, n_parts, n->asked_codec);
     if (id)
         sim_model_topic_id(w, n->now, id);
     settled(n);
@@ -112,6 +114,22 @@ static void created(struct kafka_sim *w, struct sim_call *call, const void *answ
     w->n->created++;
 }
 
+/* A codec for its batches, or none. */
+static void codec_ask(struct kafka_sim *w, struct kafka_arena *a, struct kafka_create_topic *t,
+                      int *codec)
+{
+    static const char *const names[] = { "uncompressed", "gzip", "snappy", "lz4", "zstd" };
+    unsigned i = (unsigned)below(w, 10);
+
+    *codec = i < CODEC_COUNT ? (int)i : -1;
+    if (i > CODEC_COUNT)
+        return;
+    t->configs.at = KAFKA_NEW(a, create_config, 1);
+    t->configs.n = 1;
+    t->configs.at->name = kafka_str_of("compression.type");
+    t->configs.at->value = kafka_str_of(i < CODEC_COUNT ? names[i] : "producer");
+}
+
 void kafka_sim_create(struct kafka_sim *w)
 {
     struct door_client *c = kafka_sim_client(w);
@@ -119,6 +137,7 @@ void kafka_sim_create(struct kafka_sim *w)
     struct kafka_arena a;
     struct kafka_create_topics_request *q;
     struct kafka_create_topic *t;
+    struct change_call *change;
 
     if (!c || name == SIM_NAMES)
         return;
@@ -130,8 +149,9 @@ void kafka_sim_create(struct kafka_sim *w)
     t->replication_factor = 1;
     q->topics.at = t;
     q->topics.n = 1;
-    door_client_send(w, c, &change_new(w, name, SIM_CREATE, t->num_partitions, created)->call,
-                     CREATE_TOPICS, some_version(w, 2, 7), q);
+    change = change_new(w, name, SIM_CREATE, t->num_partitions, created);
+    codec_ask(w, &a, t, &w->m.names[name].asked_codec);
+    door_client_send(w, c, &change->call, CREATE_TOPICS, some_version(w, 2, 7), q);
     kafka_arena_fini(&a);
 }
 

@@ -2,9 +2,9 @@
 # linker's line: the real journal then stays out, because the one in memory defines all that the
 # doors call.
 GATEWAY_FAKES := $(addprefix $(OUT)/tests/gateways/, \
-    journal_fake.o conn_fake.o kafka_messages.o kafka_client.o kafka_ask.o)
+    journal_fake.o journal_fake_keys.o conn_fake.o kafka_messages.o kafka_client.o kafka_ask.o)
 FAKED_TESTS   := $(addprefix $(OUT)/tests/gateways/test_, \
-    kafka_codec kafka_configs kafka_door kafka_records topics group_api)
+    kafka_codec kafka_configs kafka_door kafka_records recode topics group_api)
 $(FAKED_TESTS): %: %.o $(GATEWAY_FAKES) $(OUT)/libsim.a $(LIB_gateways)
 	@mkdir -p $(@D); echo "  LD   $@"
 	$(Q)$(LINK) -o $@ $^ -lcunit $(LIBS_gateways)

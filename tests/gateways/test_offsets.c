@@ -162,6 +162,7 @@ struct world {
     struct shard *shard;
     struct offsets *offsets;
     struct offsets_conf conf;
+    struct pool *pool;
     bool used; /* what in_use says */
     struct offsets_load load;
     bool loaded, closed;
@@ -185,7 +186,9 @@ static void open_on(struct world *w, struct shard *s)
     w->loaded = false;
     w->load = (struct offsets_load){ .fn = on_load };
     w->offsets = offsets_new(
-        &(struct offsets_env){ .home = w->home, .shard = s, .in_use = in_use, .ctx = w }, &w->conf);
+        &(struct offsets_env){
+            .home = w->home, .shard = s, .in_use = in_use, .ctx = w, .pool = w->pool },
+        &w->conf);
     loading = w;
     offsets_load(w->offsets, &w->load);
     CHECK(!w->loaded);
@@ -1059,6 +1062,92 @@ static void test_records_that_make_no_sense_stop_the_load(void)
     }
 }
 
+static unsigned codec_of(const struct buf *b)
+{
+    return b->mem[22] & BATCH_ATTR_CODEC;
+}
+
+/* n changes of eight rows each, of one turn. */
+static void commit_many(struct world *w, unsigned n)
+{
+    struct change *c = mem_new(n * sizeof *c);
+
+    for (unsigned i = 0; i < n; i++) {
+        c[i] = change(w, "a group with members");
+        for (int32_t k = 0; k < 8; k++)
+            add(&c[i], "a topic with a name", (int32_t)i * 8 + k, i + 5, "the same text each time");
+        offsets_commit(w->offsets, &c[i].c);
+    }
+    run(w);
+    for (unsigned i = 0; i < n; i++)
+        CHECK(c[i].done && c[i].c.rc == 0);
+    free(c);
+}
+
+static void check_many(struct world *w, unsigned n)
+{
+    for (unsigned i = 0; i < 8 * n; i++)
+        CHECK_EQ(committed(w, "a group with members", "a topic with a name", (int32_t)i),
+                 (int64_t)i / 8 + 5);
+}
+
+static void test_batches_are_packed_from_1_kib_on_and_read_again(void)
+{
+    static const enum batch_codec codecs[] = { CODEC_LZ4, CODEC_ZSTD };
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct world w;
+
+        world_init(&w, &(struct offsets_conf){ .codec = codecs[i] });
+        CHECK_EQ(commit_now(&w, "g", "t", 0, 5), 0);
+        commit_many(&w, 10);
+        REQUIRE(w.shard->n == 2);
+        CHECK_EQ(codec_of(w.shard->batches[0]), CODEC_NONE);
+        CHECK_EQ(codec_of(w.shard->batches[1]), codecs[i]);
+        CHECK(w.shard->batches[1]->len < 80 * 20); /* of some 100 bytes a row */
+        reopen(&w);
+        REQUIRE(w.load.rc == 0);
+        check_many(&w, 10);
+        world_fini(&w);
+    }
+}
+
+static unsigned n_works;
+static struct pool *counted;
+
+static void count_and_submit(struct pool *p, struct work *work)
+{
+    n_works++;
+    pool_submit(counted, work);
+}
+
+static void test_large_batches_are_packed_on_the_pool(void)
+{
+    static const struct pool_ops ops = { .submit = count_and_submit };
+    struct pool pool = { .ops = &ops };
+    struct world w;
+
+    world_init(&w, &(struct offsets_conf){ .codec = CODEC_LZ4 });
+    close_it(&w);
+    w.pool = &pool;
+    counted = sim_pool(w.sim);
+    n_works = 0;
+    open_on(&w, w.shard);
+    commit_many(&w, 10);
+    CHECK_EQ(n_works, 0);
+    commit_many(&w, 150); /* of more than 64 KiB */
+    CHECK(n_works > 0);
+    CHECK_EQ(n_works + 1, w.shard->n);
+    check_many(&w, 150);
+    w.shard->fail = E_NOSPACE;
+    CHECK_EQ(commit_now(&w, "g", "t", 0, 6), E_NOSPACE);
+    w.shard->fail = 0;
+    reopen(&w);
+    REQUIRE(w.load.rc == 0);
+    check_many(&w, 150);
+    world_fini(&w);
+}
+
 static void test_a_lost_range_fails_the_load(void)
 {
     struct world w;
@@ -1134,5 +1223,7 @@ TEST_MAIN(T(a_commit_is_found_when_answered_and_after_a_restart)
           T(rows_may_go_while_a_snapshot_passes_them)
           T(rows_may_go_while_expiry_passes_them) T(a_failed_snapshot_is_harmless)
           T(records_that_make_no_sense_stop_the_load)
+          T(batches_are_packed_from_1_kib_on_and_read_again)
+          T(large_batches_are_packed_on_the_pool)
           T(a_lost_range_fails_the_load) T(nothing_is_answered_before_the_load)
           T(close_ends_what_waits))

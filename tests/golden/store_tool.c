@@ -1,6 +1,8 @@
 /* Writes the store of the golden files, and reads one back.
  *
  *   store_tool make FOLDER MANIFEST    a new store of three lives; the last two end without a close
+ *   store_tool append FOLDER MANIFEST  one more life of the store that the manifest tells of, which
+ *                                      is closed in order; the manifest is written anew
  *   store_tool check FOLDER MANIFEST   opens the store with the journal: does it hold what the
  *                                      manifest says?
  *
@@ -481,6 +483,26 @@ static void life_three(struct open_store *s, struct model *m)
     trim(s, m, 19, store_model_shard(m, 19)->end); /* nothing is left of it */
 }
 
+/* A store that an older version has made, and all that can be done to it: appends until it is
+ * destaged, a trim, a deletion, a new shard, rows, producers that go on. */
+static void life_more(struct open_store *s, struct model *m)
+{
+    const uint64_t ids[] = { 16, 17, 20, 24, 16 };
+    uint64_t before = checkpoint_now(s->folder);
+
+    create(s, m, 24, SHARD_CLASS_DATA);
+    for (unsigned i = 50; i < 85; i++)
+        append_round(s, m, ids, 5, i);
+    append_produced(s, m, 21, 7000, 1, 3);
+    append_produced(s, m, 21, 7001, 4, 2);
+    row(s, m, "Ttwo", 900);
+    row(s, m, "Tfour", 40);
+    shard_remove(s, m, 22);
+    trim(s, m, 20, store_model_shard(m, 20)->batches[5].base);
+    wait_for_checkpoint(s->folder, before);
+    append_round(s, m, ids, 4, 85);
+}
+
 static void live(const char *folder, struct model *m,
                  void (*life)(struct open_store *, struct model *), unsigned n_loops, uint64_t seed,
                  bool close)
@@ -652,14 +674,20 @@ int main(int argc, char **argv)
         mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (m == MAP_FAILED || argc != 4)
-        store_model_die("usage", "store_tool make|check FOLDER MANIFEST");
+        store_model_die("usage", "store_tool make|append|check FOLDER MANIFEST");
     logger_setup(LOG_LEVEL_WARN, false);
     if (strcmp(argv[1], "check") == 0) {
         store_model_read(m, argv[3]);
         return check(argv[2], m);
     }
+    if (strcmp(argv[1], "append") == 0) {
+        store_model_read(m, argv[3]);
+        live(argv[2], m, life_more, 2, 4, true);
+        store_model_write(m, argv[3]);
+        return 0;
+    }
     if (strcmp(argv[1], "make") != 0)
-        store_model_die("usage", "store_tool make|check FOLDER MANIFEST");
+        store_model_die("usage", "store_tool make|append|check FOLDER MANIFEST");
     live(argv[2], m, life_one, 2, 1, true);
     live(argv[2], m, life_two, 2, 2, false);
     live(argv[2], m, life_three, 3, 3, false);

@@ -707,6 +707,42 @@ static void test_rows_rocksdb_flipped_bit_is_reported_and_clear_heals(void)
     folder_remove();
 }
 
+static void test_rows_rocksdb_damage_met_late_is_set_aside_by_the_next_open(void)
+{
+    char aside[300];
+    struct rows *r;
+
+    folder_new();
+    r = rocksdb_start(false);
+    CHECK_EQ(put(r, "k", "v", 5), 0);
+    CHECK_EQ(rows_flush(r), 0);
+    rows_close(r);
+    r = rocksdb_start(false);
+    CHECK(!atomic_load(&r->damaged));
+    rows_close(r);
+    each_file(NULL, ".sst", file_flip_middle);
+    logger_to(-1);
+    if (rows_rocksdb_open(&r, folder, 1 << 20, false, NULL) >= 0) {
+        unsigned n = 0;
+
+        if (rows_scan(r, "", 0, false, count_row, &n) == E_CORRUPT)
+            CHECK(atomic_load(&r->damaged));
+        rows_close(r);
+    }
+    r = rocksdb_start(false);
+    logger_to(2);
+    CHECK_EQ(rows_replay_lsn(r), 0);
+    CHECK_EQ(count(r), 0);
+    rows_close(r);
+    snprintf(aside, sizeof aside, "%s.damaged-1", folder);
+    CHECK(access(aside, F_OK) == 0);
+    r = rocksdb_start(false); /* once is enough */
+    rows_close(r);
+    snprintf(aside, sizeof aside, "%s.damaged-2", folder);
+    CHECK(access(aside, F_OK) != 0);
+    folder_remove();
+}
+
 static void test_rows_rocksdb_second_writer_is_refused_and_harms_nothing(void)
 {
     struct rows *r, *second = NULL;
@@ -918,6 +954,7 @@ TEST_MAIN(T(rows_mem_agrees_with_a_naive_model)
           T(rows_mem_replay_lsn_is_the_bases_until_named)
           T(rows_rocksdb_damaged_store_is_moved_aside)
           T(rows_rocksdb_flipped_bit_is_reported_and_clear_heals)
+          T(rows_rocksdb_damage_met_late_is_set_aside_by_the_next_open)
           T(rows_rocksdb_second_writer_is_refused_and_harms_nothing)
           T(rows_rocksdb_read_only_writes_nothing)
           T(rows_rocksdb_read_only_survives_the_servers_compactions)

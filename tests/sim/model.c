@@ -64,7 +64,7 @@ static void records_make(struct sent *x, struct rng *r, struct batch_builder *b,
 {
     static const uint32_t sizes[] = { 40, 300, 1200, 3000, 7000, 15000 };
     uint32_t size = (uint32_t)rng_below(r, sizes[rng_below(r, 6)]) * scale;
-    char value[65536];
+    char value[65536], key[MODEL_RECORDS_MAX][16];
 
     for (unsigned i = 0; i < x->n_records; i++) {
         struct batch_new_record n = { .value = value };
@@ -74,8 +74,18 @@ static void records_make(struct sent *x, struct rng *r, struct batch_builder *b,
             1700000000000 + (int64_t)(x->id * 10) - (int64_t)rng_below(r, 4) * 25 + (int64_t)i;
         head = snprintf(value, sizeof value, "%" PRIu64 ".%u ", x->id, i);
         n.value_bytes = (size_t)head + size / x->n_records;
+        x->key[i] = (int)rng_below(r, MODEL_RECORD_KEYS + 1) - 1;
+        if (x->key[i] >= 0) {
+            snprintf(key[i], sizeof key[i], "key%d", x->key[i]);
+            n.key = key[i];
+            n.key_bytes = strlen(key[i]);
+            /* The first record's value tells one batch from another. */
+            x->tombstone[i] = i > 0 && rng_chance(r, 1, 3);
+        }
         memset(value + head, (int)('a' + x->id % 26), size / x->n_records);
         n.timestamp = x->ts[i];
+        if (x->tombstone[i])
+            n.value = NULL;
         batch_builder_add(b, &n);
     }
 }
@@ -133,6 +143,22 @@ unsigned model_find(const struct model_shard *s, uint64_t offset)
             high = mid;
     }
     return low;
+}
+
+const struct sent *model_latest(const struct model_shard *s, int key, uint64_t start,
+                                unsigned *record)
+{
+    for (unsigned i = s->n_log; i-- > 0;) {
+        const struct sent *x = s->log[i];
+
+        for (unsigned k = x->n_records; k-- > 0;) {
+            if (x->key[k] != key || x->offset + k < start)
+                continue;
+            *record = k;
+            return x;
+        }
+    }
+    return NULL;
 }
 
 bool model_may_be_lost(const struct model_shard *s, uint64_t offset)

@@ -21,7 +21,8 @@ enum {
     MODEL_PRODUCERS = 2, /* idempotent ones per shard */
     MODEL_KEYS = 6,      /* rows of the doors */
     MODEL_RECORDS_MAX = 6,
-    MODEL_LAST = 5, /* batches per producer that must be known again */
+    MODEL_RECORD_KEYS = 5, /* "key0" ...: of records */
+    MODEL_LAST = 5,        /* batches per producer that must be known again */
     MODEL_CHANGES_MAX = 5
 };
 
@@ -35,6 +36,8 @@ struct sent {
     struct buf *buf;
     unsigned n_records;
     int64_t ts[MODEL_RECORDS_MAX];
+    int key[MODEL_RECORDS_MAX]; /* -1: none */
+    bool tombstone[MODEL_RECORDS_MAX];
     int producer; /* -1: none */
     int64_t producer_id;
     int16_t epoch;
@@ -67,6 +70,7 @@ struct model_range {
 struct model_shard {
     uint64_t id;
     enum shard_class class;
+    enum shard_kind kind;
     enum model_exists exists; /* by answered updates */
     bool deleting;            /* a deletion has been asked for */
     struct shard *handle;     /* in this life */
@@ -143,6 +147,9 @@ unsigned model_find(const struct model_shard *s, uint64_t offset);
 /* Retention may have moved the start as far as what was ever asked for allows, at wall clock `now` (the
  * highest seen) and up to `end`: raises start_max. */
 void model_expire(struct model_shard *s, int64_t now, uint64_t end);
+/* The latest record of a key from start on, in the log: its batch, and which record it is. NULL: none. */
+const struct sent *model_latest(const struct model_shard *s, int key, uint64_t start,
+                                unsigned *record);
 
 /* --- lives --- */
 

@@ -435,7 +435,7 @@ static bool segment_place(struct look *l, const struct found_run *f, uint64_t po
     return ours;
 }
 
-bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m)
+bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m, uint64_t *segment)
 {
     struct look l;
     struct found_run f;
@@ -450,13 +450,14 @@ bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m)
         segment_place(&l, &f, f.run.pos + rng_below(r, f.run.bytes), &slab, &at)) {
         model_lose(s, f.base, f.run.end);
         flip(m, js, slab, at);
+        *segment = f.id;
         done = true;
     }
     look_close(&l);
     return done;
 }
 
-bool rot_segment_rest(struct jrn_sim *js, struct rng *r, const struct model *m)
+bool rot_segment_rest(struct jrn_sim *js, struct rng *r, const struct model *m, uint64_t *segment)
 {
     struct look l;
     struct found_run f;
@@ -473,6 +474,7 @@ bool rot_segment_rest(struct jrn_sim *js, struct rng *r, const struct model *m)
             slab = place_slab(f.segment.extents[0].place);
             at = place_pos(f.segment.extents[0].place) + rng_below(r, PAGE_BYTES);
         }
+        *segment = f.id;
         flip(m, js, slab, at);
         done = true;
     }

@@ -31,10 +31,10 @@ bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool orde
  * is lost, nothing else, and nobody notices before it is read. */
 bool rot_direct(struct jrn_sim *js, struct rng *r, struct model *m);
 bool rot_wal_head(struct jrn_sim *js, struct rng *r, const struct model *m);
-/* In a batch of a sealed segment. */
-bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m);
+/* In a batch of a sealed segment, whose number goes to *segment. */
+bool rot_segment_data(struct jrn_sim *js, struct rng *r, struct model *m, uint64_t *segment);
 /* In the index, the footer or an extent's header of a sealed segment: costs nothing. */
-bool rot_segment_rest(struct jrn_sim *js, struct rng *r, const struct model *m);
+bool rot_segment_rest(struct jrn_sim *js, struct rng *r, const struct model *m, uint64_t *segment);
 /* In one of the four copies of the superblock: costs nothing. */
 bool rot_super(struct jrn_sim *js, struct rng *r, const struct model *m);
 

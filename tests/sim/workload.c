@@ -238,9 +238,9 @@ static bool rot_once(struct workload *w)
     case 2:
         return rot_wal_head(&w->js, &w->rng, &w->m);
     case 3:
-        return rot_segment_data(&w->js, &w->rng, &w->m);
+        return rot_segment_data(&w->js, &w->rng, &w->m, &w->rotten_segment);
     case 4:
-        return rot_segment_rest(&w->js, &w->rng, &w->m);
+        return rot_segment_rest(&w->js, &w->rng, &w->m, &w->rotten_segment);
     default:
         return rot_super(&w->js, &w->rng, &w->m);
     }
@@ -344,6 +344,7 @@ static void end_life(struct workload *w, unsigned how)
     bool orderly;
 
     w->killed = w->orderly = false;
+    workload_scrub_end(w);
     faults_end(w);
     workload_cancel_waits(w, 1, 1);
     orderly =
@@ -454,8 +455,8 @@ static void life(struct workload *w, bool last)
         faults_end(w);
         workload_check_at_rest(w);
     }
-    if (!w->ending && workload_any_device_is(w, JRN_FULL) && !workload_any_device_is(w, JRN_FAILED) &&
-        chance(w, 1, 2)) {
+    if (!w->ending && workload_any_device_is(w, JRN_FULL) &&
+        !workload_any_device_is(w, JRN_FAILED) && chance(w, 1, 2)) {
         faults_end(w);
         heal(w);
     }
@@ -480,6 +481,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->batch_max = 32768;
     c->cache_bytes = 4096u << below(w, 6);
     c->pending_max = 65536;
+    c->memory_bytes = 16384u << below(w, 4);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
     if (chance(w, 2, 3)) {
@@ -518,9 +520,11 @@ static void swarm(struct workload *w, uint64_t seed)
         jrn_sim_add_device(&w->js, 64 << 20);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
+    c->scrub_bytes_per_s = w->rotting || chance(w, 1, 8) ? (uint64_t)100000 << below(w, 14) : 0;
+    c->scrub_interval_ms = 300 + below(w, 3000);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
-    for (unsigned i = 1; i < 8; i++)
+    for (unsigned i = 1; i < 9; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
     if (w->tight) { /* little else than filling it up */
         w->weight[0] = 90;

@@ -8,7 +8,9 @@
 #include "journal/devices.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
+#include "journal/scrub.h"
 #include "journal/space.h"
+#include "journal/stats.h"
 #include "journal/store.h"
 
 bool workload_group_read_only(const struct workload *w, uint64_t group)
@@ -174,7 +176,7 @@ static void accepted_check(struct workload *w)
         struct model_shard *s = &w->m.shards[i];
         uint64_t end;
 
-        if (!s->handle || !group_accepted(w, s->group))
+        if (!s->handle || !group_accepted(w, s->group) || s->kind == SHARD_MEMORY)
             continue;
         end = shard_end(s->handle);
         for (unsigned k = 0; k < s->n_lost; k++)
@@ -225,6 +227,49 @@ static void policy_check(struct workload *w, const struct model_shard *s)
                    s->policy.retention_ms, s->policy.retention_bytes);
 }
 
+/* At rest, right after the shard was read whole: every key is where the log says. */
+static void keys_checked(struct workload *w, struct model_shard *s)
+{
+    if (s->kind != SHARD_ROCKSDB || s->n_lost > 0)
+        return;
+    w->n->keys_checked++;
+    for (int key = 0; key < MODEL_RECORD_KEYS; key++) {
+        struct op *op = workload_get(w, s, key, true);
+        const struct shard_get *g = &op->u.get;
+        unsigned record = 0;
+        uint64_t start = shard_start(s->handle);
+        const struct sent *x = model_latest(s, key, start, &record);
+
+        workload_op_wait(w, op);
+        if (x && x->tombstone[record])
+            x = NULL;
+        if (start != shard_start(s->handle)) { /* retention was faster */
+            workload_op_free(op);
+            continue;
+        }
+        if (g->rc == E_NOTFOUND
+                ? x != NULL
+                : g->rc >= 0 && (!x || (uint64_t)g->record.offset != x->offset + record))
+            workload_get_wrong(op, "not what the log says");
+        workload_op_free(op);
+    }
+}
+
+/* A shard in memory after a start: empty, above every offset that was given. */
+static void ring_checked(struct workload *w, struct model_shard *s)
+{
+    uint64_t end = shard_end(s->handle);
+
+    if (shard_start(s->handle) != end || end < s->handed)
+        model_fail(&w->m,
+                   "shard %" PRIu64 " in memory begins at %" PRIu64 "..%" PRIu64 ", but %" PRIu64
+                   " were given",
+                   s->id, shard_start(s->handle), end, s->handed);
+    w->n->ring_starts++;
+    s->start_min = end;
+    model_end(&w->m, s, end);
+}
+
 /* After a start: what is there must be explained by what was promised. */
 void workload_check_recovered(struct workload *w)
 {
@@ -240,11 +285,16 @@ void workload_check_recovered(struct workload *w)
         if (!exists[i])
             continue;
         policy_check(w, s);
+        if (s->kind == SHARD_MEMORY) {
+            ring_checked(w, s);
+            continue;
+        }
         workload_check_range(w, s);
         read_whole(w, s);
         workload_expire(w, s);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
+        keys_checked(w, s);
         if (chance(w, 1, 4))
             find_checked(w, s);
     }
@@ -256,7 +306,8 @@ static bool store_quiet(struct store *st)
 {
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first &&
            !space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
-           retention_idle(st->retention) && store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
+           retention_idle(st->retention) && scrub_idle(st->scrub) && store_backlog(st) == 0 &&
+           atomic_load(&st->busy) == 0;
 }
 
 static bool is_quiet(void *ctx)
@@ -352,6 +403,59 @@ static void check_waits(struct workload *w)
                        op->s->id, op->u.wait.past, shard_end(op->s->handle));
 }
 
+/* --- the scrub --- */
+
+struct cycles {
+    struct store *st;
+    uint64_t until;
+};
+
+static bool cycles_done(void *ctx)
+{
+    const struct cycles *c = ctx;
+
+    return metric_count(&c->st->stats->scrub_cycles) >= c->until;
+}
+
+static const struct segment *rotten_segment(const struct workload *w)
+{
+    const struct segment *seg = hash_get(&w->js.st->segments.by_id, w->rotten_segment);
+
+    return seg && !seg->open ? seg : NULL;
+}
+
+/* At rest: what has rotted in a segment that is there is found by the next whole cycle. */
+static void scrub_check(struct workload *w)
+{
+    struct store *st = w->js.st;
+    struct cycles c = { st, metric_count(&st->stats->scrub_cycles) + 2 };
+
+    if (st->conf.scrub_bytes_per_s == 0 || w->rotten_segment == 0 || !rotten_segment(w))
+        return;
+    if (!workload_run_until(w, cycles_done, &c))
+        model_fail(&w->m, "the scrub does not come to the end of a cycle");
+    if (!rotten_segment(w))
+        return;
+    if (metric_get(&st->stats->scrub_damaged) == 0)
+        model_fail(&w->m, "the scrub has not found the rot in segment %" PRIx64, w->rotten_segment);
+    w->n->scrub_seen++;
+}
+
+void workload_scrub_end(struct workload *w)
+{
+    for (unsigned i = 0; i < journal_n_devices(w->js.j); i++) {
+        const struct stats *stats = jrn_sim_store(&w->js, i)->stats;
+        uint64_t found = metric_count(&stats->scrub_found);
+
+        w->n->scrubbed += (uint32_t)metric_count(&stats->scrub_cycles);
+        w->n->scrub_found += (uint32_t)found;
+        if (found > 0 && w->n->rotten == 0 && !w->faulty && !w->js.disk->off)
+            model_fail(&w->m,
+                       "the scrub has found %" PRIu64 " damaged places, and nothing has rotted",
+                       found);
+    }
+}
+
 /* Everything comes to rest; then all that is promised must hold exactly. */
 void workload_check_at_rest(struct workload *w)
 {
@@ -365,6 +469,10 @@ void workload_check_at_rest(struct workload *w)
     if (workload_any_device_is(w, JRN_FAILED)) /* a request that was slow to fail */
         return;
     check_waits(w);
+    scrub_check(w);
+    settle_down(w);
+    if (workload_any_device_is(w, JRN_FAILED))
+        return;
     for (unsigned i = 0; i < journal_n_devices(w->js.j); i++)
         space_check(w, jrn_sim_store(&w->js, i));
     for (unsigned i = 0; i < w->m.n_shards; i++)
@@ -379,6 +487,7 @@ void workload_check_at_rest(struct workload *w)
         policy_check(w, s);
         read_whole(w, s);
         model_end(&w->m, s, shard_end(s->handle));
+        keys_checked(w, s);
         find_checked(w, s);
     }
 }

@@ -19,7 +19,7 @@ enum {
     UNIT_64K = 65536
 };
 
-enum op_kind { OP_APPEND, OP_READ, OP_WAIT, OP_FIND, OP_TRIM, OP_UPDATE, OP_OPEN };
+enum op_kind { OP_APPEND, OP_READ, OP_WAIT, OP_FIND, OP_TRIM, OP_UPDATE, OP_OPEN, OP_GET };
 /* What a batch with a producer must be answered, when nothing forbids appends as such. */
 enum expect { EXPECT_OK, EXPECT_DUPLICATE, EXPECT_CODE };
 
@@ -32,6 +32,7 @@ struct op {
         struct shard_trim trim;
         struct jrn_update update;
         struct shard_open open;
+        struct shard_get get;
     } u; /* first: what the journal gives back is this */
     struct workload *w;
     enum op_kind kind;
@@ -82,7 +83,8 @@ struct workload {
     unsigned n_accept;
     int64_t wall_max; /* the latest wall clock seen */
     unsigned devices_max;
-    bool rotted; /* a bit, before this life */
+    bool rotted;             /* a bit, before this life */
+    uint64_t rotten_segment; /* of device 0; rotted last, in this seed; 0: none */
 };
 
 static inline uint64_t below(struct workload *w, uint64_t n)
@@ -128,6 +130,9 @@ struct op *workload_read(struct workload *w, struct model_shard *s, uint64_t fro
                          uint32_t max_bytes, bool at_least_one, bool kept);
 _Noreturn void workload_read_wrong(const struct op *op, const char *what);
 struct op *workload_find(struct workload *w, struct model_shard *s, bool kept);
+/* The latest record of a key; kept: as workload_read. */
+struct op *workload_get(struct workload *w, struct model_shard *s, int key, bool kept);
+_Noreturn void workload_get_wrong(const struct op *op, const char *what);
 /* Each wait with the given chance. */
 void workload_cancel_waits(struct workload *w, uint32_t num, uint32_t den);
 void workload_delete(struct workload *w, struct model_shard *s);
@@ -146,6 +151,8 @@ void workload_check_range(struct workload *w, struct model_shard *s);
 void workload_check_read_only(struct workload *w);
 /* After a start: what is there must be explained by what was promised. */
 void workload_check_recovered(struct workload *w);
+/* At the end of a life: what the scrub did in it; what was never damaged is never called so. */
+void workload_scrub_end(struct workload *w);
 /* Everything comes to rest; then all that is promised must hold exactly. */
 void workload_check_at_rest(struct workload *w);
 

@@ -170,17 +170,19 @@ static void append_good(struct op *op)
 {
     struct workload *w = op->w;
     struct append_done *d = &op->u.append;
-    bool durable = op->ack >= ACK_LEADER_DURABLE;
+    bool memory = op->s->kind == SHARD_MEMORY, durable = memory || op->ack >= ACK_LEADER_DURABLE;
 
     if (op->failed_before)
         append_wrong(op, "taken after the device had failed");
     if (op->deleted_before)
         append_wrong(op, "taken by a deleted shard");
-    if (op->read_only_before)
+    if (op->read_only_before && !memory)
         append_wrong(op, "taken by a group with a loss");
     if (op->expect == EXPECT_CODE)
         append_wrong(op, "taken against its sequence");
-    if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
+    if (op->expect == EXPECT_DUPLICATE && !d->duplicate && op->x->gone)
+        op->x->gone = false; /* the first was refused, and then there was space again */
+    else if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
         append_wrong(op, "taken twice");
     if (d->duplicate && op->expect == EXPECT_OK)
         append_wrong(op, "not a duplicate");
@@ -212,7 +214,9 @@ static void append_bad(struct op *op)
             append_wrong(op, "refused by a group that has a reserve");
         w->n->full++;
     } else if (rc == E_READONLY) {
-        if (!workload_group_read_only(w, op->s->group))
+        uint64_t catalogue = (uint64_t)device_of(op->s->id) << DEVICE_SHIFT | GROUP_CATALOGUE;
+
+        if (!workload_group_read_only(w, op->s->kind == SHARD_MEMORY ? catalogue : op->s->group))
             append_wrong(op, "refused");
     } else if (!excused(w, op, rc)) {
         append_wrong(op, "refused");
@@ -334,7 +338,7 @@ static void do_append(struct workload *w)
 
     if (!s || (s->class == SHARD_CLASS_INTERNAL && state_of(w, s) == JRN_FULL))
         return;
-    if (at < 0) {
+    if (at < 0 || s->kind == SHARD_MEMORY) { /* what that knows of producers goes with the life */
         append(w, s, model_send(&w->m, s, &w->rng, -1, -1, -1), EXPECT_OK, 0);
         return;
     }
@@ -418,6 +422,8 @@ static void read_bad(struct op *op)
     workload_expire(w, op->s);
     switch (d->rc) {
     case E_RANGE:
+        if (op->s->kind == SHARD_MEMORY && d->from >= d->start && d->from <= d->end)
+            workload_read_wrong(op, "out of range");
         if (d->from >= op->s->start_max && d->from <= op->end_before)
             workload_read_wrong(op, "out of range");
         break;
@@ -657,6 +663,7 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
                                               .class = w->m.shards[c->at].class,
                                               .policy = c->policy };
             changes[i].op = c->op == MODEL_CREATE ? JRN_SHARD_CREATE : JRN_SHARD_DELETE;
+            changes[i].kind = w->m.shards[c->at].kind;
         } else if (c->op == MODEL_POLICY) {
             changes[i] = (struct jrn_change){ .op = JRN_SHARD_POLICY,
                                               .shard = w->m.shards[c->at].id,
@@ -699,8 +706,16 @@ static struct model_change policy_change(struct workload *w, enum model_op op, u
         if (c.policy.retention_bytes < s->least_bytes)
             s->least_bytes = c.policy.retention_bytes;
     }
+    if (s->kind == SHARD_MEMORY && chance(w, 3, 4)) {
+        c.policy.flags |= SHARD_LIMITED;
+        c.policy.retention_bytes = 1000 + (int64_t)below(w, 60000);
+    }
     if (chance(w, 1, 8))
         c.policy.flags |= SHARD_COMPACTED;
+    if (s->kind == SHARD_ROCKSDB) { /* what is superseded stays for the comparison */
+        c.policy.flags |= SHARD_COMPACTED;
+        c.policy.min_compaction_lag_ms = INT64_C(1) << 40;
+    }
     return c;
 }
 
@@ -729,6 +744,9 @@ static struct model_shard *shard_new(struct workload *w)
     *s = (struct model_shard){ .class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA,
                                .least_ms = INT64_MAX,
                                .least_bytes = INT64_MAX };
+    s->kind = chance(w, 1, 4) ? SHARD_ROCKSDB : chance(w, 1, 5) ? SHARD_MEMORY : SHARD_SEGMENT;
+    if (s->kind == SHARD_MEMORY) /* it lets go on its own */
+        s->start_max = UINT64_MAX;
     /* What was given in a life that ended may be given again; here each is taken once. */
     for (bool fresh = false; !fresh;) {
         s->id = journal_shard_new(w->js.j, s->class) + below(w, 3);
@@ -774,7 +792,7 @@ static void do_update(struct workload *w)
     if (w->m.n_shards < MODEL_SHARDS_MAX && live < 6 && !full && chance(w, 1, 2)) {
         shard_new(w);
         list[n] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0, { 0 } };
-        if (chance(w, 1, 2))
+        if (w->m.shards[w->m.n_shards - 1].kind != SHARD_SEGMENT || chance(w, 1, 2))
             list[n] = policy_change(w, MODEL_CREATE, w->m.n_shards - 1);
         n++;
     }
@@ -797,6 +815,75 @@ static void do_update(struct workload *w)
         }
     }
     update_send(w, list, n, 0);
+}
+
+/* --- keys --- */
+
+_Noreturn void workload_get_wrong(const struct op *op, const char *what)
+{
+    const struct shard_get *g = &op->u.get;
+
+    model_fail(&op->w->m, "shard %" PRIu64 ": %.*s is %s at %" PRId64 ": %s", op->s->id,
+               (int)g->key_bytes, (const char *)g->key, g->rc < 0 ? err_name(g->rc) : "there",
+               g->rc < 0 ? (int64_t)-1 : g->record.offset, what);
+}
+
+/* op->from: the offset of the latest record of the key that was durable before the call. */
+static void get_fn(struct shard_get *g)
+{
+    struct op *op = (struct op *)g;
+    struct workload *w = op->w;
+    int key = ((const char *)g->key)[3] - '0';
+
+    if (g->rc >= 0) {
+        unsigned i = model_find(op->s, (uint64_t)g->record.offset);
+        const struct sent *x = i < op->s->n_log ? op->s->log[i] : NULL;
+        unsigned k = x ? (unsigned)((uint64_t)g->record.offset - x->offset) : 0;
+
+        w->n->gets++;
+        /* After an accepted loss the one before what was lost is the latest. */
+        if ((uint64_t)g->record.offset < op->from && op->s->n_lost == 0)
+            workload_get_wrong(op, "an older record");
+        /* What readers have not seen yet is not in the log. */
+        if (x && x->offset <= (uint64_t)g->record.offset &&
+            (x->key[k] != key || x->tombstone[k] || x->ts[k] != g->record.timestamp))
+            workload_get_wrong(op, "another record");
+    } else if (op->s->kind != SHARD_ROCKSDB) {
+        if (g->rc != E_UNSUPPORTED && !excused(w, op, g->rc))
+            workload_get_wrong(op, "this kind has no keys");
+    } else if (g->rc == E_LOST) {
+        if (op->s->n_lost == 0 && !workload_group_read_only(w, op->s->group))
+            workload_get_wrong(op, "nothing was damaged there");
+    } else if (g->rc != E_NOTFOUND && !excused(w, op, g->rc)) {
+        workload_get_wrong(op, "refused");
+    }
+    shard_get_release(g);
+    op_done(op);
+}
+
+struct op *workload_get(struct workload *w, struct model_shard *s, int key, bool kept)
+{
+    static const char *const keys[] = { "key0", "key1", "key2", "key3", "key4" };
+    struct op *op = op_new(w, OP_GET, s);
+    unsigned record = 0;
+    const struct sent *x = model_latest(s, key, 0, &record);
+
+    op->kept = kept;
+    op->from = x ? x->offset + record : 0;
+    op->u.get.fn = get_fn;
+    op->u.get.loop = some_loop(w);
+    op->u.get.key = keys[key];
+    op->u.get.key_bytes = 4;
+    shard_get(s->handle, &op->u.get);
+    return op;
+}
+
+static void do_get(struct workload *w)
+{
+    struct model_shard *s = some_shard(w);
+
+    if (s)
+        workload_get(w, s, (int)below(w, MODEL_RECORD_KEYS), false);
 }
 
 /* --- handles --- */
@@ -889,8 +976,8 @@ static void do_let_go(struct workload *w)
 void workload_act(struct workload *w)
 {
     static void (*const acts[])(struct workload *) = {
-        do_append, do_read, do_wait, do_find, do_trim, do_update, workload_handles_open_new,
-        do_let_go
+        do_append, do_read,  do_wait, do_find, do_trim, do_update, workload_handles_open_new,
+        do_get,    do_let_go
     };
     unsigned all = 0, at;
 
@@ -900,10 +987,10 @@ void workload_act(struct workload *w)
             do_update(w);
         return;
     }
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < sizeof acts / sizeof acts[0]; i++)
         all += w->weight[i];
     at = (unsigned)below(w, all);
-    for (unsigned i = 0; i < 8; i++) {
+    for (unsigned i = 0; i < sizeof acts / sizeof acts[0]; i++) {
         if (at < w->weight[i]) {
             acts[i](w);
             return;

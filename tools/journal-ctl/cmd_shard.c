@@ -22,11 +22,20 @@ static const struct emit_column shard_columns[] = {
 
 static const char *shard_state(const struct inspect_shard *s)
 {
+    if (s->kind == SHARD_MEMORY) /* start and end are where it goes on after a restart */
+        return "volatile";
     if (s->tail_lost)
         return "read-only, end unknown";
     if (s->read_only)
         return s->n_holes ? "read-only, holes" : "read-only";
     return s->n_holes ? "holes" : "ok";
+}
+
+static const char *shard_kind_name(const struct inspect_shard *s)
+{
+    static const char *const names[] = { "segment", "memory", "rocksdb" };
+
+    return s->kind < sizeof names / sizeof names[0] ? names[s->kind] : "unknown";
 }
 
 static const char *shard_class(const struct inspect_shard *s)
@@ -43,9 +52,9 @@ static int shard_row(void *ctx, const struct inspect_shard *s)
 
     EMIT_ROW(
         c->emit, C_U64(s->id), C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
-        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE, C_TEXT("segment"),
-        C_TEXT(shard_class(s)), C_U64(s->group), C_U64(s->start), C_U64(s->end),
-        C_U64(s->end - s->start - s->lost), C_U64(s->segment_bytes + s->wal_bytes),
+        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
+        C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group), C_U64(s->start),
+        C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->segment_bytes + s->wal_bytes),
         C_U64(s->n_segments), C_TEXT(shard_state(s)), C_U64(s->segment_bytes), C_U64(s->wal_bytes));
     return 0;
 }
@@ -145,10 +154,11 @@ static void describe_one(struct ctl *c, const struct inspect_shard *s)
     EMIT_ROW(c->emit, C_U64(s->id),
              C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
              C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
-             C_TEXT("segment"), C_TEXT(shard_class(s)), C_U64(s->group), C_I64_BUT(s->created, 0),
-             C_U64(s->start), C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->lost),
-             C_U64(s->segment_bytes), C_U64(s->wal_bytes), C_U64(s->n_segments),
-             C_TEXT(shard_state(s)), C_TEXT(shard_policy_text(&s->policy, policy, sizeof policy)),
+             C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group),
+             C_I64_BUT(s->created, 0), C_U64(s->start), C_U64(s->end),
+             C_U64(s->end - s->start - s->lost), C_U64(s->lost), C_U64(s->segment_bytes),
+             C_U64(s->wal_bytes), C_U64(s->n_segments), C_TEXT(shard_state(s)),
+             C_TEXT(shard_policy_text(&s->policy, policy, sizeof policy)),
              s->policy.flags & SHARD_EXPIRES ? C_I64(s->policy.retention_ms) : C_NONE,
              s->policy.flags & SHARD_LIMITED ? C_U64((uint64_t)s->policy.retention_bytes) : C_NONE);
 }

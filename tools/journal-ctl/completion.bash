@@ -10,7 +10,7 @@ _journal_ctl() {
         --data)
             data=${COMP_WORDS[++i]}
             ;;
-        -o | --output | --shard | --from | --limit | --time) ((i++)) ;;
+        -o | --output | --shard | --from | --to | --limit | --time | --format) ((i++)) ;;
         -*) ;;
         *) words+=("${COMP_WORDS[i]}") ;;
         esac
@@ -29,17 +29,25 @@ _journal_ctl() {
         _journal_ctl_ids "$data" shard "$cur"
         return
         ;;
-    --from | --limit | --time) return ;;
+    --format)
+        mapfile -t COMPREPLY < <(compgen -W "kafka-log json" -- "$cur")
+        return
+        ;;
+    --from | --to | --limit | --time) return ;;
     esac
     if [[ $cur == -* ]]; then
         _journal_ctl_options "$cur" "${words[@]}"
         return
     fi
     case "${words[*]}" in
-    "") mapfile -t COMPREPLY < <(compgen -W "shard segment wal verify config" -- "$cur") ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "shard segment wal verify rows stat export repair index config" -- "$cur") ;;
     shard) mapfile -t COMPREPLY < <(compgen -W "ls describe offsets" -- "$cur") ;;
     segment) mapfile -t COMPREPLY < <(compgen -W "ls head dump verify" -- "$cur") ;;
     wal) mapfile -t COMPREPLY < <(compgen -W "dump verify" -- "$cur") ;;
+    rows) mapfile -t COMPREPLY < <(compgen -W "dump" -- "$cur") ;;
+    index) mapfile -t COMPREPLY < <(compgen -W "rebuild" -- "$cur") ;;
+    export) _journal_ctl_ids "$data" shard "$cur" ;;
+    "export "*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
     config) mapfile -t COMPREPLY < <(compgen -W "check" -- "$cur") ;;
     "config check") mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     "shard describe" | "shard offsets") _journal_ctl_ids "$data" shard "$cur" ;;
@@ -54,6 +62,8 @@ _journal_ctl_options() {
     "shard offsets"*) all+=" --time" ;;
     "segment dump"*) all+=" --shard --records" ;;
     "wal dump"*) all+=" --from --limit --records" ;;
+    export*) all+=" --format --from --to" ;;
+    repair* | "index rebuild"*) all+=" --dry-run" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$all" -- "$cur")
 }

@@ -1,4 +1,5 @@
-/* journal-ctl: looks into a store, offline or beside its server. Writes nothing. */
+/* journal-ctl: looks into a store, offline or beside its server. Writes nothing, but for repair and index
+ * rebuild, which need it stopped. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,6 +18,9 @@ enum option {
     OPT_SHARD,
     OPT_RECORDS,
     OPT_FROM,
+    OPT_TO,
+    OPT_FORMAT,
+    OPT_DRY_RUN,
     OPT_LIMIT,
     OPT_TIME,
     OPT_VERBOSE,
@@ -35,7 +39,10 @@ static const struct option_row {
     [OPT_OUTPUT] = { "--output", "-o", "FORM", "table, json or jsonl (table)" },
     [OPT_SHARD] = { "--shard", NULL, "SHARD", "segment dump: only this one" },
     [OPT_RECORDS] = { "--records", NULL, NULL, "dump: decode the batches" },
-    [OPT_FROM] = { "--from", NULL, "LSN", "wal dump: begin at this LSN" },
+    [OPT_FROM] = { "--from", NULL, "LSN", "wal dump: begin at this LSN; export: at this offset" },
+    [OPT_TO] = { "--to", NULL, "OFFSET", "export: end before this offset" },
+    [OPT_FORMAT] = { "--format", NULL, "WHAT", "export: kafka-log or json (kafka-log)" },
+    [OPT_DRY_RUN] = { "--dry-run", NULL, NULL, "repair: say what would be done, write nothing" },
     [OPT_LIMIT] = { "--limit", NULL, "N", "wal dump: end after so many blocks" },
     [OPT_TIME] = { "--time", NULL, "MS", "shard offsets: find the first record at or after MS" },
     [OPT_VERBOSE] = { "--verbose", "-v", NULL, "say on stderr what recovery meets" },
@@ -47,7 +54,7 @@ static const struct option_row {
 
 static const struct command {
     const char *noun, *verb; /* verb NULL: the noun stands alone */
-    const char *target;      /* NULL: takes none */
+    const char *target;      /* NULL: takes none; "X Y": two */
     ctl_fn *run;
     const char *help;
     unsigned takes; /* options beside those that all take */
@@ -70,6 +77,15 @@ static const struct command {
     { "wal", "verify", NULL, cmd_wal_verify, "every checksum in the live WAL; what rot has hit", 0,
       true, false },
     { "verify", NULL, NULL, cmd_verify, "everything", 0, true, true },
+    { "rows", "dump", NULL, cmd_rows_dump, "every row of the view beside the log", 0, false,
+      false },
+    { "stat", NULL, NULL, cmd_stat, "space, shards, segments, WAL, amplification", 0, true, false },
+    { "export", NULL, "SHARD DIR", cmd_export, "its records as Kafka's log files, or JSON lines",
+      TAKES(OPT_FORMAT) | TAKES(OPT_FROM) | TAKES(OPT_TO), false, false },
+    { "repair", NULL, NULL, cmd_repair, "write again what can be made again", TAKES(OPT_DRY_RUN),
+      true, true },
+    { "index", "rebuild", NULL, cmd_index_rebuild, "make the rows and damaged indexes anew",
+      TAKES(OPT_DRY_RUN), true, true },
     { "config", "check", "FILE", cmd_config_check, "a configuration file of the server", 0, false,
       true },
 };
@@ -132,7 +148,8 @@ static int usage(const char *arg, const char *what)
 static void print_help(void)
 {
     printf("usage: journal-ctl [--data DIR] [-o table|json|jsonl] COMMAND [OPTION]...\n\n"
-           "Looks into a Weir data folder, offline or beside its server. Writes nothing.\n\n");
+           "Looks into a Weir data folder, offline or beside its server. Writes nothing, but for\n"
+           "repair and index rebuild, which need it stopped.\n\n");
     for (int i = 0; i < N_COMMANDS; i++) {
         const struct command *c = &commands[i];
         char left[64];
@@ -150,7 +167,7 @@ static void print_help(void)
                  o->name, o->arg ? " " : "", o->arg ? o->arg : "");
         printf("  %-24s %s\n", left, o->help);
     }
-    printf("\nA SHARD is a number or topic/partition.\n"
+    printf("\nA SHARD is a number or topic/partition; for export a topic, too.\n"
            "Exit status: 0 all is well, 1 error, 2 wrong usage, 3 not found, 5 damaged.\n");
 }
 
@@ -194,6 +211,11 @@ static int take_arg(struct args *a, char **argv, int *at)
     return 0;
 }
 
+static unsigned n_targets(const struct command *c)
+{
+    return c->target ? 1 + (strchr(c->target, ' ') != NULL) : 0;
+}
+
 static int find_command(const struct args *a, const struct command **out)
 {
     bool noun = false;
@@ -202,16 +224,16 @@ static int find_command(const struct args *a, const struct command **out)
         return usage("", "what shall be done?");
     for (int i = 0; i < N_COMMANDS; i++) {
         const struct command *c = &commands[i];
-        unsigned n = 1 + (c->verb != NULL);
+        unsigned n = 1 + (c->verb != NULL), targets = n_targets(c);
 
         if (strcmp(c->noun, a->word[0]) != 0)
             continue;
         noun = true;
         if (c->verb && (a->n_words < 2 || strcmp(c->verb, a->word[1]) != 0))
             continue;
-        if (a->n_words > n + (c->target != NULL))
+        if (a->n_words > n + targets)
             return usage(a->word[a->n_words - 1], ": one word too many");
-        if (c->target && a->n_words == n)
+        if (a->n_words < n + targets)
             return usage(c->target, " is missing");
         *out = c;
         return 0;
@@ -246,19 +268,38 @@ static int take_options(const struct args *a, const struct command *cmd, struct 
     else if (*format == EMIT_JSONL && strcmp(form, "jsonl") != 0)
         return usage(form, ": not one of table, json, jsonl");
     c->data = a->value[OPT_DATA] ? a->value[OPT_DATA] : "./data";
-    c->target = cmd->target ? a->word[a->n_words - 1] : NULL;
+    c->target = cmd->target ? a->word[a->n_words - n_targets(cmd)] : NULL;
+    c->folder = n_targets(cmd) > 1 ? a->word[a->n_words - 1] : NULL;
+    c->format = a->value[OPT_FORMAT];
+    c->dry_run = a->value[OPT_DRY_RUN] != NULL;
+    c->to = UINT64_MAX;
     c->shard = a->value[OPT_SHARD];
     c->records = a->value[OPT_RECORDS] != NULL;
     c->has_time = a->value[OPT_TIME] != NULL;
     if ((a->value[OPT_FROM] && !take_number(a->value[OPT_FROM], &c->from)) ||
+        (a->value[OPT_TO] && !take_number(a->value[OPT_TO], &c->to)) ||
         (a->value[OPT_LIMIT] && !take_number(a->value[OPT_LIMIT], &c->limit)) ||
         (c->has_time && (!take_number(a->value[OPT_TIME], &time) || time > INT64_MAX)))
-        return usage("--from, --limit, --time", ": a whole number is needed");
+        return usage("--from, --to, --limit, --time", ": a whole number is needed");
     c->time = (int64_t)time;
     return 0;
 }
 
 /* --- running ---------------------------------------------------------------------------------- */
+
+/* One folder is what is shown: it must not pass for all of its set. */
+static void tell_device(struct ctl *c)
+{
+    struct inspect_info info;
+
+    inspect_info(c->in, &info);
+    if (info.n_devices > 1 && !c->told_device)
+        fprintf(
+            stderr,
+            "journal-ctl: %s is device %u of a set of %u: what lies on the others is not shown\n",
+            c->data, info.device, info.n_devices);
+    c->told_device = true;
+}
 
 static int run_once(const struct command *cmd, struct ctl *c, struct err *e)
 {
@@ -266,6 +307,8 @@ static int run_once(const struct command *cmd, struct ctl *c, struct err *e)
 
     if (rc >= 0 && c->in)
         rc = names_load(&c->names, c->in);
+    if (rc >= 0 && c->in)
+        tell_device(c);
     if (rc >= 0)
         rc = cmd->run(c, e);
     /* What is damaged in a store that has moved on may be what was freed and used anew. */

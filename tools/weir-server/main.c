@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/conf.h"
 #include "base/logger.h"
+#include "base/metric.h"
 #include "tools/weir-server/server.h"
 
 enum { EXIT_USAGE = 2, EXIT_SECOND_SIGNAL = 130 };
@@ -162,6 +163,7 @@ static void reload(const struct args *a, const struct conf *running)
 static sem_t news; /* a signal came */
 static atomic_bool stop_asked;
 static atomic_bool reload_asked;
+static atomic_bool metrics_asked;
 
 static void signal_set(sigset_t *set)
 {
@@ -169,6 +171,7 @@ static void signal_set(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGHUP);
+    sigaddset(set, SIGUSR1);
 }
 
 /* A thread of its own, so that a second signal ends the process whatever the others are blocked
@@ -185,6 +188,8 @@ static void *wait_signals(void *arg)
             continue;
         if (sig == SIGHUP)
             atomic_store(&reload_asked, true);
+        else if (sig == SIGUSR1)
+            atomic_store(&metrics_asked, true);
         else if (atomic_exchange(&stop_asked, true))
             _exit(EXIT_SECOND_SIGNAL);
         sem_post(&news);
@@ -210,11 +215,22 @@ static int start_signals(struct err *e)
     return 0;
 }
 
+/* SIGUSR1: every metric, in one line. */
+static void tell_metrics(void)
+{
+    char *text = metrics_json();
+
+    logger_write_json("metrics", "metrics", text);
+    free(text);
+}
+
 static void wait_stop(const struct args *a, const struct conf *c)
 {
     while (!atomic_load(&stop_asked)) {
         if (atomic_exchange(&reload_asked, false))
             reload(a, c);
+        if (atomic_exchange(&metrics_asked, false))
+            tell_metrics();
         while (sem_wait(&news) < 0)
             ASSERT(errno == EINTR);
     }

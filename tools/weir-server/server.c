@@ -34,8 +34,9 @@ struct server {
     struct jrn_device devices[JRN_DEVICES_MAX]; /* in the order of the folders */
     unsigned n_devices;
     struct pool *pool;
-    struct pool *read_pool;    /* cold reads, apart from all that writes */
-    struct loop_thread *loops; /* n_loops for connections and groups, then the devices' committers' */
+    struct pool *read_pool; /* cold reads, apart from all that writes */
+    struct loop_thread
+        *loops; /* n_loops for connections and groups, then the devices' committers' */
     unsigned n_loops, n_threads;
     struct loop **loop_list; /* the first n_loops, as the parts take them */
     struct journal *journal;
@@ -111,8 +112,11 @@ static struct journal_conf journal_settings(const struct conf *c)
         .block_max = (uint32_t)conf_num(c, CONF_JOURNAL_BLOCK_MAX),
         .batch_max = (uint32_t)conf_num(c, CONF_JOURNAL_BATCH_MAX),
         .cache_bytes = conf_num(c, CONF_JOURNAL_CACHE_BYTES),
+        .memory_bytes = conf_num(c, CONF_JOURNAL_MEMORY_BYTES),
         .pending_max = conf_num(c, CONF_JOURNAL_PENDING_MAX),
         .idle_close_ms = (uint32_t)conf_num(c, CONF_JOURNAL_IDLE_CLOSE_MS),
+        .scrub_bytes_per_s = conf_num(c, CONF_JOURNAL_SCRUB_RATE),
+        .scrub_interval_ms = conf_num(c, CONF_JOURNAL_SCRUB_INTERVAL),
         .delete_grace_ms = (uint32_t)conf_num(c, CONF_JOURNAL_DELETE_GRACE_MS),
         .wal_age_ms = (uint32_t)conf_num(c, CONF_JOURNAL_WAL_AGE_MS),
         .retention_check_ms = (uint32_t)conf_num(c, CONF_JOURNAL_RETENTION_CHECK_MS),
@@ -152,6 +156,7 @@ static struct kafka_conf kafka_settings(const struct conf *c)
         .retention_ms = for_ever(conf_num(c, CONF_TOPICS_RETENTION_MS)),
         .retention_bytes = for_ever(conf_num(c, CONF_TOPICS_RETENTION_BYTES)),
         .cleanup_policy = conf_str(c, CONF_TOPICS_CLEANUP_POLICY),
+        .server_batches = conf_str(c, CONF_COMPRESSION_SERVER_BATCHES),
     };
 }
 
@@ -439,8 +444,8 @@ int server_start(struct server **out, const struct conf *c, uint64_t began_us, s
     }
     LOG_INFO("ready", F_STR("kafka", s->kafka_address),
              F_INT("kafka_port", net_listener_port(s->listener)),
-             F_STR("data", conf_str(c, CONF_DATA)), F_INT("devices", s->n_devices), F_INT("loops", s->n_loops),
-             F_INT("start_ms", (server_now_us() - began_us) / 1000));
+             F_STR("data", conf_str(c, CONF_DATA)), F_INT("devices", s->n_devices),
+             F_INT("loops", s->n_loops), F_INT("start_ms", (server_now_us() - began_us) / 1000));
     *out = s;
     return 0;
 }
