@@ -5,6 +5,8 @@
 #include "base/rd.h"
 #include "format/sum.h"
 
+enum { N_DEVICES_POS = 114 };
+
 enum {
     SUPER_MAGIC = 0x50555357, /* "WSUP" */
     SUPER_VERSION = 2,        /* what is written; 1 is read, too */
@@ -113,6 +115,9 @@ int super_read(struct super *s, const uint8_t *mem)
 bool super_is_whole(const struct super *s, const uint8_t *mem, uint8_t *again)
 {
     super_write(s, again);
+    /* Nobody counted devices before there could be several: zero is one. */
+    if (s->n_devices == 1 && mem[N_DEVICES_POS] == 0)
+        again[N_DEVICES_POS] = 0;
     /* Version and sum have been checked; the sum depends on the version. */
     return memcmp(mem, again, 4) == 0 && memcmp(mem + 6, again + 6, 2) == 0 &&
            memcmp(mem + SUM_START, again + SUM_START, SUPER_BYTES - SUM_START) == 0;

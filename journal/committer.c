@@ -115,30 +115,40 @@ void committer_feed(struct committer *c)
     wake(c);
 }
 
-void committer_feed_direct(struct committer *c, bool plenty)
+void committer_feed_direct(struct committer *c, uint64_t most)
 {
     struct store *st = c->st;
     uint64_t place;
-    bool more = true;
 
-    while (more) {
+    while (most-- > 0 && !c->close_asked) {
+        bool more;
+
         pthread_mutex_lock(&c->lock);
-        more = plenty ? c->n_direct_given < c->direct_want : c->n_direct_given > 0;
-        place = !plenty && more ? c->direct_given[--c->n_direct_given] : PLACE_NONE;
+        more = c->n_direct_given < c->direct_want;
         pthread_mutex_unlock(&c->lock);
-        if (!more || c->close_asked)
+        if (!more ||
+            slabs_take_near(&st->slabs, st->wal_log2, wal_last_place(&st->wal), &place) < 0)
             break;
-        if (!plenty) {
-            slabs_give(&st->slabs, place, st->wal_log2);
-        } else {
-            if (slabs_take_near(&st->slabs, st->wal_log2, wal_last_place(&st->wal), &place) < 0)
-                break;
-            pthread_mutex_lock(&c->lock);
-            c->direct_given[c->n_direct_given++] = place;
-            pthread_mutex_unlock(&c->lock);
-            more = slabs_has_whole(&st->slabs, c->direct_want + 3);
-        }
+        pthread_mutex_lock(&c->lock);
+        c->direct_given[c->n_direct_given++] = place;
+        pthread_mutex_unlock(&c->lock);
+        if (!slabs_has_whole(&st->slabs, c->direct_want + 3))
+            break;
     }
+}
+
+void committer_return_direct(struct committer *c)
+{
+    uint64_t place;
+
+    do {
+        pthread_mutex_lock(&c->lock);
+        place = c->n_direct_given > 0 && !c->close_asked ? c->direct_given[--c->n_direct_given]
+                                                         : PLACE_NONE;
+        pthread_mutex_unlock(&c->lock);
+        if (place != PLACE_NONE)
+            slabs_give(&c->st->slabs, place, c->st->wal_log2);
+    } while (place != PLACE_NONE);
 }
 
 void committer_roll(struct committer *c)

@@ -29,9 +29,10 @@ void committer_push(struct committer *c, struct append *first, struct append **e
 /* Gives it the extent that it wants in hand, when there is one. Keeper; after any change of free
  * space. */
 void committer_feed(struct committer *c);
-/* Gives it extents for open segments, as many as it wants in hand when space is plenty; takes them
- * back when not. Keeper. */
-void committer_feed_direct(struct committer *c, bool plenty);
+/* Gives it extents for open segments, as many as it wants in hand, at most so many now. Keeper. */
+void committer_feed_direct(struct committer *c, uint64_t most);
+/* Takes back those that it has in hand: space is short. Keeper. */
+void committer_return_direct(struct committer *c);
 /* Makes it go on to another WAL extent, so that open segments can be sealed or freed. Keeper. */
 void committer_roll(struct committer *c);
 /* The same, if the extent that begins at lsn is still the open one and holds more than the

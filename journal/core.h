@@ -121,8 +121,8 @@ struct shard {
     struct shard_wait *waits;
     struct shard *dirty_next;
     bool dirty;
-    uint64_t saved_end;    /* the end that its row has, or gets in this round of destage */
-    uint64_t last_lsn;     /* of its last batch seen in the live WAL; 0: none */
+    uint64_t saved_end; /* as the last round of destage has taken it for rows, with the producers */
+    uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
     struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
     struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */
     /* under shards_lock */

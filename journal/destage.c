@@ -154,8 +154,8 @@ static void dropped_on_keeper(struct store *st, void *arg)
     store_space_check(st);
 }
 
-/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty.
- * */
+/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty. One
+ * whose entries a trim has taken since may still have an end and producers that rows do not know. */
 static void drop_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
@@ -167,7 +167,7 @@ static void drop_home(struct task *t)
 
         index_drop_lsn(&s->index, p->d->end_lsn);
         if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
-            (s->saved_end != s->next && !atomic_load(&s->deleted))) {
+            s->saved_end != s->next) {
             at = &s->dirty_next;
             continue;
         }
@@ -245,7 +245,8 @@ static void checkpoint_run(struct rows_work *w)
     for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
         if (d->parts[i].rows.n > 0)
             w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
-    if (w->rc >= 0)
+    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
+    if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
         w->rc = rows_write(d->st->rows, &all, d->end_lsn);
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
@@ -283,6 +284,7 @@ static void super_prune(struct destage *d)
 static void checkpoint(struct destage *d)
 {
     super_prune(d);
+    LOG_DEBUG("checkpoint.begin", F_LSN(d->end_lsn));
     d->rows_work = (struct rows_work){ .run = checkpoint_run, .done = checkpoint_done };
     store_rows_do(d->st, &d->rows_work);
 }
@@ -718,6 +720,7 @@ static void shard_collect(struct destage_part *p, struct shard *s)
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     uint64_t end = atomic_load(&s->end);
 
+    s->saved_end = end;
     if (atomic_load(&s->deleted))
         return;
     for (uint32_t i = 0; i < index_count(&s->index); i++) {
@@ -735,7 +738,6 @@ static void shard_collect(struct destage_part *p, struct shard *s)
         p->n_direct += n->direct != NULL;
         p->n++;
     }
-    s->saved_end = end;
     rows_batch_put(&p->rows, key, row_key(key, ROW_END, s->id), value, row_u64_write(end, value));
     producers_save(&s->producers, s->id, end, &p->rows);
 }
@@ -790,6 +792,7 @@ void destage_consider(struct store *st, bool anything)
     d->running = true;
     d->began_us = loop_now_us(st->keeper);
     d->end_lsn = d->extents[d->n_extents - 1]->end_lsn;
+    LOG_DEBUG("destage.begin", F_LSN(d->end_lsn));
     d->parts = mem_new(st->n_groups * sizeof *d->parts);
     d->waiting = st->n_groups;
     for (unsigned i = 0; i < st->n_groups; i++) {

@@ -104,6 +104,27 @@ void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
     s->batch[s->n++] = *b;
 }
 
+void producer_insert_raw(struct producers *p, int64_t id, int16_t epoch,
+                         const struct row_producer_batch *b)
+{
+    struct producer *s = hash_get(&p->by_id, (uint64_t)id);
+    unsigned at = 0;
+
+    if (!s || s->n == 0 || b->base > s->batch[s->n - 1].base) {
+        producer_note_raw(p, id, epoch, b);
+        return;
+    }
+    while (s->batch[at].base < b->base)
+        at++;
+    if (s->epoch != epoch || s->batch[at].base == b->base || (at == 0 && s->n == KEPT_BATCHES))
+        return; /* of an epoch that is over, known, or too long ago */
+    if (s->n == KEPT_BATCHES)
+        memmove(s->batch, s->batch + 1, --at * sizeof s->batch[0]);
+    else
+        memmove(s->batch + at + 1, s->batch + at, (s->n++ - at) * sizeof s->batch[0]);
+    s->batch[at] = *b;
+}
+
 void producer_note(struct producers *p, const struct batch_head *h, uint64_t offset, int64_t now)
 {
     struct row_producer_batch b = {

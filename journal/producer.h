@@ -35,6 +35,10 @@ void producer_note(struct producers *p, const struct batch_head *h, uint64_t off
 /* The same from a segment's or a row's data. */
 void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
                        const struct row_producer_batch *b);
+/* The same, but one older than what is remembered takes its place among it; for segments, which do not
+ * come in the order of any one shard. */
+void producer_insert_raw(struct producers *p, int64_t id, int16_t epoch,
+                         const struct row_producer_batch *b);
 /* The last sequence of a batch. */
 int32_t producer_last_sequence(int32_t base, int32_t n_records);
 /* Walks the producers that have something below end: the last five batches there of each. *pos begins

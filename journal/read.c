@@ -53,7 +53,7 @@ static void slice_add(struct read_done *d, struct buf *buf, const uint8_t *mem, 
 
 /* Adds the batches of mem that hold d->from or lie after it, as far as the budget goes. *at: the
  * offset wanted next. check: the bytes come from a
- * device, and the first batch must begin at base (offsets are not under a batch's CRC).
+ * device, and the first batch must begin at base (offsets and epochs are not under a batch's CRC).
  * 1: more may follow; 0: the budget is used up; E_LOST: a batch is damaged. */
 static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, const uint8_t *mem,
                         uint64_t bytes, bool check, uint64_t base)
@@ -67,7 +67,8 @@ static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, cons
         uint64_t end;
 
         if ((check ? batch_check(&h, mem, bytes) : batch_head_read(&h, mem, bytes)) < 0 ||
-            (check && ((uint64_t)h.base_offset != base || h.last_offset_delta < 0))) {
+            (check && ((uint64_t)h.base_offset != base || h.last_offset_delta < 0 ||
+                       h.leader_epoch < 1 || h.leader_epoch > shard_epoch(d->shard)))) {
             rc = E_LOST;
             break;
         }
@@ -331,11 +332,20 @@ static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, u
     return has ? done : 0;
 }
 
-/* A run of one batch is as its hash says, which covers the bytes that the CRC leaves out, too. In a
- * longer one each batch speaks for itself. */
-static bool run_is_sound(const struct seg_run *run, const uint8_t *mem)
+/* Bytes that are not the run's: another's sound batches at its place (a write that was lost or went
+ * astray), or damage where no CRC reaches (offsets, epochs). Only the run's own sum tells, so only
+ * where all of it was read. */
+static bool run_is_strange(const struct seg_run *run, const uint8_t *mem)
 {
-    return run->n_batches != 1 || sum_xxh3(mem, run->bytes, 0) == run->xxh3;
+    uint64_t at = 0;
+    struct batch_head h;
+
+    if (sum_xxh3(mem, run->bytes, 0) == run->xxh3)
+        return false;
+    while (run->n_batches > 1 && at < run->bytes && batch_check(&h, mem + at, run->bytes - at) >= 0)
+        at += h.bytes;
+    /* else it is plain damage, and what is before it can be given */
+    return run->n_batches == 1 || at == run->bytes;
 }
 
 /* Batches of one run, from byte pos of it on, where offset base begins. */
@@ -356,7 +366,7 @@ static int segment_take(struct read_work *rw, struct segment *seg, const struct 
         if (rc < 0)
             return rc;
         whole = n == left ? n : whole_batches(buf->mem + start, n, *at, &need);
-        if (n == run->bytes && !run_is_sound(run, buf->mem + start))
+        if (n == run->bytes && run_is_strange(run, buf->mem + start))
             rc = E_LOST;
         else if (whole > 0)
             rc = take_batches(d, at, buf, buf->mem + start, whole, true, base);
@@ -404,9 +414,9 @@ static int runs_take(struct read_work *rw, struct segment *seg, const struct seg
     for (uint32_t i = 0; rc == 1 && i < n; i++) {
         const uint8_t *mem = buf->mem + start + (run[i].pos - run->pos);
 
-        rc = run_is_sound(&run[i], mem)
-                 ? take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base)
-                 : E_LOST;
+        rc = run_is_strange(&run[i], mem)
+                 ? E_LOST
+                 : take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base);
     }
     buf_unref(buf);
     return rc;

@@ -83,8 +83,10 @@ static int on_rot(void *ctx, uint64_t lsn, uint64_t end_lsn, uint64_t place)
     LOG_ERROR("wal.damaged", F_LSN(lsn), F_INT("end_lsn", end_lsn),
               F_INT("slab", place_slab(place)), F_INT("pos", place_pos(place)));
     for (unsigned i = 0; i < r->st->n_groups; i++) {
-        /* Rows may be ahead of the superblock: what they have destaged is not needed here. */
-        if (end_lsn <= r->st->groups[i]->destaged_lsn) {
+        /* Rows may be ahead of the superblock: what they have destaged is not needed here. The catalogue's own batches are in the rows
+         * only where a checkpoint says so: the record of a destage may itself have been replayed. */
+        if (end_lsn <= r->st->groups[i]->destaged_lsn &&
+            (i != GROUP_CATALOGUE || end_lsn <= rows_replay_lsn(r->st->rows))) {
             r->st->groups[i]->last_hash = 0; /* its chain is taken up behind the damage */
             continue;
         }
@@ -363,24 +365,6 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
 
 /* --- after the scan --- */
 
-/* What the damaged WAL does not tell any more may have been destaged before: then segments say where
- * the shard ends. */
-static int shard_settle_end(struct recovery *r, struct shard *s)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    uint64_t end = 0;
-    size_t bytes;
-    int rc = rows_get(r->st->rows, key, row_key(key, ROW_END, s->id), &mem, &bytes);
-
-    if (rc < 0)
-        return rc == E_NOTFOUND ? 0 : rc;
-    rc = row_u64_read(&end, mem, bytes);
-    free(mem);
-    if (end > s->next)
-        s->next = end;
-    return rc;
-}
-
 /* Brings a loaded shard in line with its row as the whole replay left it. */
 static int shard_settle(struct recovery *r, struct shard *s)
 {
@@ -403,8 +387,10 @@ static int shard_settle(struct recovery *r, struct shard *s)
     free(mem);
     if (rc < 0)
         return rc;
+    /* What rot has taken from the WAL may have been destaged: then it is there, and readers are told
+     * so. */
     if (s->group->n_losses > 0)
-        rc = shard_settle_end(r, s);
+        rc = shard_load_end(s);
     if (rc < 0)
         return rc;
     shard_policy_load(s, &row);

@@ -1,6 +1,6 @@
 /* Recovery: from superblock, slabs, rows and live WAL to the journal's memory. Writes to the rows
  * only (in inspection those are an
- * overlay), never to the device, so that dying in the middle and running again gives the same. */
+ * overlay), never to the device, whose WAL it flushes, so that dying in the middle and running again gives the same. */
 #ifndef WEIR_JOURNAL_RECOVER_H
 #define WEIR_JOURNAL_RECOVER_H
 

@@ -148,7 +148,8 @@ static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_
         }
         /* Expiry counts from when we saw it; after a rebuild that is now. */
         b.time = loop_wall_ms(r->st->keeper);
-        producer_note_raw(&p, n->producer, n->epoch, &b);
+        /* One merged from others may hold later batches than the next in line. */
+        producer_insert_raw(&p, n->producer, n->epoch, &b);
     }
     producers_save(&p, shard, UINT64_MAX, rows);
     producers_free(&p);
@@ -247,7 +248,8 @@ static int by_entry(const void *a, const void *b)
 {
     const struct segment *x = *(struct segment *const *)a, *y = *(struct segment *const *)b;
 
-    return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
+    /* By the last: one that was written to directly may name a first that an older one has. */
+    return x->row.last_entry < y->row.last_entry ? -1 : x->row.last_entry > y->row.last_entry;
 }
 
 static int segment_fill(struct recovery *r, struct segment *seg)

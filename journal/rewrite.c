@@ -196,6 +196,9 @@ static int run_copy(struct rewrite *r, const struct rewrite_run *n)
 
     if (rc < 0)
         return rc;
+    /* The run's sum covers what no batch's CRC does, and bytes that belong elsewhere. */
+    if (sum_xxh3(buf->mem + start, n->run->bytes, 0) != n->run->xxh3)
+        rc = E_CORRUPT;
     while (rc >= 0 && at < n->run->bytes) {
         struct batch_head h;
 

@@ -235,6 +235,17 @@ int shard_load_holes(struct shard *s)
     return rc < 0 ? rc : 0;
 }
 
+int shard_load_end(struct shard *s)
+{
+    uint8_t key[ROW_KEY_MAX];
+    uint64_t end = 0;
+    int rc = row_u64(s->st->rows, key, row_key(key, ROW_END, s->id), &end);
+
+    if (end > s->next)
+        s->next = end;
+    return rc == E_NOTFOUND ? 0 : rc;
+}
+
 static int load_rest(struct shard *s, uint64_t start)
 {
     struct store *st = s->st;
@@ -472,7 +483,8 @@ static int append_allowed(struct append *a)
         return E_DELETED;
     if (atomic_load(&st->failed))
         return E_DEVICE;
-    if (atomic_load(&s->group->read_only))
+    /* Nothing can be destaged while the catalogue takes no record: appends would wait for ever once the WAL is full. */
+    if (atomic_load(&s->group->read_only) || atomic_load(&st->groups[GROUP_CATALOGUE]->read_only))
         return E_READONLY;
     if (s->group->class == SHARD_CLASS_DATA && atomic_load(&st->space) == SPACE_FULL)
         return E_NOSPACE;

@@ -9,6 +9,8 @@
 int shard_load(struct store *st, uint64_t id, struct shard **out) MUST_USE;
 /* Brings the next offset of a loaded shard above every hole that its rows have. Blocks. */
 int shard_load_holes(struct shard *s) MUST_USE;
+/* The same for what its segments hold. */
+int shard_load_end(struct shard *s) MUST_USE;
 /* The loaded shard with a reference, or NULL. Any thread. */
 struct shard *shard_find(struct store *st, uint64_t id);
 /* Puts a loaded shard into the table (which takes a reference), or gives the one that was there

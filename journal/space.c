@@ -124,9 +124,9 @@ uint64_t space_room(struct space *s)
     return limit > used ? limit - used : 0;
 }
 
-static unsigned fullness(struct space *s)
+static unsigned fullness(struct space *s, uint64_t in_hand)
 {
-    uint64_t total, used = space_used(s, &total), limit = space_limit(s);
+    uint64_t total, used = space_used(s, &total) - in_hand, limit = space_limit(s);
 
     if (limit < total)
         limit = total;
@@ -142,7 +142,7 @@ void space_info(struct space *s, struct jrn_device_info *info)
     slabs_space(&s->st->slabs, &info->total, &info->free);
     if (info->limit < info->total)
         info->limit = info->total;
-    info->fullness = fullness(s);
+    info->fullness = fullness(s, 0);
     info->throttle_us = atomic_load(&s->st->throttle_us);
 }
 
@@ -238,6 +238,7 @@ static void grow_start(struct space *s)
     if (s->growing || ended(s->st) ||
         (s->grow_refused && loop_now_us(s->st->keeper) < s->grow_again_us))
         return;
+    LOG_DEBUG("slab.grow", F_INT("device", s->st->super.device));
     work_start(s, &s->growing, grow_run, grow_done);
 }
 
@@ -319,7 +320,10 @@ static void level_set(struct space *s)
 {
     static const char *const names[] = { "ok", "urgent", "throttle", "refuse" };
     struct store *st = s->st;
-    unsigned full = fullness(s);
+    /* What is in hand for large batches is given back at the first mark: counted, it would bring the
+     * level up, be given back, and be taken again. */
+    uint64_t in_hand = (uint64_t)committer_spare_direct(st->committer) << st->wal_log2;
+    unsigned full = fullness(s, in_hand);
     enum space_level before = s->level;
     uint32_t throttled = atomic_load(&st->throttle_us), us;
 
@@ -377,6 +381,21 @@ static uint64_t need_of(struct store *st, unsigned n_live)
     return need;
 }
 
+/* Extents that may be taken for open segments, so that they themselves make neither space tight nor a
+ * mark be met: they would be given back, taken again, and so on, and appends refused in between. */
+static uint64_t direct_room(struct space *s, uint64_t free_bytes, uint64_t need)
+{
+    struct store *st = s->st;
+    uint64_t extent = (uint64_t)1 << st->wal_log2, total, used = space_used(s, &total), limit, room;
+
+    limit = space_limit(s);
+    limit = (limit > total ? limit : total) / THOUSAND * mark_of(st, LEVEL_URGENT);
+    room = limit > used ? (limit - used - 1) / extent : 0;
+    /* One more than is needed stays free. */
+    free_bytes = free_bytes > need + extent ? (free_bytes - need - extent) / extent : 0;
+    return free_bytes < room ? free_bytes : room;
+}
+
 /* Everything that may give space back. */
 static void space_urge(struct space *s, bool tight)
 {
@@ -423,8 +442,10 @@ void store_space_check(struct store *st)
     full = s->level == LEVEL_REFUSE || (tight && s->grow_refused);
     state_set(st, full ? SPACE_FULL : tight || behind ? SPACE_WAIT : SPACE_OK);
     /* Beside what the WAL needs: without one, large batches go inline. */
-    committer_feed_direct(st->committer,
-                          !tight && s->level < LEVEL_URGENT && free_bytes >= need + 2 * extent);
+    if (tight || s->level >= LEVEL_URGENT)
+        committer_return_direct(st->committer);
+    else
+        committer_feed_direct(st->committer, direct_room(s, free_bytes, need));
     if (((tight && s->grow_refused) || s->level >= LEVEL_THROTTLE) && live.open_direct > 0)
         committer_roll(st->committer);
     space_urge(s, tight);

@@ -6,6 +6,7 @@
 
 #include "base/logger.h"
 #include "journal/catalogue.h"
+#include "format/extent.h"
 #include "journal/committer.h"
 #include "journal/core.h"
 #include "journal/destage.h"
@@ -502,17 +503,68 @@ static void todo_start(struct store *st, void *arg)
     unload_begin(st);
 }
 
-/* What recovery finds may be a killed process's last writes and names, which a power cut still takes
- * back: they are made durable before anything is built on them. Rows are: what is replayed into them
- * may be flushed at any time, and must not be ahead of the log. */
+/* The header of extent i of an open segment was written with the first block that put something there.
+ * That block may have survived a power cut without it. */
+static int open_head_mend(struct store *st, const struct segment *s, unsigned i, uint8_t *pages)
+{
+    uint64_t place = s->row.extents[i].place;
+    struct dev_file *file = slabs_file(&st->slabs, place, st->wal_log2);
+    struct extent_head h = { .kind = EXTENT_SEGMENT,
+                             .store = st->super.store,
+                             .place = place,
+                             .log2 = st->wal_log2,
+                             .group = s->row.group,
+                             .segment = s->id,
+                             .index = i,
+                             .pos = i * seg_extent_room(st->wal_log2) };
+    int rc;
+
+    if (!file)
+        return 0;
+    extent_head_write(&h, pages);
+    rc = dev_read(st->dev, file, place_pos(place), pages + PAGE_BYTES, PAGE_BYTES);
+    if (rc >= 0 && memcmp(pages, pages + PAGE_BYTES, PAGE_BYTES) == 0)
+        return 0;
+    rc = dev_write(st->dev, file, place_pos(place), pages, PAGE_BYTES);
+    return rc < 0 ? rc : dev_sync(st->dev, file);
+}
+
+static int open_segment_mend(struct store *st, const struct segment *s)
+{
+    struct buf *pages = buf_new_aligned(2 * PAGE_BYTES);
+    int rc = pages ? 0 : E_NOMEM;
+
+    for (unsigned i = 0; s->open && rc >= 0 && i < s->row.n_extents; i++)
+        if (s->row.extents[i].place != PLACE_NONE)
+            rc = open_head_mend(st, s, i, pages->mem);
+    buf_unref(pages);
+    return rc;
+}
+
+static int open_segments_mend(struct store *st, struct err *e)
+{
+    uint64_t pos = 0;
+    void *value;
+    int rc = 0;
+
+    while (rc >= 0 && hash_next(&st->segments.by_id, &pos, NULL, &value))
+        rc = open_segment_mend(st, value);
+    return rc < 0 ? err_set(e, rc, "mending the headers of open segments: %s", err_text(rc)) : 0;
+}
+
+/* What recovery will read may be a killed process's last writes, names and superblock, which a power
+ * cut still takes back: they are made durable before anything of them is applied. Rows may become
+ * durable at any time, and rows that stand for more than the log has cannot be told from rows that
+ * do not. */
 static int found_sync(struct store *st, struct err *e)
 {
     int rc = dev_sync_names(st->dev);
 
+    if (rc >= 0)
+        rc = dev_sync(st->dev, st->super_file);
 #ifdef WEIR_MUTANT_FOUND_NOT_SYNCED
-    return 0;
+    return rc;
 #endif
-
     for (unsigned i = 0; rc >= 0 && i < st->slabs.n; i++)
         rc = dev_sync(st->dev, st->slabs.list[i].file);
     return rc < 0 ? err_set(e, rc, "making what was found durable: %s", err_text(rc)) : 0;
@@ -524,10 +576,10 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     uint64_t t0 = loop_now_us(st->keeper);
     int rc = slabs_open(&st->slabs, st->dev, &st->super.store, e);
 
-    if (rc >= 0 && st->slabs.n == 0)
-        rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
     if (rc >= 0)
         rc = found_sync(st, e);
+    if (rc >= 0 && st->slabs.n == 0)
+        rc = slabs_grow(&st->slabs, (uint64_t)1 << st->wal_log2, e);
     if (rc < 0)
         return rc;
     wal_init(&st->wal, &st->slabs, st->wal_log2);
@@ -553,8 +605,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
              F_BYTES(end->bytes), F_INT("torn_tail", end->torn),
              F_INT("us", loop_now_us(st->keeper) - t0));
     stats_recovered(st, end->bytes, end->blocks, loop_now_us(st->keeper) - t0);
-    /* At once: what recovery has put into the rows must not outlive what it was read from. */
-    rc = found_sync(st, e);
+    rc = open_segments_mend(st, e);
     if (rc >= 0 && !st->direct_from)
         st->direct_from = direct_probe(st);
     return rc;

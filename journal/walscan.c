@@ -242,12 +242,31 @@ static int blocks_read(struct scan *s)
     return rc;
 }
 
+/* A block of the present extent that went astray inside it: up to which LSN it says that all was durable. One with an LSN behind the
+ * extent's is no proof: the extent may have been used again, which who looks beside a running server can see. */
+static bool stray_block(const struct scan *s, uint64_t *durable)
+{
+    struct block_head h;
+
+    for (uint64_t pos = PAGE_BYTES; pos < s->size; pos += PAGE_BYTES) {
+        if (block_head_read(&h, &s->super->store, s->inc->incarnation, s->inc->salt,
+                            s->mem->mem + pos, s->size - pos) < 0 ||
+            h.lsn == s->first_lsn + (pos - PAGE_BYTES) ||
+            h.lsn >= s->first_lsn + (s->size - PAGE_BYTES) || h.durable_lsn <= s->lsn ||
+            block_body_check(&h, s->mem->mem + pos) < 0)
+            continue;
+        *durable = h.durable_lsn;
+        return true;
+    }
+    return false;
+}
+
 /* At a bad block: 1 when the log goes on somewhere (s stands there), 0 when this incarnation ends
  * here. */
 static int find_on(struct scan *s)
 {
     uint64_t pos = PAGE_BYTES + (s->lsn - s->first_lsn), at, first_lsn, next_place;
-    bool torn;
+    bool torn, stray;
     int rc;
 
 #ifdef WEIR_MUTANT_NO_ROT_RULE
@@ -263,7 +282,10 @@ static int find_on(struct scan *s)
         return rc < 0 ? rc : 1;
     }
     torn = pos < s->size && !bytes_are_zero(s->mem->mem + pos, PAGE_BYTES);
+    stray = stray_block(s, &at); /* before the next extent takes its memory */
     rc = extent_try(s, s->next_place);
+    if (rc == 0 && stray) /* it may lie over the very block that it was written behind */
+        return report_rot(s, at);
     s->end->torn = rc == 0 && torn; /* cut only where the log ends, not where it goes on */
     return rc;
 }

@@ -4,7 +4,12 @@ export OUT SAN
 
 E2E_PROGRAMS  := $(addprefix $(OUT)/tests/e2e/,volatile_fs volatile_writer test_volatile_file produce_acked check_acked)
 E2E_BROKEN    := $(OUT)/break-no-sync/bin/weir-server $(OUT)/break-early-ack/bin/weir-server
-TEST_PROGRAMS += $(E2E_PROGRAMS) $(if $(SAN),,$(E2E_BROKEN))
+TEST_PROGRAMS += $(E2E_PROGRAMS) $(if $(SAN),,$(E2E_BROKEN) $(OUT)/tests/e2e/fault_shim.so)
+
+# In front of libc in the server's process (test_faults.sh).
+$(OUT)/tests/e2e/fault_shim.so: tests/e2e/fault_shim.c
+	@mkdir -p $(@D); echo "  LD   $@"
+	$(Q)$(CC) $(FLAGS) -fPIC -shared -o $@ $<
 
 $(OUT)/tests/e2e/volatile_fs.o $(OUT)/tests/e2e/volatile_file.o $(OUT)/tests/e2e/volatile_names.o: \
     FLAGS += -I/usr/include/fuse3

@@ -507,7 +507,7 @@ def test_server_tells_its_metrics_and_scrubs():
     assert of("append_duration_seconds")["count"] == of("appends_total") > 0
     assert 0 < of("append_duration_seconds")["p50"] <= of("append_duration_seconds")["p999"]
     assert of("append_bytes_total") > 30000 * 1000
-    assert of("destage_bytes_total") > 0 and of("destage_rounds_total") > 0
+    assert of("destage_bytes_total") + of("direct_append_bytes_total") > 0 and of("destage_rounds_total") > 0
     assert of("scrub_found_total") == 0 and of("scrub_bytes_total") > 1 << 20
     assert sum(of("read_bytes_total", f',source="{x}"') for x in ("cache", "wal", "segment")) > 30000 * 1000
     free = of("space_bytes", ',state="free"')

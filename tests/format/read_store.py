@@ -242,7 +242,7 @@ class Store:
         if len(data) - at < 128 or data[at:at + 8] != b"WBLK\x01\0\0\0":
             return None
         head = struct.unpack_from("<Q16s4Q2IQ4IqQ", data, at + 8)
-        (hash_, store, inc, lsn, prev_hash, _, size, body, next_place, frames, prev, placements, flags,
+        (hash_, store, inc, lsn, prev_hash, durable, size, body, next_place, frames, prev, placements, flags,
          _, _) = head
         end = 128 + 48 * frames + 24 * prev + 40 * placements
         if size % PAGE or size == 0 or at + size > len(data) or body > size or end > body:
@@ -266,7 +266,7 @@ class Store:
         at = 128 + 48 * frames + 24 * prev
         placed = [struct.unpack_from("<4QI", block, at + 40 * i) for i in range(placements)]
         return {"lsn": lsn, "hash": hash_, "prev_hash": prev_hash, "next": next_place,
-                "frames": found, "bytes": block, "end": lsn + size,
+                "durable": durable, "frames": found, "bytes": block, "end": lsn + size,
                 "batches": [p for p in placed if p[0]], "extents": [p for p in placed if not p[0]]}
 
     # --- direct batches [5, 6] ---
@@ -377,6 +377,8 @@ class Store:
             if end_lsn != NONE and x >= end_lsn:
                 break
             entered = self.enter(next_place, inc, salt, x)
+            if not entered:
+                x = self.rot(x, self.stray(data, inc, salt, x, first))
         if end_lsn != NONE and x < end_lsn:
             self.rot(x, end_lsn)
         elif end_lsn != NONE and before not in (None, end_hash):
@@ -388,6 +390,14 @@ class Store:
             if b and b["lsn"] > x and b["lsn"] - (at - PAGE) == first:
                 return b["lsn"]
         return None
+
+    def stray(self, data, inc, salt, x, first):
+        """Up to where a block that is not at its place says that all was durable; x: none says more."""
+        for at in range(PAGE, len(data), PAGE):
+            b = self.block(data, at, inc, salt)
+            if b and b["lsn"] - (at - PAGE) != first and b["durable"] > x and b["lsn"] < first + len(data) - PAGE:
+                return b["durable"]
+        return x
 
     # --- frames [7] ---
 

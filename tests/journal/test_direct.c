@@ -227,7 +227,7 @@ static void test_without_an_extent_at_hand_a_large_batch_goes_inline(void)
     struct call_bytes b;
 
     up(&js, 3, s);
-    committer_feed_direct(js.st->committer, false);
+    committer_return_direct(js.st->committer);
     CHECK_EQ(committer_spare_direct(js.st->committer), 0);
     CHECK_EQ(call_append(&js, s[0], call_batch(1, 1, LARGE), NULL), 0);
     CHECK_EQ(atomic_load(&js.st->bytes.direct), 0);

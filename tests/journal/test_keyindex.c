@@ -256,34 +256,49 @@ static void filled_check(struct jrn_sim *js, struct shard *s, unsigned n)
     }
 }
 
+/* direct_from: batches from so many bytes on lie in segments from the first. */
+static void made_again(unsigned how, uint32_t direct_from)
+{
+    struct jrn_sim js;
+    struct shard *s;
+    struct err e = { 0 };
+
+    logger_to(-1);
+    jrn_sim_init(&js, 5 + how, 32 << 20, 2);
+    js.conf.direct_from = direct_from;
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    s = make(&js, 16);
+    fill(&js, s, 230);
+    call_wait_ms(&js, 50);
+    CHECK(js.st->segments.by_id.count > 0);
+    CHECK((atomic_load(&js.st->bytes.direct) > 0) == (direct_from < UINT32_MAX));
+    filled_check(&js, s, 230);
+    shard_unref(s);
+    if (how == 0)
+        jrn_sim_close(&js);
+    else if (how == 3)
+        jrn_sim_kill(&js, true);
+    else
+        jrn_sim_crash(&js, how == 1);
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    s = call_open(&js, 16, NULL);
+    REQUIRE(s != NULL);
+    filled_check(&js, s, 230);
+    CHECK_EQ(rows_of(&js, ROW_NAME), 40);
+    shard_unref(s);
+    end_sim(&js);
+}
+
 static void test_the_index_is_made_again_when_rows_are_lost(void)
 {
-    for (unsigned how = 0; how < 4; how++) {
-        struct jrn_sim js;
-        struct shard *s;
-        struct err e = { 0 };
+    for (unsigned how = 0; how < 4; how++)
+        made_again(how, UINT32_MAX);
+}
 
-        open_sim(&js, 5 + how, 2);
-        s = make(&js, 16);
-        fill(&js, s, 230);
-        call_wait_ms(&js, 50);
-        CHECK(js.st->segments.by_id.count > 0);
-        filled_check(&js, s, 230);
-        shard_unref(s);
-        if (how == 0)
-            jrn_sim_close(&js);
-        else if (how == 3)
-            jrn_sim_kill(&js, true);
-        else
-            jrn_sim_crash(&js, how == 1);
-        REQUIRE(jrn_sim_open(&js, &e) >= 0);
-        s = call_open(&js, 16, NULL);
-        REQUIRE(s != NULL);
-        filled_check(&js, s, 230);
-        CHECK_EQ(rows_of(&js, ROW_NAME), 40);
-        shard_unref(s);
-        end_sim(&js);
-    }
+static void test_keys_of_direct_batches_are_found_and_made_again(void)
+{
+    for (unsigned how = 0; how < 4; how++)
+        made_again(how, 1000);
 }
 
 static void test_trimmed_keys_are_not_found_and_their_rows_go(void)
@@ -376,6 +391,8 @@ static void test_an_internal_shard_can_be_keyed_and_is_compacted_by_policy(void)
     struct jrn_change c = {
         .op = JRN_SHARD_CREATE, .shard = 16, .kind = SHARD_ROCKSDB, .class = SHARD_CLASS_INTERNAL
     };
+    struct shard_policy p;
+    struct err e = { 0 };
     struct jrn_sim js;
     struct shard *s;
     int rc;
@@ -387,6 +404,17 @@ static void test_an_internal_shard_can_be_keyed_and_is_compacted_by_policy(void)
     put(&js, s, "k", "v");
     CHECK(strcmp(kind_value(&js, s, "k", &rc), "v") == 0);
     CHECK_EQ(call_trim(&js, s, 0), 0);
+    c.op = JRN_SHARD_POLICY; /* whose flags do not say so */
+    c.policy = (struct shard_policy){ .flags = SHARD_EXPIRES, .retention_ms = 1000000 };
+    REQUIRE(call_update(&js, &c, 1) >= 0);
+    shard_policy(s, &p);
+    CHECK_EQ(p.flags, SHARD_EXPIRES | SHARD_COMPACTED);
+    shard_unref(s);
+    jrn_sim_close(&js);
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    s = call_open(&js, 16, NULL);
+    shard_policy(s, &p);
+    CHECK_EQ(p.flags, SHARD_EXPIRES | SHARD_COMPACTED);
     shard_unref(s);
     end_sim(&js);
 }
@@ -396,7 +424,8 @@ TEST_MAIN(T(a_get_sees_what_was_appended_just_before)
                   T(a_scan_gives_keys_in_order_piece_by_piece)
                       T(long_keys_are_found_though_they_share_their_beginning)
                           T(the_index_is_made_again_when_rows_are_lost)
-                              T(trimmed_keys_are_not_found_and_their_rows_go)
+                              T(keys_of_direct_batches_are_found_and_made_again) T(
+                                  trimmed_keys_are_not_found_and_their_rows_go)
                                   T(the_rows_of_a_deleted_shard_go_even_over_a_crash) T(
                                       other_kinds_have_no_keys)
                                       T(an_internal_shard_can_be_keyed_and_is_compacted_by_policy))

@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "format/batch.h"
+#include "journal/catalogue.h"
 #include "tests/check.h"
 #include "tests/sim/jrn_kinds.h"
 
@@ -133,6 +134,79 @@ static void test_a_batch_larger_than_the_ring_is_kept_alone(void)
         REQUIRE(call_append(&js, s, call_batch(i, 1, 20000), NULL) >= 0);
     CHECK_EQ(shard_start(s), 2);
     CHECK_EQ(call_read(&js, s, 2, NULL, &rc, NULL), 3);
+    shard_unref(s);
+    end_sim(&js);
+}
+
+/* Sets the policy and lets the home loop take it. */
+static void set_policy(struct jrn_sim *js, uint64_t shard, const struct shard_policy *p)
+{
+    struct jrn_change c = { .op = JRN_SHARD_POLICY, .shard = shard, .policy = *p };
+
+    REQUIRE(call_update(js, &c, 1) >= 0);
+    call_wait_ms(js, 1);
+}
+
+static void test_a_new_policy_bounds_the_ring_at_once_and_leaves_its_offsets(void)
+{
+    struct shard_policy p = { .flags = SHARD_LIMITED, .retention_bytes = 100000 };
+    struct row_shard before, after;
+    struct jrn_sim js;
+    struct shard *s;
+    uint64_t offset;
+
+    open_sim(&js, 6, 2);
+    s = make(&js, 16, &p);
+    for (unsigned i = 0; i < 50; i++)
+        REQUIRE(call_append(&js, s, call_batch(i, 1, 900), NULL) >= 0);
+    CHECK_EQ(shard_start(s), 0);
+    REQUIRE(catalogue_shard_row(js.st, 16, &before) >= 0);
+    CHECK(before.start >= MEMORY_RESERVE / 2); /* above the shard's own */
+    p.retention_bytes = 10000;
+    set_policy(&js, 16, &p);
+    CHECK(shard_start(s) > 35 && shard_start(s) < 45);
+    REQUIRE(catalogue_shard_row(js.st, 16, &after) >= 0);
+    CHECK_EQ(after.start, before.start);
+    CHECK_EQ(after.policy.retention_bytes, 10000);
+    REQUIRE(call_append(&js, s, call_batch(50, 1, 900), &offset) >= 0);
+    CHECK_EQ(offset, 50);
+    shard_unref(s);
+    jrn_sim_kill(&js, false);
+    reopen(&js);
+    s = call_open(&js, 16, NULL);
+    REQUIRE(s != NULL);
+    CHECK_EQ(shard_start(s), before.start);
+    for (unsigned i = 0; i < 50; i++)
+        REQUIRE(call_append(&js, s, call_batch(i, 1, 900), NULL) >= 0);
+    CHECK(shard_start(s) > before.start + 35);
+    shard_unref(s);
+    end_sim(&js);
+}
+
+static void test_a_policy_that_expires_is_the_rings_own_affair(void)
+{
+    struct shard_policy p = { .flags = SHARD_EXPIRES, .retention_ms = 5000 };
+    struct jrn_sim js;
+    struct shard *s;
+    uint64_t reserved;
+    struct row_shard row;
+
+    open_sim(&js, 7, 1);
+    s = make(&js, 16, NULL);
+    for (unsigned i = 0; i < 10; i++)
+        REQUIRE(call_append(&js, s, call_batch(i, 1, 100), NULL) >= 0);
+    REQUIRE(catalogue_shard_row(js.st, 16, &row) >= 0);
+    reserved = row.start;
+    call_wait_ms(&js, 60000);
+    CHECK_EQ(shard_start(s), 0); /* kept, without one */
+    set_policy(&js, 16, &p);
+    CHECK_EQ(shard_start(s), 10);
+    CHECK_EQ(shard_end(s), 10);
+    call_wait_ms(&js, 60000);
+    REQUIRE(catalogue_shard_row(js.st, 16, &row) >= 0);
+    CHECK_EQ(row.start, reserved); /* nobody else trims it */
+    for (unsigned i = 0; i < js.st->n_groups; i++)
+        CHECK(js.st->groups[i]->least_retention_ms == INT64_MAX);
     shard_unref(s);
     end_sim(&js);
 }
@@ -360,4 +434,6 @@ TEST_MAIN(
                     T(a_trim_inside_a_batch_hides_only_what_is_below) T(
                         readers_keep_what_they_were_given_though_the_ring_lets_it_go)
                         T(a_deleted_one_refuses_and_its_memory_is_free) T(
-                            appends_that_wait_for_offsets_are_answered_in_order_or_with_the_deletion))
+                            appends_that_wait_for_offsets_are_answered_in_order_or_with_the_deletion)
+                            T(a_new_policy_bounds_the_ring_at_once_and_leaves_its_offsets)
+                                T(a_policy_that_expires_is_the_rings_own_affair))

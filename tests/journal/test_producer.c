@@ -194,6 +194,58 @@ static void reload(struct producers *to, const struct producers *from, uint64_t 
 }
 
 /* A client may have five batches in flight: what is saved meanwhile must still know the five before. */
+/* Segments 1 and 3 merged into one come before segment 2: the batch of 2 is still a repeat. */
+static void test_an_older_batch_takes_its_place_among_the_later(void)
+{
+    static const unsigned merged_first[] = { 0, 1, 2, 6, 7, 3, 5, 4, 4 };
+    struct producers p = { 0 };
+    struct batch_head h;
+    uint64_t offset;
+
+    for (unsigned i = 0; i < sizeof merged_first / sizeof merged_first[0]; i++) {
+        int32_t n = (int32_t)merged_first[i];
+        struct row_producer_batch b = { .base = 100 + merged_first[i],
+                                        .base_sequence = n,
+                                        .last_sequence = n };
+
+        producer_insert_raw(&p, ID, 2, &b);
+    }
+    producer_insert_raw(&p, ID, 1,
+                        &(struct row_producer_batch){ .base = 50, .base_sequence = 900 });
+    for (int32_t n = 3; n < 8; n++) {
+        h = head(ID, 2, n, 1);
+        CHECK_EQ(producer_check(&p, &h, &offset), 1);
+        CHECK_EQ(offset, 100 + n);
+    }
+    CHECK_EQ(check(&p, 2, 2, 1), E_DUPLICATE);
+    CHECK_EQ(check(&p, 2, 8, 1), 0);
+    producers_free(&p);
+}
+
+/* More than are kept, backwards behind the last: the newest ones stay. */
+static void test_older_batches_never_push_out_later_ones(void)
+{
+    struct producers p = { 0 };
+    struct batch_head h;
+    uint64_t offset;
+
+    for (int32_t i = 0; i < 30; i++) {
+        int32_t n = i ? 29 - i : 29;
+        struct row_producer_batch b = { .base = (uint64_t)n,
+                                        .base_sequence = n,
+                                        .last_sequence = n };
+
+        producer_insert_raw(&p, ID, 0, &b);
+    }
+    for (int32_t n = 25; n < 30; n++) {
+        h = head(ID, 0, n, 1);
+        CHECK_EQ(producer_check(&p, &h, &offset), 1);
+        CHECK_EQ(offset, n);
+    }
+    CHECK_EQ(check(&p, 0, 30, 1), 0);
+    producers_free(&p);
+}
+
 static void test_five_in_flight_do_not_push_out_the_durable_five(void)
 {
     struct producers p = { 0 }, q = { 0 };
@@ -370,6 +422,8 @@ TEST_MAIN(
                         T(a_gap_and_another_cut_of_what_was_sent_are_refused)
                             T(a_new_epoch_begins_at_zero_and_ends_the_old)
                                 T(noting_again_what_is_remembered_changes_nothing)
-                                    T(five_in_flight_do_not_push_out_the_durable_five)
-                                        T(what_is_not_durable_is_not_saved)
+                                    T(an_older_batch_takes_its_place_among_the_later) T(
+                                        older_batches_never_push_out_later_ones)
+                                        T(five_in_flight_do_not_push_out_the_durable_five) T(
+                                            what_is_not_durable_is_not_saved)
                                             T(random_sequences_match_a_list_of_all_that_was_taken))

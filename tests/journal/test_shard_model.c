@@ -682,6 +682,8 @@ static void history_run(uint64_t seed)
     n_ops = 20 + (unsigned)below(h, chance(h, 1, 8) ? 500 : 100);
     jrn_sim_init(&h->js, seed, 64 << 20, 1 + (unsigned)below(h, 3));
     h->js.conf.cache_bytes = 4096u << below(h, 5);
+    if (chance(h, 1, 2))
+        h->js.conf.direct_from = 256u << below(h, 6);
     h->op = "open";
     MUST(h, NULL, jrn_sim_open(&h->js, &e) >= 0);
     for (unsigned i = 0; i < SLOTS; i++)

@@ -389,6 +389,79 @@ static void test_the_nth_operation_fails_and_the_others_do_not(void)
     rig_free(&g);
 }
 
+static void test_a_lost_write_is_acknowledged_and_never_there(void)
+{
+    struct rig g;
+
+    rig_with_file(&g, 1);
+    CHECK_EQ(put_page(&g, 3, 1), 0);
+    g.disk->faults.nth[SIM_FAULT_LOST] = 1;
+    CHECK_EQ(put_page(&g, 3, 2), 0);
+    CHECK_EQ(dev_sync(g.dev, g.file), 0);
+    CHECK_EQ(page_fill(&g, 3), 1);
+    CHECK_EQ(g.disk->n_ledger, 1);
+    CHECK_EQ(g.disk->ledger[0].pos, 3 * DEV_PAGE);
+    CHECK_EQ(g.disk->ledger[0].bytes, DEV_PAGE);
+    rig_free(&g);
+}
+
+static void test_a_write_gone_astray_lands_where_the_ledger_says(void)
+{
+    unsigned elsewhere = 0;
+
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        struct rig g;
+
+        rig_with_file(&g, seed);
+        g.disk->faults.nth[SIM_FAULT_ASTRAY] = 1;
+        CHECK_EQ(put_page(&g, 3, 7), 0);
+        REQUIRE(g.disk->n_ledger == 1);
+        CHECK_EQ(page_fill(&g, (unsigned)(g.disk->ledger[0].to / DEV_PAGE)), 7);
+        elsewhere += g.disk->ledger[0].to != 3 * DEV_PAGE && page_fill(&g, 3) != 7;
+        rig_free(&g);
+    }
+    CHECK(elsewhere > 30);
+}
+
+static void test_a_stale_read_gives_what_was_there_before(void)
+{
+    struct rig g;
+
+    rig_with_file(&g, 1);
+    CHECK_EQ(put_page(&g, 3, 1), 0);
+    CHECK_EQ(put_page(&g, 3, 2), 0);
+    g.disk->faults.nth[SIM_FAULT_STALE] = 1;
+    CHECK_EQ(page_fill(&g, 3), 1);
+    CHECK_EQ(page_fill(&g, 3), 2);
+    CHECK_EQ(g.disk->n_ledger, 1);
+    rig_free(&g);
+}
+
+static void test_a_sync_that_lies_makes_nothing_durable_and_the_next_does(void)
+{
+    for (unsigned honest = 0; honest < 2; honest++) {
+        unsigned there = 0;
+
+        for (uint64_t seed = 0; seed < 50; seed++) {
+            struct rig g;
+
+            rig_with_file(&g, seed);
+            g.disk->faults.nth[SIM_FAULT_LIE] = 1;
+            CHECK_EQ(put_page(&g, 3, 1), 0);
+            CHECK_EQ(dev_sync(g.dev, g.file), 0);
+            if (honest)
+                CHECK_EQ(dev_sync(g.dev, g.file), 0);
+            rig_crash(&g);
+            there += page_fill(&g, 3) == 1;
+            rig_free(&g);
+        }
+        if (honest)
+            CHECK_EQ(there, 50);
+        else
+            CHECK(there > 5 && there < 45);
+    }
+}
+
 static void test_faults_come_about_as_often_as_asked(void)
 {
     struct rig g;
@@ -782,6 +855,10 @@ TEST_MAIN(
     T(requests_in_flight_at_a_crash_may_have_landed_in_part)
     T(a_failed_sync_loses_pages_for_good_though_reads_show_them)
     T(the_nth_operation_fails_and_the_others_do_not)
+    T(a_lost_write_is_acknowledged_and_never_there)
+    T(a_write_gone_astray_lands_where_the_ledger_says)
+    T(a_stale_read_gives_what_was_there_before)
+    T(a_sync_that_lies_makes_nothing_durable_and_the_next_does)
     T(faults_come_about_as_often_as_asked)
     T(io_outside_the_file_is_an_error_and_changes_nothing)
     T(a_stuck_request_waits_and_a_slow_one_takes_long)

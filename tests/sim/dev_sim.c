@@ -182,11 +182,37 @@ static void dev_sim_submit(struct dev *dev, struct dev_req *r, enum dev_queue qu
     req_later(q);
 }
 
+/* A write that lands, unless it silently does not, or does elsewhere. */
+static void write_pages(struct dev_sim *d, struct sim_file *f, uint64_t pos, const void *mem,
+                        uint32_t bytes, uint64_t req, enum sim_fate fate)
+{
+    uint64_t pages = (sim_file_bytes(f) - bytes) / DEV_PAGE + 1, to = pos;
+
+    if (fate == FATE_LANDS && sim_disk_silent(d->disk, SIM_FAULT_LOST, f, pos, bytes, 0))
+        return;
+    if (fate == FATE_LANDS &&
+        (d->disk->faults.nth[SIM_FAULT_ASTRAY] || d->disk->faults.chance[SIM_FAULT_ASTRAY])) {
+        to = rng_below(&d->disk->rng, pages) * DEV_PAGE;
+        if (!sim_disk_silent(d->disk, SIM_FAULT_ASTRAY, f, pos, bytes, to))
+            to = pos;
+    }
+    sim_file_write(d->disk, f, to, mem, bytes, req, fate);
+}
+
 static void piece_write(struct request *q, const struct piece *p, enum sim_fate fate)
 {
     ASSERT(!q->d->dev.read_only);
-    sim_file_write(q->d->disk, file_of(p->io->file), p->io->pos + p->at,
-                   (const uint8_t *)p->io->mem + p->at, p->bytes, q->id, fate);
+    write_pages(q->d, file_of(p->io->file), p->io->pos + p->at, (const uint8_t *)p->io->mem + p->at,
+                p->bytes, q->id, fate);
+}
+
+static void read_pages(struct dev_sim *d, struct sim_file *f, uint64_t pos, void *mem,
+                       uint32_t bytes)
+{
+    if (sim_disk_silent(d->disk, SIM_FAULT_STALE, f, pos, bytes, 0))
+        sim_file_read_stale(f, pos, mem, bytes);
+    else
+        sim_file_read(f, pos, mem, bytes);
 }
 
 /* One piece, any of those to come, lands or is read. */
@@ -209,7 +235,7 @@ static void req_piece(struct request *q)
     if (p.fails)
         memset(mem, READ_GARBAGE, p.bytes);
     else
-        sim_file_read(file_of(p.io->file), p.io->pos + p.at, mem, p.bytes);
+        read_pages(q->d, file_of(p.io->file), p.io->pos + p.at, mem, p.bytes);
 }
 
 static int sync_file(struct dev_sim *d, struct dev_file *f, struct sim_sync *s)
@@ -217,6 +243,11 @@ static int sync_file(struct dev_sim *d, struct dev_file *f, struct sim_sync *s)
     bool ok = !sim_disk_fault(d->disk, SIM_FAULT_SYNC);
 
     d->disk->counts.syncs++;
+    if (ok &&
+        sim_disk_silent(d->disk, SIM_FAULT_LIE, file_of(f), 0, sim_file_bytes(file_of(f)), 0)) {
+        sim_sync_free(s);
+        return 0;
+    }
     sim_sync_end(d->disk, file_of(f), s, ok);
     return ok ? 0 : E_IO;
 }
@@ -369,7 +400,7 @@ static int dev_sim_read(struct dev *dev, struct dev_file *f, uint64_t pos, void 
         memset(mem, READ_GARBAGE, bytes);
         return E_IO;
     }
-    sim_file_read(file_of(f), pos, mem, bytes);
+    read_pages(d, file_of(f), pos, mem, bytes);
     return 0;
 }
 
@@ -389,7 +420,7 @@ static int dev_sim_write(struct dev *dev, struct dev_file *f, uint64_t pos, cons
         fate = FATE_HALF;
     d->disk->counts.writes++;
     d->disk->counts.bytes_written += bytes;
-    sim_file_write(d->disk, file_of(f), pos, mem, bytes, 0, fate);
+    write_pages(d, file_of(f), pos, mem, bytes, 0, fate);
     return fate == FATE_LANDS ? 0 : E_IO;
 }
 

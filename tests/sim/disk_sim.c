@@ -1,112 +1,40 @@
-#include "tests/sim/disk_sim.h"
+#include "tests/sim/disk_sim_int.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
 #include "base/hash.h"
 
-enum { SECTOR = 512, SECTORS = DEV_PAGE / SECTOR };
-
-/* Page contents are shared, never changed; NULL stands for a page of zeros. */
-struct blob {
-    uint32_t refs;
-    uint8_t mem[DEV_PAGE];
-};
-
-struct version {
-    struct blob *blob;
-    uint64_t serial;
-    uint64_t req;
-};
-
-struct page {
-    struct blob *now;
-    struct blob *durable;
-    struct version *versions; /* oldest first */
-    uint32_t n_versions;
-    uint32_t cap_versions;
-    uint32_t dirty_at; /* 1 + place in the file's dirty list; 0: not there, now is durable */
-};
-
-struct sim_file {
-    uint64_t bytes;
-    uint32_t refs;
-    struct page *pages;
-    uint32_t *dirty; /* pages that a crash may change */
-    uint32_t n_dirty;
-    uint32_t cap_dirty;
-};
-
-/* --- names: two tables and the changes between them --- */
-
-struct name {
-    char *name;
-    struct sim_file *file;
-};
-
-struct folder {
-    struct name *rows; /* in order of creation */
-    unsigned n;
-    unsigned cap;
-};
-
-enum name_op { NAME_CREATE, NAME_RENAME, NAME_REMOVE };
-
-struct name_change {
-    enum name_op op;
-    char *name;
-    char *to;              /* RENAME */
-    struct sim_file *file; /* CREATE */
-};
-
-struct sim_names {
-    struct folder now;
-    struct folder durable;
-    struct name_change *changes; /* since the last sync_names */
-    unsigned n_changes;
-    unsigned cap_changes;
-};
-
 /* --- small things --- */
 
-static const uint8_t zeros[DEV_PAGE];
+const uint8_t sim_zeros[DEV_PAGE];
 
-static struct blob *blob_new(const void *mem)
+struct blob *sim_blob_new(const void *mem)
 {
     struct blob *b;
 
-    if (!memcmp(mem, zeros, DEV_PAGE))
+    if (!memcmp(mem, sim_zeros, DEV_PAGE))
         return NULL;
     b = malloc(sizeof *b);
     ASSERT(b);
     b->refs = 1;
+    b->hash = 0;
     memcpy(b->mem, mem, DEV_PAGE);
     return b;
 }
 
-static struct blob *blob_ref(struct blob *b)
-{
-    if (b)
-        b->refs++;
-    return b;
-}
-
-static void blob_unref(struct blob *b)
+void sim_blob_unref(struct blob *b)
 {
     if (b && --b->refs == 0)
         free(b);
 }
 
-static const uint8_t *blob_mem(const struct blob *b)
-{
-    return b ? b->mem : zeros;
-}
-
 /* Takes the reference. */
 static void blob_set(struct blob **place, struct blob *b)
 {
-    blob_unref(*place);
+    sim_blob_unref(*place);
     *place = b;
 }
 
@@ -156,7 +84,7 @@ static void dirty_drop(struct sim_file *f, uint32_t at)
 static void versions_drop(struct page *p, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        blob_unref(p->versions[i].blob);
+        sim_blob_unref(p->versions[i].blob);
     p->n_versions -= n;
     if (p->n_versions) {
         memmove(p->versions, p->versions + n, p->n_versions * sizeof *p->versions);
@@ -171,15 +99,18 @@ static void page_write(struct sim_disk *d, struct sim_file *f, uint32_t at, cons
                        uint64_t req, bool lands)
 {
     struct page *p = &f->pages[at];
-    struct blob *b = blob_new(mem);
+    struct blob *b = sim_blob_new(mem);
 
     /* Zeros over durable zeros leave one state only: prewriting a slab stays cheap. */
     if (!b && !p->dirty_at && !p->durable)
         return;
     p->versions = array_room(p->versions, p->n_versions, &p->cap_versions, sizeof *p->versions);
     p->versions[p->n_versions++] = (struct version){ .blob = b, .serial = ++d->serial, .req = req };
-    if (lands)
-        blob_set(&p->now, blob_ref(b));
+    if (lands) {
+        sim_blob_unref(p->before);
+        p->before = p->now;
+        p->now = sim_blob_ref(b);
+    }
     dirty_add(f, at);
 }
 
@@ -199,7 +130,15 @@ void sim_file_read(const struct sim_file *f, uint64_t pos, void *mem, uint32_t b
 {
     ASSERT(pos % DEV_PAGE == 0 && bytes % DEV_PAGE == 0 && pos + bytes <= f->bytes);
     for (uint32_t i = 0; i < bytes / DEV_PAGE; i++)
-        memcpy((uint8_t *)mem + i * DEV_PAGE, blob_mem(f->pages[pos / DEV_PAGE + i].now), DEV_PAGE);
+        memcpy((uint8_t *)mem + i * DEV_PAGE, sim_blob_mem(f->pages[pos / DEV_PAGE + i].now),
+               DEV_PAGE);
+}
+
+void sim_file_read_stale(const struct sim_file *f, uint64_t pos, void *mem, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < bytes / DEV_PAGE; i++)
+        memcpy((uint8_t *)mem + i * DEV_PAGE, sim_blob_mem(f->pages[pos / DEV_PAGE + i].before),
+               DEV_PAGE);
 }
 
 /* --- syncs --- */
@@ -253,7 +192,7 @@ static void page_sync(struct sim_disk *d, struct page *p, const struct sim_sync 
     if (!n)
         return;
     if (ok || rng_chance(&d->rng, 1, 2))
-        blob_set(&p->durable, blob_ref(p->versions[n - 1].blob));
+        blob_set(&p->durable, sim_blob_ref(p->versions[n - 1].blob));
     else
         d->counts.lost_pages++;
     versions_drop(p, n);
@@ -280,7 +219,7 @@ void sim_sync_free(struct sim_sync *s)
 
 /* --- files and folders --- */
 
-static struct sim_file *file_new(uint64_t bytes)
+struct sim_file *sim_file_new(uint64_t bytes)
 {
     struct sim_file *f = mem_new(sizeof *f);
 
@@ -303,10 +242,11 @@ void sim_file_unref(struct sim_file *f)
     for (uint64_t i = 0; i < f->bytes / DEV_PAGE; i++) {
         struct page *p = &f->pages[i];
 
-        blob_unref(p->now);
-        blob_unref(p->durable);
+        sim_blob_unref(p->now);
+        sim_blob_unref(p->durable);
+        sim_blob_unref(p->before);
         for (uint32_t v = 0; v < p->n_versions; v++)
-            blob_unref(p->versions[v].blob);
+            sim_blob_unref(p->versions[v].blob);
         free(p->versions);
     }
     free(f->pages);
@@ -319,7 +259,7 @@ uint64_t sim_file_bytes(const struct sim_file *f)
     return f->bytes;
 }
 
-static struct name *folder_find(const struct folder *fo, const char *name)
+struct name *sim_folder_find(const struct folder *fo, const char *name)
 {
     for (unsigned i = 0; i < fo->n; i++)
         if (!strcmp(fo->rows[i].name, name))
@@ -327,7 +267,7 @@ static struct name *folder_find(const struct folder *fo, const char *name)
     return NULL;
 }
 
-static void folder_put(struct folder *fo, const char *name, struct sim_file *f)
+void sim_folder_put(struct folder *fo, const char *name, struct sim_file *f)
 {
     fo->rows = array_room(fo->rows, fo->n, &fo->cap, sizeof *fo->rows);
     fo->rows[fo->n++] = (struct name){ .name = mem_str(name), .file = file_ref(f) };
@@ -335,7 +275,7 @@ static void folder_put(struct folder *fo, const char *name, struct sim_file *f)
 
 static void folder_take(struct folder *fo, const char *name)
 {
-    struct name *row = folder_find(fo, name);
+    struct name *row = sim_folder_find(fo, name);
 
     if (!row)
         return;
@@ -347,25 +287,25 @@ static void folder_take(struct folder *fo, const char *name)
 
 static void folder_rename(struct folder *fo, const char *from, const char *to)
 {
-    struct sim_file *f = file_ref(folder_find(fo, from)->file);
+    struct sim_file *f = file_ref(sim_folder_find(fo, from)->file);
 
     folder_take(fo, from);
     folder_take(fo, to);
-    folder_put(fo, to, f);
+    sim_folder_put(fo, to, f);
     sim_file_unref(f);
 }
 
-static void folder_apply(struct folder *fo, const struct name_change *c)
+void sim_folder_apply(struct folder *fo, const struct name_change *c)
 {
     if (c->op == NAME_CREATE)
-        folder_put(fo, c->name, c->file);
+        sim_folder_put(fo, c->name, c->file);
     else if (c->op == NAME_RENAME)
         folder_rename(fo, c->name, c->to);
     else
         folder_take(fo, c->name);
 }
 
-static void folder_free(struct folder *fo)
+void sim_folder_free(struct folder *fo)
 {
     while (fo->n)
         folder_take(fo, fo->rows[fo->n - 1].name);
@@ -373,11 +313,11 @@ static void folder_free(struct folder *fo)
     *fo = (struct folder){ 0 };
 }
 
-static void folder_copy(struct folder *to, const struct folder *from)
+void sim_folder_copy(struct folder *to, const struct folder *from)
 {
-    folder_free(to);
+    sim_folder_free(to);
     for (unsigned i = 0; i < from->n; i++)
-        folder_put(to, from->rows[i].name, from->rows[i].file);
+        sim_folder_put(to, from->rows[i].name, from->rows[i].file);
 }
 
 static void names_change(struct sim_disk *d, enum name_op op, const char *name, const char *to,
@@ -390,7 +330,7 @@ static void names_change(struct sim_disk *d, enum name_op op, const char *name, 
     c.file = file ? file_ref(file) : NULL;
     n->changes = array_room(n->changes, n->n_changes, &n->cap_changes, sizeof c);
     n->changes[n->n_changes++] = c;
-    folder_apply(&n->now, &c);
+    sim_folder_apply(&n->now, &c);
 }
 
 /* Makes the first n changes durable and forgets them all. */
@@ -400,7 +340,7 @@ static void names_settle(struct sim_names *n, unsigned keep)
         struct name_change *c = &n->changes[i];
 
         if (i < keep)
-            folder_apply(&n->durable, c);
+            sim_folder_apply(&n->durable, c);
         free(c->name);
         free(c->to);
         sim_file_unref(c->file);
@@ -410,7 +350,7 @@ static void names_settle(struct sim_names *n, unsigned keep)
 
 int sim_disk_open(struct sim_disk *d, const char *name, struct sim_file **out)
 {
-    struct name *row = folder_find(&d->names->now, name);
+    struct name *row = sim_folder_find(&d->names->now, name);
 
     if (!row)
         return E_NOTFOUND;
@@ -420,18 +360,18 @@ int sim_disk_open(struct sim_disk *d, const char *name, struct sim_file **out)
 
 int sim_disk_create(struct sim_disk *d, const char *name, uint64_t bytes, struct sim_file **out)
 {
-    if (folder_find(&d->names->now, name))
+    if (sim_folder_find(&d->names->now, name))
         return E_EXISTS;
     if (d->capacity && sim_disk_used(d) + bytes > d->capacity)
         return E_NOSPACE;
-    *out = file_new(bytes);
+    *out = sim_file_new(bytes);
     names_change(d, NAME_CREATE, name, NULL, *out);
     return 0;
 }
 
 int sim_disk_rename(struct sim_disk *d, const char *from, const char *to)
 {
-    if (!folder_find(&d->names->now, from))
+    if (!sim_folder_find(&d->names->now, from))
         return E_NOTFOUND;
     if (strcmp(from, to))
         names_change(d, NAME_RENAME, from, to, NULL);
@@ -440,7 +380,7 @@ int sim_disk_rename(struct sim_disk *d, const char *from, const char *to)
 
 int sim_disk_remove(struct sim_disk *d, const char *name)
 {
-    if (!folder_find(&d->names->now, name))
+    if (!sim_folder_find(&d->names->now, name))
         return E_NOTFOUND;
     names_change(d, NAME_REMOVE, name, NULL, NULL);
     return 0;
@@ -456,11 +396,11 @@ void sim_disk_list(struct sim_disk *d, void (*fn)(void *ctx, const char *name), 
     struct folder copy = { 0 };
     unsigned first;
 
-    folder_copy(&copy, &d->names->now);
+    sim_folder_copy(&copy, &d->names->now);
     first = copy.n ? (unsigned)rng_below(&d->rng, copy.n) : 0;
     for (unsigned i = 0; i < copy.n; i++)
         fn(ctx, copy.rows[(first + i) % copy.n].name);
-    folder_free(&copy);
+    sim_folder_free(&copy);
 }
 
 uint64_t sim_disk_used(const struct sim_disk *d)
@@ -521,6 +461,8 @@ enum sim_power sim_disk_use(struct sim_disk *d)
 {
     if (d->off)
         return SIM_POWER_OFF;
+    if (d->before)
+        d->before(d->before_ctx);
     if (!d->off_armed || d->off_after-- > 0)
         return SIM_POWER_ON;
     sim_disk_power_off(d);
@@ -538,6 +480,22 @@ bool sim_disk_fault(struct sim_disk *d, enum sim_fault f)
     return now;
 }
 
+bool sim_disk_silent(struct sim_disk *d, enum sim_fault fault, const struct sim_file *f,
+                     uint64_t pos, uint64_t bytes, uint64_t to)
+{
+    struct sim_silent *s;
+
+    if (!sim_disk_fault(d, fault))
+        return false;
+    d->ledger = mem_grow(d->ledger, (d->n_ledger + 1) * sizeof *d->ledger);
+    s = &d->ledger[d->n_ledger++];
+    *s = (struct sim_silent){ .fault = fault, .pos = pos, .bytes = bytes, .to = to };
+    for (unsigned i = 0; i < d->names->now.n; i++)
+        if (d->names->now.rows[i].file == f)
+            snprintf(s->name, sizeof s->name, "%s", d->names->now.rows[i].name);
+    return true;
+}
+
 void sim_disk_unstick(struct sim_disk *d)
 {
     for (struct sim_client *c = d->clients; c; c = c->next)
@@ -547,7 +505,7 @@ void sim_disk_unstick(struct sim_disk *d)
 
 int sim_disk_rot(struct sim_disk *d, const char *name, uint64_t pos)
 {
-    struct name *row = folder_find(&d->names->now, name);
+    struct name *row = sim_folder_find(&d->names->now, name);
     struct page *p;
     struct blob *b;
     uint8_t mem[DEV_PAGE];
@@ -557,11 +515,11 @@ int sim_disk_rot(struct sim_disk *d, const char *name, uint64_t pos)
     if (pos >= row->file->bytes)
         return E_INVALID;
     p = &row->file->pages[pos / DEV_PAGE];
-    memcpy(mem, blob_mem(p->durable), DEV_PAGE);
+    memcpy(mem, sim_blob_mem(p->durable), DEV_PAGE);
     mem[pos % DEV_PAGE] ^= (uint8_t)(1 << rng_below(&d->rng, 8));
-    b = blob_new(mem);
+    b = sim_blob_new(mem);
     if (!p->dirty_at)
-        blob_set(&p->now, blob_ref(b));
+        blob_set(&p->now, sim_blob_ref(b));
     blob_set(&p->durable, b);
     return 0;
 }
@@ -586,12 +544,12 @@ static struct blob *page_torn(struct sim_disk *d, const struct page *p, struct r
         uint64_t from = rng_below(r, p->n_versions + 1);
         const struct blob *b = from ? p->versions[from - 1].blob : p->durable;
 
-        memcpy(mem + s * SECTOR, blob_mem(b) + s * SECTOR, SECTOR);
+        memcpy(mem + s * SECTOR, sim_blob_mem(b) + s * SECTOR, SECTOR);
         torn = torn || (s && from != first);
         first = s ? first : from;
     }
     d->counts.torn_pages += torn;
-    return blob_new(mem);
+    return sim_blob_new(mem);
 }
 
 /* A reference on what the page comes back as. */
@@ -603,14 +561,14 @@ static struct blob *page_draw(struct sim_disk *d, const struct page *p, struct r
 
     if (at < m->drop) {
         d->counts.dropped_pages++;
-        return blob_ref(p->durable);
+        return sim_blob_ref(p->durable);
     }
     at -= m->drop;
     if (at >= (uint64_t)m->keep + m->any)
         return page_torn(d, p, r);
     version = at < m->keep ? p->n_versions - 1 : rng_below(r, p->n_versions);
     d->counts.kept_pages++;
-    return blob_ref(p->versions[version].blob);
+    return sim_blob_ref(p->versions[version].blob);
 }
 
 static void file_crash(struct sim_disk *d, struct sim_file *f, struct rng *r, const struct mood *m)
@@ -623,7 +581,7 @@ static void file_crash(struct sim_disk *d, struct sim_file *f, struct rng *r, co
             blob_set(&p->durable, page_draw(d, p, r, m));
             versions_drop(p, p->n_versions);
         }
-        blob_set(&p->now, blob_ref(p->durable));
+        blob_set(&p->now, sim_blob_ref(p->durable));
         dirty_drop(f, at);
     }
 }
@@ -635,7 +593,7 @@ static void names_crash(struct sim_disk *d, struct rng *r)
 
     d->counts.lost_names += n->n_changes - keep;
     names_settle(n, keep);
-    folder_copy(&n->now, &n->durable);
+    sim_folder_copy(&n->now, &n->durable);
 }
 
 void sim_disk_crash(struct sim_disk *d, struct rng *r)
@@ -694,10 +652,11 @@ void sim_disk_free(struct sim_disk *d)
         return;
     ASSERT(!d->clients);
     names_settle(d->names, 0);
-    folder_free(&d->names->now);
-    folder_free(&d->names->durable);
+    sim_folder_free(&d->names->now);
+    sim_folder_free(&d->names->durable);
     free(d->names->changes);
     free(d->names);
     free(d->open_reqs);
+    free(d->ledger);
     free(d);
 }

@@ -25,7 +25,20 @@ enum sim_fault {
     SIM_FAULT_CREATE,
     SIM_FAULT_SLOW,
     SIM_FAULT_STUCK,
+    /* The silent ones: answered as if nothing were wrong, and written down in the ledger. */
+    SIM_FAULT_LOST,   /* a write that is never done */
+    SIM_FAULT_ASTRAY, /* a write that lands somewhere else in its file */
+    SIM_FAULT_STALE,  /* a read that gives pages as they were before they were last written */
+    SIM_FAULT_LIE,    /* a sync that makes nothing durable; the next honest one does */
     SIM_FAULT_COUNT
+};
+
+/* What a silent fault did: to bytes [pos, pos + bytes) of a file. */
+struct sim_silent {
+    enum sim_fault fault;
+    char name[32];
+    uint64_t pos, bytes;
+    uint64_t to; /* ASTRAY: where they went */
 };
 struct sim_faults {
     uint32_t chance[SIM_FAULT_COUNT]; /* out of 65536 */
@@ -49,6 +62,11 @@ struct sim_disk {
     struct sim_disk_counts counts;
     uint64_t capacity;     /* bytes of all files together; 0: no limit */
     struct sim_disk *peer; /* a ring of disks that lose power together; NULL: alone */
+    /* Called before every operation, while there is power; may be NULL. */
+    void (*before)(void *ctx);
+    void *before_ctx;
+    struct sim_silent *ledger;
+    unsigned n_ledger;
     /* The rest is the disk's. */
     struct rng rng;
     uint64_t trace;
@@ -146,6 +164,11 @@ enum sim_fate {
 void sim_file_write(struct sim_disk *d, struct sim_file *f, uint64_t pos, const void *mem,
                     uint32_t bytes, uint64_t req, enum sim_fate fate);
 void sim_file_read(const struct sim_file *f, uint64_t pos, void *mem, uint32_t bytes);
+/* The same before the last write of each page. */
+void sim_file_read_stale(const struct sim_file *f, uint64_t pos, void *mem, uint32_t bytes);
+/* Draws whether this silent fault happens now, and writes it down. */
+bool sim_disk_silent(struct sim_disk *d, enum sim_fault fault, const struct sim_file *f,
+                     uint64_t pos, uint64_t bytes, uint64_t to);
 
 /* Numbers a request that is in flight until sim_req_answered. */
 uint64_t sim_req_begin(struct sim_disk *d);

@@ -15,7 +15,7 @@ int kind_create(struct jrn_sim *js, uint64_t shard, enum shard_kind kind,
 /* The answer's times and offsets; found false when there is none. */
 int kind_find_time(struct jrn_sim *js, struct shard *s, int64_t time, bool *found, uint64_t *offset,
                    int64_t *ts);
-/* A wait begun and, when it is not answered within some steps, cancelled. Its rc. */
+/* A wait begun and, when it is not answered within a second, cancelled. Its rc. */
 int kind_wait(struct jrn_sim *js, struct shard *s, uint64_t past);
 /* Fills *g, to be released. */
 int kind_get(struct jrn_sim *js, struct shard *s, const void *key, size_t key_bytes,

@@ -306,6 +306,8 @@ void model_expire(struct model_shard *s, int64_t now, uint64_t end)
         for (unsigned k = 1; k < x->n_records; k++)
             max = x->ts[k] > max ? x->ts[k] : max;
         left -= x->buf->len < left ? x->buf->len : left;
+        if (x->offset + x->n_records <= s->start_max)
+            continue; /* trimmed, maybe: retention goes on from there */
         if (!(s->least_ms != INT64_MAX && max + s->least_ms < now) &&
             !(s->least_bytes != INT64_MAX && left >= (uint64_t)s->least_bytes))
             break;

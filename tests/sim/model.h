@@ -43,7 +43,8 @@ struct sent {
     int16_t epoch;
     int32_t sequence;
     bool durable; /* acked so, or seen by a reader */
-    bool gone;    /* a recovery came up without it: it must never be seen */
+    bool gone;    /* a recovery came up without it, or it was refused: it must never be seen */
+    bool refused; /* unless it is sent again */
     bool
         stale; /* sent in a life that is over, and not met since: nothing follows from its answer */
     bool offset_known; /* answered at all */

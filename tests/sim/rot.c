@@ -208,6 +208,7 @@ bool rot_wal_block(struct jrn_sim *js, struct rng *r, struct model *m, bool orde
         if (file && dev_read(l.dev, file, b->pos, mem->mem, b->bytes) >= 0 &&
             !(rows_replay_lsn(l.rows) < l.super.ckpt_lsn && block_has_catalogue(mem->mem))) {
             report->certain = rows_replay_lsn(l.rows) >= l.super.ckpt_lsn;
+            report->end_lsn = b->lsn + b->bytes;
             block_lose(&l, m, mem->mem, b->lsn + b->bytes, report);
             flip(m, js, b->slab, b->pos + rng_below(r, b->bytes));
             done = true;

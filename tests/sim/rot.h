@@ -14,6 +14,10 @@ enum { ROT_GROUPS_MAX = 64 };
 struct rot_report {
     uint64_t groups[ROT_GROUPS_MAX]; /* those that must be read-only from now on, and no others */
     unsigned n_groups;
+    uint64_t latent
+        [ROT_GROUPS_MAX]; /* those that did without what was hit, as the rows had all of it: may be so if those are lost */
+    unsigned n_latent;
+    uint64_t end_lsn; /* of the damage: past caring when the checkpoint is */
     bool certain;   /* at the first start; a later one may find that all of it had been destaged */
     bool catalogue; /* one of them is the catalogue's: updates may be lost */
 };

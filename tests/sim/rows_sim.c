@@ -37,6 +37,7 @@ struct sim_rows_store {
     unsigned n_batches;
     size_t cap_batches;
     uint64_t life;
+    uint64_t serial; /* batches ever written */
     struct sim_rows_counts counts;
 };
 
@@ -114,6 +115,7 @@ static void undo_add(struct sim_rows_store *s, struct row *row, bool was_there)
 
 static void undo_begin(struct sim_rows_store *s)
 {
+    s->serial++;
     s->batches = array_room(s->batches, s->n_batches, &s->cap_batches, sizeof *s->batches);
     s->batches[s->n_batches++] = (struct undo_batch){ s->n_undos, s->replay_lsn };
 }
@@ -368,6 +370,39 @@ void sim_rows_crash(struct sim_rows_store *s, struct rng *r, bool lost)
         return;
     s->counts.lost_stores++;
     store_empty(s);
+}
+
+static struct row *row_copy(const struct row *r)
+{
+    return row_new(r->mem, r->key_bytes, r->mem + r->key_bytes, r->value_bytes);
+}
+
+struct sim_rows_store *sim_rows_store_copy(const struct sim_rows_store *s, struct sim_disk *disk,
+                                           unsigned keep)
+{
+    struct sim_rows_store *to = sim_rows_store_new(disk);
+
+    for (size_t i = 0; i < s->n_rows; i++)
+        rows_insert(to, i, row_copy(s->rows[i]));
+    for (size_t i = 0; i < s->n_undos; i++)
+        undo_add(to, row_copy(s->undos[i].row), s->undos[i].was_there);
+    for (unsigned i = 0; i < s->n_batches; i++) {
+        to->batches = array_room(to->batches, to->n_batches, &to->cap_batches, sizeof *to->batches);
+        to->batches[to->n_batches++] = s->batches[i];
+    }
+    to->replay_lsn = s->replay_lsn;
+    to->serial = s->serial;
+    while (to->n_batches > keep) {
+        undo_batch(to);
+        to->serial--;
+    }
+    undo_forget(to);
+    return to;
+}
+
+uint64_t sim_rows_serial(const struct sim_rows_store *s)
+{
+    return s->serial;
 }
 
 unsigned sim_rows_unflushed(const struct sim_rows_store *s)

@@ -27,6 +27,12 @@ void sim_rows_crash(struct sim_rows_store *s, struct rng *r, bool lost);
  * store is there. */
 int rows_sim_open(struct rows **out, struct sim_rows_store *s) MUST_USE;
 
+/* Another store over another disk, with what is flushed and the first `keep` batches behind it, all durable. */
+struct sim_rows_store *sim_rows_store_copy(const struct sim_rows_store *s, struct sim_disk *disk,
+                                           unsigned keep);
+/* Batches ever written: with the number of those taken back, it names a state. */
+uint64_t sim_rows_serial(const struct sim_rows_store *s);
+
 /* Batches that a crash may lose. */
 unsigned sim_rows_unflushed(const struct sim_rows_store *s);
 const struct sim_rows_counts *sim_rows_counts(const struct sim_rows_store *s);

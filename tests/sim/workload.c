@@ -291,6 +291,19 @@ static void devices_change(struct workload *w)
     }
 }
 
+/* Operations that were drawn to fail, whether the journal has met it yet or not. */
+static uint64_t failures_drawn(const struct workload *w)
+{
+    uint64_t drawn = 0;
+
+    for (unsigned i = 0; i < w->js.n_devices; i++) {
+        const uint64_t *n = w->js.devices[i].disk->counts.faults;
+
+        drawn += n[SIM_FAULT_WRITE] + n[SIM_FAULT_SYNC];
+    }
+    return drawn;
+}
+
 /* False: the store is refused for the damage that was done to its catalogue. */
 static bool open_life(struct workload *w)
 {
@@ -315,6 +328,7 @@ static bool open_life(struct workload *w)
     if (!w->js.j && !try_open(w, false))
         return false;
     w->power_must_go = w->ending = false;
+    w->failures = failures_drawn(w);
     TALK(w, "life %u: start %" PRIu64 " checkpoint %" PRIu64, w->js.lives, w->js.st->start_no,
          w->js.st->super.ckpt_lsn);
     return true;
@@ -347,8 +361,8 @@ static void end_life(struct workload *w, unsigned how)
     workload_scrub_end(w);
     faults_end(w);
     workload_cancel_waits(w, 1, 1);
-    orderly =
-        how == 2 && !power_is_to_go(w) && journal_state(w->js.j) == JRN_OK && !w->js.disk->off;
+    orderly = how == 2 && !power_is_to_go(w) && journal_state(w->js.j) == JRN_OK &&
+              !w->js.disk->off && failures_drawn(w) == w->failures;
     w->ending = true;
     TALK(w, "ends: %s",
          w->js.disk->off ? "power was cut"

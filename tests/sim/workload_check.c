@@ -190,19 +190,29 @@ static void accepted_check(struct workload *w)
     }
 }
 
+static bool is_latent(const struct workload *w, uint64_t group)
+{
+    for (unsigned i = 0; i < w->rot.n_latent; i++)
+        if (w->rot.latent[i] == group)
+            return true;
+    return false;
+}
+
 void workload_check_read_only(struct workload *w)
 {
-    struct rot_report now = { .catalogue = w->rot.catalogue };
+    struct rot_report now = { .catalogue = w->rot.catalogue, .end_lsn = w->rot.end_lsn };
 
     for (unsigned k = 0; k < journal_n_devices(w->js.j); k++) {
         struct store *st = jrn_sim_store(&w->js, k);
 
         for (unsigned i = 0; i < st->n_groups; i++) {
             uint64_t group = (uint64_t)k << DEVICE_SHIFT | i;
-            bool is = atomic_load(&st->groups[i]->read_only),
-                 may = workload_group_read_only(w, group);
+            bool is = atomic_load(&st->groups[i]->read_only), latent = is_latent(w, group);
+            bool may = workload_group_read_only(w, group);
 
-            if (is ? !may : may && w->rot.certain)
+            if (!is && (may || latent) && st->super.ckpt_lsn < now.end_lsn)
+                now.latent[now.n_latent++] = group;
+            if (is ? !may && !latent : may && w->rot.certain)
                 model_fail(&w->m, "group %u of device %u is %s", i, k,
                            is ? "read-only without a loss" : "writable over a loss");
             w->n->read_only += is;

@@ -63,6 +63,7 @@ struct workload {
     unsigned big_reads;
     bool tight, faulty, rotting;
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
+    uint64_t failures;  /* drawn before this life */
 
     bool orderly; /* the last life ended so, with its closing block */
     bool killed;  /* the last life ended so: not all that is there is durable */

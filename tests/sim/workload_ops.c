@@ -180,10 +180,11 @@ static void append_good(struct op *op)
         append_wrong(op, "taken by a group with a loss");
     if (op->expect == EXPECT_CODE)
         append_wrong(op, "taken against its sequence");
-    if (op->expect == EXPECT_DUPLICATE && !d->duplicate && op->x->gone)
-        op->x->gone = false; /* the first was refused, and then there was space again */
-    else if (op->expect == EXPECT_DUPLICATE && !d->duplicate)
+    if (op->expect == EXPECT_DUPLICATE && !d->duplicate && !op->x->refused)
         append_wrong(op, "taken twice");
+    if (!d->duplicate &&
+        op->x->refused) /* room has come up between the first time and the second */
+        op->x->gone = op->x->refused = false;
     if (d->duplicate && op->expect == EXPECT_OK)
         append_wrong(op, "not a duplicate");
     if (durable && op->s->handle && shard_end(op->s->handle) < d->base_offset + op->x->n_records)
@@ -214,9 +215,10 @@ static void append_bad(struct op *op)
             append_wrong(op, "refused by a group that has a reserve");
         w->n->full++;
     } else if (rc == E_READONLY) {
-        uint64_t catalogue = (uint64_t)device_of(op->s->id) << DEVICE_SHIFT | GROUP_CATALOGUE;
+        uint64_t device = op->s->group >> DEVICE_SHIFT << DEVICE_SHIFT;
 
-        if (!workload_group_read_only(w, op->s->kind == SHARD_MEMORY ? catalogue : op->s->group))
+        if (!workload_group_read_only(w, op->s->group) &&
+            !workload_group_read_only(w, device | GROUP_CATALOGUE))
             append_wrong(op, "refused");
     } else if (!excused(w, op, rc)) {
         append_wrong(op, "refused");
@@ -224,7 +226,7 @@ static void append_bad(struct op *op)
     if (p && op->expect == EXPECT_OK)
         p->unsure = true;
     if (!op->resent && rc != E_DEVICE && rc != E_IO)
-        op->x->gone = true; /* refused for certain */
+        op->x->gone = op->x->refused = true; /* for certain */
 }
 
 /* Within a shard, answers that wait for the same thing come in order of submission. */
@@ -617,7 +619,9 @@ static void update_fn(struct jrn_update *d)
     struct op *op = (struct op *)d;
     struct workload *w = op->w;
 
-    TALK(w, "update of %u changes: %s", op->update ? op->update->n : 0, err_name(d->rc));
+    for (unsigned i = 0; op->update && i < op->update->n; i++)
+        TALK(w, "update %d of %u to %" PRIu64 ": %s", (int)op->update->changes[i].op,
+             op->update->changes[i].at, op->update->changes[i].value, err_name(d->rc));
     w->n->updates += d->rc >= 0;
     if (d->rc >= 0 && op->failed_before)
         model_fail(&w->m, "an update held after the device had failed");
@@ -969,7 +973,7 @@ static void do_let_go(struct workload *w)
     if (chance(w, 3, 4))
         workload_handles_open_new(w);
     for (unsigned i = 0; i < w->m.n_shards; i++)
-        if (w->m.shards[i].handle)
+        if (w->m.shards[i].handle && w->m.shards[i].kind != SHARD_MEMORY)
             workload_check_range(w, &w->m.shards[i]);
 }
 
