@@ -204,6 +204,7 @@ struct store {
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;
     uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
+    atomic_bool no_holes; /* for certain: the rows have no table of holes, a load need not look */
     atomic_uint busy;     /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
     atomic_ullong segment_serial;

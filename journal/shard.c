@@ -257,7 +257,9 @@ static int load_rest(struct shard *s, uint64_t start)
         return rc;
     if (l.next < start)
         l.next = start;
-    rc = rows_scan(st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
+    rc = 0;
+    if (!atomic_load(&st->no_holes))
+        rc = rows_scan(st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
     if (rc >= 0)
         rc = rows_scan(st->rows, key, row_key2(key, ROW_PRODUCER, s->id, 0), false, load_producer,
                        &l);
