@@ -175,6 +175,7 @@ figure() {
 idle_server() {
     local began
 
+    : >"$data/server.log" # the one before must not say that this one is ready
     began=$(date +%s%N)
     "$out/bin/weir-server" --data "$1" "${server_args[@]}" 2>"$data/server.log" &
     server_pid=$!
