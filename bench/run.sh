@@ -3,7 +3,7 @@
 #
 #   bench/run.sh [--rounds N] [--seconds N] [--only PART,...] [--data DIR] [--smoke] [--strict]
 #
-# Parts: raw latency throughput direct recovery produce paced small consume restart. --smoke: tiny numbers;
+# Parts: raw latency throughput direct recovery produce paced small consume restart idle random. --smoke: tiny numbers;
 # only shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is
 # emptied; it should lie on the device that is to be measured. Fails when a driver does, or when an
 # acked record is lost.
@@ -13,7 +13,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 out=${OUT:-build/plain}
 rounds=7 seconds=5 data=build/bench smoke= strict=
-parts=raw,latency,throughput,direct,recovery,produce,paced,small,consume,restart
+parts=raw,latency,throughput,direct,recovery,produce,paced,small,consume,restart,idle,random
 server_pid= port=
 failed=0
 
@@ -163,6 +163,52 @@ if wants produce || wants paced || wants small || wants consume || wants restart
     fi
 fi
 
+# --- shards that do nothing ---
+
+# figure NAME UNIT VALUE: one without reference, of one round.
+figure() {
+    echo "$1: $3 $2"
+    printf '%s\t%s\t%s\t-\t-\t-\t%s\t%s\t1\n' "$1" "$2" "$3" "$3" "$3" >>"$BENCH_FIGURES"
+}
+
+# idle_server FOLDER: milliseconds from exec to ready, and resident KiB four seconds later.
+idle_server() {
+    local began
+
+    : >"$data/server.log" # the one before must not say that this one is ready
+    began=$(date +%s%N)
+    "$out/bin/weir-server" --data "$1" "${server_args[@]}" 2>"$data/server.log" &
+    server_pid=$!
+    until grep -q '"event":"ready"' "$data/server.log"; do
+        kill -0 "$server_pid" 2>/dev/null || { cat "$data/server.log" && exit 1; }
+        sleep 0.01
+    done
+    ready_ms=$((($(date +%s%N) - began) / 1000000))
+    sleep "$(n 0 4)"
+    rss_kib=$(awk '/^VmRSS/ { print $2 }' "/proc/$server_pid/status")
+    server_end TERM
+}
+
+if wants idle; then
+    topics=$(n 10 10000)
+    rm -rf "$data/idle" "$data/none"
+    run "$out/bench/idle_bench" load -d "$data/idle" -T "$topics"
+    run "$out/bench/idle_bench" load -d "$data/none" -T 1 -P 1
+    idle_server "$data/new"
+    figure idle_rss MiB "$(awk "BEGIN { printf \"%.1f\", $rss_kib / 1024 }")"
+    idle_server "$data/none"
+    none_kib=$rss_kib
+    idle_server "$data/idle"
+    figure restart_1m s "$(awk "BEGIN { printf \"%.2f\", $ready_ms / 1000 }")"
+    figure idle_bytes B "$(awk "BEGIN { printf \"%.1f\", ($rss_kib - $none_kib) * 1024 / ($topics * 100) }")"
+    rm -rf "$data/idle" "$data/none" "$data/new"
+fi
+if wants random; then
+    run "$out/bench/idle_bench" random -d "$data/random" -r "$(n 1 3)" -t "$(n 1 60)" \
+        -k "$(n 100 100000)" -s 1024 -b "$(n 16 256)"
+    rm -rf "$data/random"
+fi
+
 # --- the table ---
 
 # Figure, which of its columns, bound. An aim is not yet a mark.
@@ -177,6 +223,10 @@ direct_1k_amp ours <= 2.3
 recovery ratio <= 3
 recovery_64 ratio <= 3
 restart ratio <= 3
+idle_bytes ours <= 64
+idle_rss ours <= 30
+restart_1m ours <= 3
+random_100k ratio >= 0.8 aim
 produce_100 ratio >= 0.6
 produce_100_cpu ours <= 0.15
 paced_p50 ours <= 0.6

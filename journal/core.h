@@ -128,7 +128,10 @@ struct shard {
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
+    bool used;           /* asked for since the last round of unloading */
 };
+
+enum unload_state { UNLOAD_OFF, UNLOAD_RESTS, UNLOAD_MOVES };
 
 enum space_state { SPACE_OK, SPACE_WAIT, SPACE_FULL };
 
@@ -187,6 +190,8 @@ struct store {
     atomic_uint groups_used; /* that had a batch in this life */
     pthread_mutex_t shards_lock;
     struct hash shards; /* loaded ones, under shards_lock */
+    struct hash
+        loading; /* id -> struct open_work, under shards_lock: one load of a shard at a time */
     struct committer *committer;
     struct catalogue *catalogue;
     struct destage *destage;
@@ -199,6 +204,7 @@ struct store {
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;
     uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
+    atomic_bool no_holes; /* for certain: the rows have no table of holes, a load need not look */
     atomic_uint busy;     /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;
     atomic_ullong segment_serial;
@@ -214,6 +220,11 @@ struct store {
     bool rows_running;
     struct grave *graves, **graves_end;
     struct loop_timer grave_timer;
+    struct loop_timer unload_timer;
+    uint64_t unload_pos; /* where the hand is in shards */
+    uint64_t unloads;
+    atomic_int unload; /* enum unload_state */
+    atomic_bool unload_again;
     struct shard *catalogue_shard;
     struct journal_close *close;
     struct loop_timer close_timer;

@@ -341,6 +341,8 @@ static void lost_rows(struct destage *d, struct destage_part *p, struct rows_bat
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     struct row_loss loss = { .end_lsn = d->end_lsn };
 
+    if (p->n_lost > 0)
+        atomic_store(&d->st->no_holes, false);
     for (unsigned i = 0; i < p->n_lost; i++)
         rows_batch_put(rows, key, row_key2(key, ROW_HOLE, p->lost[i].shard, p->lost[i].start),
                        value, row_u64_write(p->lost[i].end, value));

@@ -125,6 +125,16 @@ static void held_release(struct intents *x)
     }
 }
 
+bool intents_redone(struct intents *x)
+{
+    bool redone;
+
+    pthread_mutex_lock(&x->lock);
+    redone = x->redone;
+    pthread_mutex_unlock(&x->lock);
+    return redone;
+}
+
 void intents_shard_open(struct intents *x, uint64_t id, struct shard_open *o)
 {
     bool hold;

@@ -22,6 +22,8 @@ void intents_start(struct intents *x);
 /* As journal_update; every shard's device is below n. Any thread. */
 void intents_update(struct intents *x, const struct jrn_change *changes, unsigned n,
                     struct jrn_update *done);
+/* Nothing is owed from before the start. Any thread, now. */
+bool intents_redone(struct intents *x);
 /* As store_shard_open, once nothing is owed that could make or delete the shard. Any thread. */
 void intents_shard_open(struct intents *x, uint64_t id, struct shard_open *done);
 /* Updates that are not begun are answered E_CLOSED from now on; the stores wait for the one under

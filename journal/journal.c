@@ -5,6 +5,7 @@
 #include "journal/devices.h"
 #include "journal/intent.h"
 #include "journal/place.h"
+#include "journal/shard.h"
 #include "journal/stats.h"
 #include "journal/store.h"
 
@@ -298,4 +299,19 @@ void shard_open(struct journal *j, uint64_t id, struct shard_open *done)
     } else {
         store_shard_open(j->stores[device_of(id)], id, done);
     }
+}
+
+int32_t journal_epoch(const struct journal *j, uint64_t shard)
+{
+    return device_of(shard) < j->n ? store_epoch(j->stores[device_of(shard)]) : -1;
+}
+
+struct shard *shard_in_memory(struct journal *j, uint64_t id)
+{
+    if (device_of(id) >= j->n)
+        return NULL;
+    /* What is still owed may delete it. */
+    if (j->intents && device_of(id) > 0 && !intents_redone(j->intents))
+        return NULL;
+    return shard_find(j->stores[device_of(id)], id);
 }

@@ -87,6 +87,7 @@ struct journal_conf {
     /* Percent of what a device may use: where destage, rewriting and trimming become urgent [80],
      * producers are slowed down [90], and appends of class DATA refused [95; at most 98]. */
     uint32_t space_urgent, space_throttle, space_refuse;
+    uint32_t unload_ms; /* a shard that nobody uses leaves memory after about this [2000] */
     /* Stored bytes that the scrub may read in a second (0: there is none), and the least time from
      * the begin of one of its cycles to the next. */
     uint64_t scrub_bytes_per_s, scrub_interval_ms;
@@ -263,11 +264,14 @@ struct shard_open {
     uint64_t id;         /* ours */
     void *impl;          /* ours */
 };
-/* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted and cheap; a door keeps one per
- * partition in use. */
+/* Gives a handle on shard id; E_NOTFOUND. Handles are refcounted. A shard without handle, and with
+ * nothing in the live WAL, leaves memory after a while: keep one only while it is used. */
 void shard_open(struct journal *j, uint64_t id, struct shard_open *done);
+/* A handle, now, if the shard is in memory; else NULL: open it. Any thread, cheap. */
+struct shard *shard_in_memory(struct journal *j, uint64_t id);
 /* Any thread. */
 struct shard *shard_ref(struct shard *s);
+/* NULL is allowed. */
 void shard_unref(struct shard *s);
 
 uint64_t shard_id(const struct shard *s);
@@ -279,6 +283,9 @@ enum shard_kind shard_kind(const struct shard *s);
 bool shard_is_volatile(const struct shard *s);
 /* The group's epoch, stamped into batches as leader epoch. */
 int32_t shard_epoch(const struct shard *s);
+/* The same of a shard that need not be in memory, where one epoch holds for all that it can be in;
+ * -1 where groups differ. Any thread, now. */
+int32_t journal_epoch(const struct journal *j, uint64_t shard);
 /* First offset that is kept, and high watermark (one past the last offset that readers may see).
  * Any thread, now. */
 uint64_t shard_start(const struct shard *s);

@@ -75,6 +75,7 @@ void producer_refused(struct producers *p, const struct batch_head *h)
     s = mem_new(sizeof *s);
     s->epoch = h->producer_epoch;
     s->batch[0].base_sequence = h->base_sequence;
+    p->n_refused++;
     hash_put(&p->by_id, (uint64_t)h->producer_id, s);
 }
 
@@ -87,6 +88,8 @@ void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
         s = mem_new(sizeof *s);
         s->epoch = epoch;
         hash_put(&p->by_id, (uint64_t)id, s);
+    } else if (s->n == 0) {
+        p->n_refused--;
     }
     if (s->n > 0 && b->base <= s->batch[s->n - 1].base)
         return; /* replay over a row that has it already */

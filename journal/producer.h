@@ -19,7 +19,8 @@
 enum { PRODUCER_EXPIRE_MS = 24 * 3600 * 1000 };
 
 struct producers {
-    struct hash by_id; /* producer id -> struct producer, producer.c */
+    struct hash by_id;  /* producer id -> struct producer, producer.c */
+    uint32_t n_refused; /* known by a refusal only (producer_refused): not in rows */
 };
 
 /* 0: new, go on; 1: a repeat, *offset is the first one's; E_SEQUENCE, E_DUPLICATE,

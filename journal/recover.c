@@ -184,6 +184,8 @@ static void hole_add(struct recovery *r, uint64_t shard, uint64_t start, uint64_
 {
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
+    r->holes = true;
+    atomic_store(&r->st->no_holes, false);
     rows_batch_put(&r->todo->rows, key, row_key2(key, ROW_HOLE, shard, start), value,
                    row_u64_write(end, value));
 }
@@ -419,6 +421,7 @@ static int holes_settle(struct recovery *r)
     void *value;
     int rc = recover_table_scan(r->st, ROW_HOLE, hole_seen, &any);
 
+    atomic_store(&r->st->no_holes, rc >= 0 && !any && !r->holes);
     while (rc >= 0 && any && hash_next(&r->st->shards, &pos, NULL, &value)) {
         struct shard *s = value;
 

@@ -31,6 +31,7 @@ struct recovery {
     const struct block_head *head;
     const uint8_t *block;
     uint32_t placement; /* of its next direct item */
+    bool holes;         /* some were found: todo has their rows */
 };
 
 /* recover_open.c: where the block being applied put its next direct item. */

@@ -211,10 +211,18 @@ static int by_group_entry(const void *a, const void *b)
     return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
 }
 
-/* What a segment with that much in it takes at least, its index and footer reckoned roughly. */
-static uint64_t space_for(uint64_t live)
+/* What of its index is about what is alive in it. Where runs are small it is as large as they are. */
+static uint64_t live_index(const struct segment *s)
 {
-    uint64_t bytes = live + live / 64 + 4 * PAGE_BYTES;
+    uint64_t data = s->row.data_bytes > s->live ? s->row.data_bytes : s->live;
+
+    return data ? (uint64_t)((double)s->row.index_bytes * (double)s->live / (double)data) : 0;
+}
+
+/* What a segment with that much in it takes, at least but for runs that become one. */
+static uint64_t space_for(uint64_t live, uint64_t index)
+{
+    uint64_t bytes = live + (index > live / 64 ? index : live / 64) + 4 * PAGE_BYTES;
 
     return (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
 }
@@ -223,7 +231,7 @@ static uint64_t space_for(uint64_t live)
 static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64_t max_bytes,
                            bool urgent, uint64_t *gain)
 {
-    uint64_t live = 0, space = 0;
+    uint64_t live = 0, index = 0, space = 0;
     unsigned best = 0, k = 0;
 
     *gain = 0;
@@ -233,8 +241,9 @@ static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64
         if (list[k]->dropping || list[k]->kept || list[k]->live > max_bytes - live)
             break;
         live += list[k]->live;
+        index += live_index(list[k]);
         space += segment_space(&list[k]->row);
-        after = live ? space_for(live) : 0;
+        after = live ? space_for(live, index) : 0;
         if (space > after && space - after > *gain &&
             (urgent || (space - after >= WORTHWHILE_BYTES && after <= space / 2))) {
             *gain = space - after;

@@ -10,17 +10,28 @@
 #include "journal/stats.h"
 #include "journal/keyindex.h"
 #include "journal/memory.h"
+#include "journal/unload.h"
 
 /* --- the table of loaded shards, and handles --- */
+
+/* Under the lock. */
+static struct shard *table_get(struct store *st, uint64_t id)
+{
+    struct shard *s = hash_get(&st->shards, id);
+
+    if (s) {
+        s->used = true;
+        atomic_fetch_add(&s->refs, 1);
+    }
+    return s;
+}
 
 struct shard *shard_find(struct store *st, uint64_t id)
 {
     struct shard *s;
 
     pthread_mutex_lock(&st->shards_lock);
-    s = hash_get(&st->shards, id);
-    if (s)
-        atomic_fetch_add(&s->refs, 1);
+    s = table_get(st, id);
     pthread_mutex_unlock(&st->shards_lock);
     return s;
 }
@@ -31,12 +42,11 @@ struct shard *shard_publish(struct shard *s)
     struct shard *first;
 
     pthread_mutex_lock(&st->shards_lock);
-    first = hash_get(&st->shards, s->id);
+    first = table_get(st, s->id);
     if (!first) {
         hash_put(&st->shards, s->id, s);
-        first = s;
+        first = table_get(st, s->id);
     }
-    atomic_fetch_add(&first->refs, 1);
     pthread_mutex_unlock(&st->shards_lock);
     if (first != s)
         shard_unref(s);
@@ -65,7 +75,15 @@ struct shard *shard_ref(struct shard *s)
 
 void shard_unref(struct shard *s)
 {
-    if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
+    unsigned refs = s ? atomic_load(&s->refs) : 0;
+
+    if (!s)
+        return;
+    do {
+        if (refs == 2) /* now: with the reference gone the store may be, too */
+            unload_wanted(s->st);
+    } while (!atomic_compare_exchange_weak(&s->refs, &refs, refs - 1));
+    if (refs != 1)
         return;
     ASSERT(!s->waits);
     memory_free(s->memory);
@@ -239,7 +257,9 @@ static int load_rest(struct shard *s, uint64_t start)
         return rc;
     if (l.next < start)
         l.next = start;
-    rc = rows_scan(st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
+    rc = 0;
+    if (!atomic_load(&st->no_holes))
+        rc = rows_scan(st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
     if (rc >= 0)
         rc = rows_scan(st->rows, key, row_key2(key, ROW_PRODUCER, s->id, 0), false, load_producer,
                        &l);
@@ -299,9 +319,12 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
 
 /* --- shard_open --- */
 
+/* Those that want one shard while it is being loaded wait for that load: a second one could end after the
+ * shard has been changed and unloaded again, and bring back what it was. */
 struct open_work {
     struct work work;
     struct shard_open *o;
+    struct open_work *next; /* waits, too */
     struct shard *s;
     int rc;
 };
@@ -311,6 +334,22 @@ static void open_done_run(struct task *t)
     struct shard_open *o = (struct shard_open *)t;
 
     o->fn(o);
+}
+
+/* From here on the shard is found in the table. Gives those that wait. */
+static struct open_work *open_loaded(struct open_work *ow)
+{
+    struct store *st = ow->o->store;
+
+    pthread_mutex_lock(&st->shards_lock);
+    hash_take(&st->loading, ow->o->id);
+    if (ow->rc >= 0) {
+        ASSERT(!hash_get(&st->shards, ow->s->id));
+        hash_put(&st->shards, ow->s->id, ow->s);
+        table_get(st, ow->s->id);
+    }
+    pthread_mutex_unlock(&st->shards_lock);
+    return ow->next;
 }
 
 /* Takes what retention has trimmed and what has been set while the shard was loaded. */
@@ -330,19 +369,14 @@ static int row_look_again(struct shard *s, const uint8_t *mem, size_t bytes)
     return 0;
 }
 
-/* Loads, publishes, and looks again: a deletion, a trim and a new policy write the row first and
- * then look for a published shard, so one of the two sees the other. */
-static void open_run(struct work *w)
+/* A deletion, a trim and a new policy write the row first and then look for a loaded shard, so one of
+ * the two sees the other. */
+static void open_look_again(struct open_work *ow)
 {
-    struct open_work *ow = (struct open_work *)w;
     struct shard_open *o = ow->o;
     uint8_t key[ROW_KEY_MAX], *mem = NULL;
     size_t bytes;
 
-    ow->rc = shard_load(o->store, o->id, &ow->s);
-    if (ow->rc < 0)
-        return;
-    ow->s = shard_publish(ow->s);
     ow->rc = rows_get(o->store->rows, key, row_key(key, ROW_SHARD, o->id), &mem, &bytes);
     if (ow->rc >= 0)
         ow->rc = row_look_again(ow->s, mem, bytes);
@@ -353,25 +387,73 @@ static void open_run(struct work *w)
     }
 }
 
+static void open_answer(struct open_work *ow, struct shard *s, int rc)
+{
+    struct shard_open *o = ow->o;
+    struct store *st = o->store;
+
+    o->rc = rc < 0 ? rc : 0;
+    o->shard = rc < 0 ? NULL : shard_ref(s);
+    loop_post(o->loop, &o->task);
+    free(ow);
+    atomic_fetch_sub(&st->busy, 1);
+}
+
+static void open_run(struct work *w)
+{
+    struct open_work *ow = (struct open_work *)w, *others;
+    struct shard_open *o = ow->o;
+
+    ow->rc = shard_load(o->store, o->id, &ow->s);
+    others = open_loaded(ow);
+    if (ow->rc >= 0)
+        open_look_again(ow);
+    while (others) {
+        struct open_work *next = others->next;
+
+        open_answer(others, ow->s, ow->rc);
+        others = next;
+    }
+}
+
 static void open_finish(struct work *w)
 {
     struct open_work *ow = (struct open_work *)w;
-    struct shard_open *o = ow->o;
+    struct shard *s = ow->s;
 
-    o->rc = ow->rc < 0 ? ow->rc : 0;
-    if (o->rc >= 0)
-        o->shard = ow->s;
-    else
-        shard_unref(ow->s);
-    free(ow);
-    atomic_fetch_sub(&o->store->busy, 1);
-    open_done_run(&o->task);
+    open_answer(ow, s, ow->rc);
+    shard_unref(s);
+}
+
+static void open_begin(struct store *st, struct shard_open *o)
+{
+    struct open_work *ow = mem_new(sizeof *ow), *first;
+
+    ow->o = o;
+    ow->work.run = open_run;
+    ow->work.done = open_finish;
+    ow->work.loop = o->loop;
+    pthread_mutex_lock(&st->shards_lock);
+    o->shard = table_get(st, o->id);
+    first = o->shard ? NULL : hash_get(&st->loading, o->id);
+    if (first) {
+        ow->next = first->next;
+        first->next = ow;
+    } else if (!o->shard) {
+        hash_put(&st->loading, o->id, ow);
+    }
+    pthread_mutex_unlock(&st->shards_lock);
+    if (o->shard) {
+        free(ow);
+        atomic_fetch_sub(&st->busy, 1);
+        loop_post(o->loop, &o->task);
+    } else if (!first) {
+        pool_submit(st->env.pool, &ow->work);
+    }
 }
 
 void store_shard_open(struct store *st, uint64_t id, struct shard_open *o)
 {
-    struct open_work *ow;
-
     o->store = st;
     o->id = id;
     o->shard = shard_find(st, id);
@@ -379,15 +461,10 @@ void store_shard_open(struct store *st, uint64_t id, struct shard_open *o)
     o->task.run = open_done_run;
     if (o->shard) {
         loop_post(o->loop, &o->task);
-        return;
+    } else {
+        atomic_fetch_add(&st->busy, 1);
+        open_begin(st, o);
     }
-    atomic_fetch_add(&st->busy, 1);
-    ow = mem_new(sizeof *ow);
-    ow->o = o;
-    ow->work.run = open_run;
-    ow->work.done = open_finish;
-    ow->work.loop = o->loop;
-    pool_submit(st->env.pool, &ow->work);
 }
 
 /* --- appending --- */

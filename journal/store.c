@@ -21,6 +21,7 @@
 #include "journal/shard.h"
 #include "journal/space.h"
 #include "journal/stats.h"
+#include "journal/unload.h"
 
 enum { MIB = 1 << 20, CLOSE_POLL_US = 1000 };
 
@@ -77,6 +78,14 @@ void store_info(const struct store *st, struct jrn_device_info *info)
 uint64_t store_start(const struct store *st)
 {
     return st->start_no;
+}
+
+int32_t store_epoch(const struct store *st)
+{
+    for (unsigned i = 1; i < st->n_groups; i++)
+        if (st->groups[i]->epoch != st->groups[0]->epoch)
+            return -1;
+    return (int32_t)st->groups[0]->epoch;
 }
 
 uint64_t store_max_shard(struct store *st)
@@ -275,6 +284,8 @@ static void conf_defaults(struct journal_conf *c)
         c->space_throttle = 90;
     if (!c->space_refuse)
         c->space_refuse = 95;
+    if (!c->unload_ms)
+        c->unload_ms = 2000;
 }
 
 /* A block of one batch must fit into an extent, whatever stands around it. */
@@ -489,6 +500,7 @@ static void todo_start(struct store *st, void *arg)
     scrub_start(st->scrub);
     catalogue_submit(st->catalogue, &t->u);
     retention_start(st);
+    unload_begin(st);
 }
 
 /* The header of extent i of an open segment was written with the first block that put something there.
@@ -625,6 +637,7 @@ static void store_free(struct store *st)
     }
     free(st->groups);
     hash_free(&st->shards);
+    hash_free(&st->loading);
     committer_free(st->committer);
     catalogue_free(st->catalogue);
     destage_free(st->destage);
@@ -888,6 +901,7 @@ static void close_start(struct store *st, void *arg)
 {
     st->close = arg;
     atomic_store(&st->closing, true);
+    unload_end(st);
     scrub_stop(st->scrub);
     memories_stop(st->memories);
     groups_kick(st);

@@ -33,6 +33,8 @@ uint64_t store_room(const struct store *st);
 void store_info(const struct store *st, struct jrn_device_info *info);
 uint64_t store_start(const struct store *st);
 uint64_t store_max_shard(struct store *st);
+/* The epoch of every group; -1: they differ. */
+int32_t store_epoch(const struct store *st);
 void store_update(struct store *st, const struct jrn_change *changes, unsigned n,
                   struct jrn_update *done);
 int store_rows_scan(struct store *st, const void *prefix, size_t prefix_bytes,

@@ -33,6 +33,8 @@ static void op_less(struct delete_op *op)
 {
     if (--op->n_left > 0)
         return;
+    for (unsigned i = 0; i < op->n_parts; i++)
+        shard_unref(op->parts[i].open.shard);
     for (unsigned i = 0; i < op->n_topics; i++)
         topic_unref(op->topics[i]);
     kafka_answer(op->r, op->response);

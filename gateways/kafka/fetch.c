@@ -127,6 +127,8 @@ static void fetch_answer(struct fetch_op *op)
     kafka_request_hold(r);
     kafka_answer(r, op->response);
     give_back(op);
+    for (unsigned i = 0; i < op->n_parts; i++)
+        shard_unref(op->parts[i].open.shard);
     for (unsigned i = 0; i < op->n_topics; i++)
         topic_unref(op->topics[i]);
     kafka_request_drop(r);

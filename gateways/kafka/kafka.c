@@ -326,7 +326,6 @@ static void stop_done(struct kafka *k)
     k->groups = NULL;
     k->offsets = NULL;
     k->offsets_shard = NULL;
-    topics_drop_handles(k->topics);
     k->stop = NULL;
     k->state = KAFKA_STOPPED;
     s->task.run = stop_answer;

@@ -31,6 +31,8 @@ struct list_op {
 
 static void list_end(struct list_op *op)
 {
+    for (unsigned i = 0; i < op->n_parts; i++)
+        shard_unref(op->parts[i].open.shard);
     for (unsigned i = 0; i < op->n_topics; i++)
         topic_unref(op->topics[i]);
     kafka_answer(op->r, op->response);

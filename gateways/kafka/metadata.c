@@ -15,12 +15,10 @@ struct meta_topic {
     struct topics_change change;
     struct meta_op *op;
     struct topic *topic; /* a reference */
-    struct topic_open *opens;
     struct kafka_metadata_topic_answer *answer;
 };
 
 struct meta_op {
-    struct kafka_open open;
     struct kafka_request *r;
     struct kafka_metadata_response *response;
     struct meta_topic *topics;
@@ -55,12 +53,8 @@ static bool fill_partitions(struct meta_topic *m)
         p->index = i;
         p->leader_id = nodes[0];
         p->replicas = p->isr = (struct kafka_int32s){ .at = nodes, .n = 1 };
-        if (!m->opens)
-            continue;
-        if (m->opens[i].rc < 0)
-            p->error_code = KAFKA_LEADER_NOT_AVAILABLE;
-        else
-            p->leader_epoch = shard_epoch(m->opens[i].shard);
+        if (op->r->form.version >= EPOCH_FROM)
+            p->leader_epoch = topic_epoch(op->r->kafka->topics, m->topic, (uint32_t)i);
     }
     return true;
 }
@@ -93,9 +87,9 @@ static bool fill_broker(struct meta_op *op)
     return true;
 }
 
-static void meta_opened(struct kafka_open *o)
+/* All topics are known. No shard is opened for it: a client may ask for a million. */
+static void meta_answer(struct meta_op *op)
 {
-    struct meta_op *op = (struct meta_op *)((char *)o - offsetof(struct meta_op, open));
     struct kafka_request *r = op->r;
     bool good;
 
@@ -109,30 +103,12 @@ static void meta_opened(struct kafka_open *o)
     kafka_request_drop(r);
 }
 
-/* All topics are known: open what the leader epochs are read from. */
-static void meta_open(struct meta_op *op)
-{
-    struct kafka_request *r = op->r;
-
-    kafka_open_begin(&op->open, r, meta_opened);
-    for (unsigned i = 0; i < op->n_topics && r->form.version >= EPOCH_FROM; i++) {
-        struct meta_topic *m = &op->topics[i];
-
-        if (!m->topic)
-            continue;
-        m->opens = kafka_arena_take(&r->arena, m->topic->n_partitions * sizeof *m->opens);
-        for (uint32_t j = 0; m->opens && j < m->topic->n_partitions; j++)
-            kafka_open_one(&op->open, m->topic, j, &m->opens[j]);
-    }
-    kafka_open_end(&op->open);
-}
-
 /* --- topics asked for --- */
 
 static void meta_less(struct meta_op *op)
 {
     if (--op->n_left == 0)
-        meta_open(op);
+        meta_answer(op);
 }
 
 static void created(struct topics_change *c)

@@ -38,7 +38,7 @@ void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
                     struct topic_open *one)
 {
     one->rc = 0;
-    one->shard = topic_shard(t, partition);
+    one->shard = topic_shard(o->r->kafka->topics, t, partition);
     if (one->shard)
         return;
     kafka_open_more(o);

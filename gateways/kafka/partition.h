@@ -24,7 +24,7 @@ struct kafka_open {
 void kafka_open_begin(struct kafka_open *o, struct kafka_request *r,
                       void (*then)(struct kafka_open *o));
 /* Opens the partition's shard if need be; t must stay referenced. one->rc is 0 or the error,
- * one->shard the handle, borrowed from t. */
+ * one->shard a handle, to be given back (shard_unref) when done with. */
 void kafka_open_one(struct kafka_open *o, struct topic *t, uint32_t partition,
                     struct topic_open *one);
 /* `then` waits for one thing more, until it is done. */

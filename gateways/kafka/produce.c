@@ -175,6 +175,8 @@ static void op_end(struct kafka_produce_op *op)
     struct kafka_request *r = op->r;
 
     op_answer(op);
+    for (unsigned i = 0; i < op->n_parts; i++)
+        shard_unref(op->parts[i].open.shard);
     for (unsigned i = 0; i < op->n_topics; i++)
         topic_unref(op->topics[i]);
     kafka_request_drop(r);

@@ -52,16 +52,6 @@ struct topic *topic_ref(struct topic *t)
     return t;
 }
 
-static void drop_handles(struct topic *t)
-{
-    for (uint32_t i = 0; i < t->n_partitions; i++) {
-        struct shard *s = atomic_exchange(&t->partitions[i].handle, NULL);
-
-        if (s)
-            shard_unref(s);
-    }
-}
-
 static void free_settings(struct topic_setting *list, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -75,10 +65,9 @@ void topic_unref(struct topic *t)
 {
     if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
         return;
-    drop_handles(t);
     free_settings(t->settings, t->n_settings);
     free_settings(t->defaults, t->n_defaults);
-    free(t->partitions);
+    free(t->shards);
     free(t);
 }
 
@@ -195,19 +184,27 @@ static void shard_opened(struct shard_open *s)
     struct opening *op = (struct opening *)s;
     struct topic_open *o = op->asked;
     struct topic *t = o->topic;
-    struct shard *expected = NULL;
 
     o->rc = s->rc;
-    if (s->rc == 0) {
-        /* Two may open at once: the first stays. */
-        if (!atomic_compare_exchange_strong(&t->partitions[o->partition].handle, &expected,
-                                            s->shard))
-            shard_unref(s->shard);
-        o->shard = topic_shard(t, o->partition);
-    }
+    o->shard = s->rc == 0 ? s->shard : NULL;
     free(op);
     o->fn(o);
     topic_unref(t);
+}
+
+struct shard *topic_shard(struct topics *ts, const struct topic *t, uint32_t partition)
+{
+    ASSERT(partition < t->n_partitions);
+    return shard_in_memory(ts->env.journal, t->shards[partition]);
+}
+
+int32_t topic_epoch(struct topics *ts, const struct topic *t, uint32_t partition)
+{
+    struct shard *s = topic_shard(ts, t, partition);
+    int32_t epoch = s ? shard_epoch(s) : journal_epoch(ts->env.journal, t->shards[partition]);
+
+    shard_unref(s);
+    return epoch;
 }
 
 void topic_open(struct topics *ts, struct topic_open *o)
@@ -219,7 +216,7 @@ void topic_open(struct topics *ts, struct topic_open *o)
     op->asked = o;
     op->open.fn = shard_opened;
     op->open.loop = o->loop;
-    shard_open(ts->env.journal, o->topic->partitions[o->partition].shard, &op->open);
+    shard_open(ts->env.journal, o->topic->shards[o->partition], &op->open);
 }
 
 /* --- changes: one under way per name, on the home loop --- */
@@ -304,13 +301,13 @@ static void update_topic(struct topics_change *c, struct topic *t, uint32_t from
 
     for (uint32_t i = from; i < t->n_partitions; i++)
         changes[n++] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
-                                            .shard = t->partitions[i].shard,
+                                            .shard = t->shards[i],
                                             .kind = c->kind,
                                             .class = SHARD_CLASS_DATA,
                                             .policy = c->policy };
     for (uint32_t i = 0; from == t->n_partitions && i < from; i++)
         changes[n++] = (struct jrn_change){ .op = JRN_SHARD_POLICY,
-                                            .shard = t->partitions[i].shard,
+                                            .shard = t->shards[i],
                                             .policy = c->policy };
     topic_key(key, t);
     topics_row_write(&w, t);
@@ -439,7 +436,7 @@ static void run_create(struct topics_change *c)
     }
     /* Ids are never used twice, not even those of a creation that fails. */
     for (uint32_t i = 0; i < t->n_partitions; i++)
-        t->partitions[i].shard = journal_shard_new(ts->env.journal, SHARD_CLASS_DATA);
+        t->shards[i] = journal_shard_new(ts->env.journal, SHARD_CLASS_DATA);
     warn_of_collision(ts, t->name, t->name_bytes);
     update_topic(c, t, 0, topic_written);
 }
@@ -458,13 +455,7 @@ static struct topic *topic_like(const struct topic *old, uint32_t n,
     memcpy(t->id, old->id, TOPIC_ID_BYTES);
     t->created_ms = old->created_ms;
     copy_settings(t, settings, n_settings, old->defaults, old->n_defaults);
-    for (uint32_t i = 0; i < old->n_partitions; i++) {
-        struct shard *s = topic_shard((struct topic *)old, i);
-
-        t->partitions[i].shard = old->partitions[i].shard;
-        if (s)
-            atomic_store(&t->partitions[i].handle, shard_ref(s));
-    }
+    memcpy(t->shards, old->shards, old->n_partitions * sizeof *t->shards);
     return t;
 }
 
@@ -495,7 +486,7 @@ static void run_grow(struct topics_change *c)
     t = topic_like(old, c->n_partitions, old->settings, old->n_settings);
     topic_unref(old);
     for (uint32_t i = from; i < t->n_partitions; i++)
-        t->partitions[i].shard = journal_shard_new(ts->env.journal, SHARD_CLASS_DATA);
+        t->shards[i] = journal_shard_new(ts->env.journal, SHARD_CLASS_DATA);
     update_topic(c, t, from, topic_written);
 }
 
@@ -564,8 +555,7 @@ static void run_delete(struct topics_change *c)
     }
     changes = mem_new((t->n_partitions + 1) * sizeof *changes);
     for (uint32_t i = 0; i < t->n_partitions; i++)
-        changes[n++] =
-            (struct jrn_change){ .op = JRN_SHARD_DELETE, .shard = t->partitions[i].shard };
+        changes[n++] = (struct jrn_change){ .op = JRN_SHARD_DELETE, .shard = t->shards[i] };
     topic_key(key, t);
     changes[n++] = (struct jrn_change){ .op = JRN_ROW_DELETE, .key = key, .key_bytes = sizeof key };
     u = mem_new(sizeof *u);
@@ -805,16 +795,6 @@ struct topics *topics_new(const struct topics_env *env)
     return ts;
 }
 
-void topics_drop_handles(struct topics *ts)
-{
-    uint64_t pos = 0;
-    void *value;
-
-    ASSERT(!ts->busy.count);
-    while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
-        drop_handles(value);
-}
-
 void topics_free(struct topics *ts)
 {
     uint64_t pos = 0;
@@ -822,8 +802,7 @@ void topics_free(struct topics *ts)
 
     if (!ts)
         return;
-    topics_drop_handles(ts);
-    pos = 0;
+    ASSERT(!ts->busy.count);
     while (strmap_next(&ts->by_name, &pos, NULL, NULL, &value))
         topic_unref(value);
     pos = 0;

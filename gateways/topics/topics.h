@@ -1,5 +1,5 @@
-/* The map topic|partition -> shard, for every door: names, ids, settings, and handles of the
- * shards.
+/* The map topic|partition -> shard, for every door: names, ids, settings, and the way to the
+ * shards' handles.
  *
  * A topic is a row of the journal, written in the same update as its shards (formats at the
  * head of topics_row.c). Changes happen one after another per name, on one home loop; look-ups
@@ -33,12 +33,8 @@ struct topic_setting {
     char *value;
 };
 
-struct topic_partition {
-    uint64_t shard;
-    struct shard *_Atomic handle; /* NULL until first use */
-};
-
-/* Read only, but for the handles. */
+/* Read only, and small: there may be a million partitions. The shards' handles are the journal's to
+ * find (topic_shard); none is kept here. */
 struct topic {
     atomic_uint refs;
     uint8_t id[TOPIC_ID_BYTES];
@@ -46,7 +42,7 @@ struct topic {
     unsigned name_bytes;
     int64_t created_ms;
     uint32_t n_partitions;
-    struct topic_partition *partitions;
+    uint64_t *shards; /* one a partition */
     unsigned n_settings, n_defaults;
     struct topic_setting *settings;
     /* What stood where no setting did when the topic was made: a server whose defaults change does
@@ -83,10 +79,7 @@ struct topics_start {
 };
 /* Reads the rows; then the map may be used. Once; any loop. */
 void topics_start(struct topics *ts, struct topics_start *done);
-/* Gives all handles back, as the journal asks before it closes. No change may be under way, no
- * topic referenced from outside. */
-void topics_drop_handles(struct topics *ts);
-/* Drops the handles and frees. */
+/* No change may be under way, no topic referenced from outside. */
 void topics_free(struct topics *ts);
 
 /* 16 random bytes made when the store was new. After start. */
@@ -109,23 +102,23 @@ const char *topic_setting_in(const struct topic_setting *list, unsigned n, const
 
 /* ---- handles --------------------------------------------------------------------------------- */
 
-/* The partition's shard if it has been opened, borrowed from t; else NULL: open it. */
-static inline struct shard *topic_shard(struct topic *t, uint32_t partition)
-{
-    return atomic_load_explicit(&t->partitions[partition].handle, memory_order_acquire);
-}
+/* A handle on the partition's shard if it is in memory; else NULL: open it. Any thread, cheap. */
+struct shard *topic_shard(struct topics *ts, const struct topic *t, uint32_t partition);
+
+/* The leader epoch of a partition, opened or not; -1: it is not known. Any thread, now. */
+int32_t topic_epoch(struct topics *ts, const struct topic *t, uint32_t partition);
 
 struct topic_open {
     void (*fn)(struct topic_open *o);
     struct loop *loop;
     int rc;
-    struct shard *shard; /* borrowed from topic, when rc is 0 */
+    struct shard *shard; /* a handle, when rc is 0: shard_unref */
     struct topic *topic; /* held until fn has run */
     uint32_t partition;
     void *impl; /* ours */
 };
-/* Opens the shard of o->partition of o->topic, for good. Fill fn, loop, topic, partition. Any
- * loop; fn runs on o->loop. */
+/* Opens the shard of o->partition of o->topic. Fill fn, loop, topic, partition. Any loop; fn runs
+ * on o->loop. */
 void topic_open(struct topics *ts, struct topic_open *o);
 
 /* ---- changes --------------------------------------------------------------------------------- */

@@ -30,7 +30,7 @@ struct topic *topics_topic_new(const char *name, size_t name_bytes, uint32_t n_p
     memcpy(t->name, name, name_bytes);
     t->name_bytes = (unsigned)name_bytes;
     t->n_partitions = n_partitions;
-    t->partitions = mem_new(n_partitions * sizeof *t->partitions);
+    t->shards = mem_new(n_partitions * sizeof *t->shards);
     return t;
 }
 
@@ -68,7 +68,7 @@ void topics_row_write(struct wr *w, const struct topic *t)
     wr_u64le(w, (uint64_t)t->created_ms);
     wr_u32le(w, t->n_partitions);
     for (uint32_t i = 0; i < t->n_partitions; i++)
-        wr_u64le(w, t->partitions[i].shard);
+        wr_u64le(w, t->shards[i]);
     settings_write(w, t->settings, t->n_settings);
     settings_write(w, t->defaults, t->n_defaults);
 }
@@ -138,7 +138,7 @@ struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes
     memcpy(t->id, id, TOPIC_ID_BYTES);
     t->created_ms = created_ms;
     for (uint32_t i = 0; i < n; i++)
-        t->partitions[i].shard = rd_u64le(&r);
+        t->shards[i] = rd_u64le(&r);
     t->settings = settings_read(&r, &t->n_settings);
     if (version > 1)
         t->defaults = settings_read(&r, &t->n_defaults);

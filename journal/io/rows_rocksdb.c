@@ -24,6 +24,7 @@ enum {
     OPEN_FILES_MAX = 256,
     ASIDE_MAX = 1000,
     BLOOM_BITS = 10,
+    METADATA_BLOCK_BYTES = 4096,
     INFO_LOG_WARN = 2, /* of RocksDB's levels */
 };
 
@@ -172,7 +173,15 @@ static rocksdb_options_t *rows_rocksdb_options(uint64_t cache_bytes, rocksdb_cac
     rocksdb_options_set_stats_persist_period_sec(o, 0);
 
     rocksdb_block_based_options_set_block_cache(table, cache);
+    /* Indexes and filters are in the cache's bound, too, and so in pieces: a whole filter of a large
+     * file is larger than a part of the cache, and would be read and summed for every look-up. */
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(table, 1);
+    rocksdb_block_based_options_set_index_type(
+        table, rocksdb_block_based_table_index_type_two_level_index_search);
+    rocksdb_block_based_options_set_partition_filters(table, 1);
+    rocksdb_block_based_options_set_metadata_block_size(table, METADATA_BLOCK_BYTES);
+    rocksdb_block_based_options_set_pin_top_level_index_and_filter(table, 1);
     rocksdb_block_based_options_set_filter_policy(
         table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS)); /* takes it */
     rocksdb_options_set_block_based_table_factory(o, table);        /* copies it */
@@ -193,7 +202,7 @@ static struct rows_rocksdb *rows_rocksdb_new(const char *path, uint64_t cache_by
     rocksdb_readoptions_set_verify_checksums(s->read, 1);
     s->scan = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(s->scan, 1);
-    rocksdb_readoptions_set_fill_cache(s->scan, 0); /* a scan of all must not push out the rest */
+    rocksdb_readoptions_set_fill_cache(s->scan, 0); /* a table's scan must not push out the rest */
     s->write = rocksdb_writeoptions_create();
     rocksdb_writeoptions_disable_WAL(s->write, 1);
     s->flush = rocksdb_flushoptions_create();
@@ -363,7 +372,7 @@ static int rows_rocksdb_scan(struct rows *r, const void *from, size_t from_bytes
 
     pthread_rwlock_rdlock(&s->lock); /* fn may read: glibc's read locks nest */
     if (s->db) {
-        it = rocksdb_create_iterator(s->db, s->scan);
+        it = rocksdb_create_iterator(s->db, from_bytes > 1 ? s->read : s->scan);
         if (backwards)
             rocksdb_iter_seek_for_prev(it, at, from_bytes);
         else

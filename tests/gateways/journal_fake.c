@@ -415,8 +415,23 @@ struct shard *shard_ref(struct shard *s)
 
 void shard_unref(struct shard *s)
 {
+    if (!s)
+        return;
     ASSERT(s->refs > 0);
     s->refs--;
+}
+
+/* Without a handle a shard leaves memory at once. */
+struct shard *shard_in_memory(struct journal *j, uint64_t id)
+{
+    struct shard *s = find_shard(j, id);
+
+    return s && s->refs > 0 && !s->deleted ? shard_ref(s) : NULL;
+}
+
+int32_t journal_epoch(const struct journal *j, uint64_t shard)
+{
+    return (int32_t)j->starts;
 }
 
 uint64_t shard_id(const struct shard *s)

@@ -118,19 +118,25 @@ static void check_described(const char *topic, const char *name, const char *val
     CHECK_EQ(c->config_source, source);
 }
 
-/* What the journal holds for the topic's one partition: after a produce its shard is open. */
+static void opened(struct topic_open *o)
+{
+    *(bool *)o->impl = true;
+}
+
+/* What the journal holds for the topic's one partition. */
 static struct shard_policy policy_of(const char *topic)
 {
     struct topic *t = topics_find(server.kafka->topics, topic, strlen(topic));
+    bool done = false;
+    struct topic_open o = { .fn = opened, .loop = server.loops[0], .topic = t, .impl = &done };
     struct shard_policy p;
 
     REQUIRE(t != NULL);
-    if (!topic_shard(t, 0))
-        kafka_ask_produce_now(&client, topic, 0, 1, 10, 1000);
-    topic_unref(t);
-    t = topics_find(server.kafka->topics, topic, strlen(topic));
-    REQUIRE(topic_shard(t, 0) != NULL);
-    shard_policy(topic_shard(t, 0), &p);
+    topic_open(server.kafka->topics, &o);
+    kafka_server_run(&server, 1000);
+    REQUIRE(done && o.rc == 0);
+    shard_policy(o.shard, &p);
+    shard_unref(o.shard);
     topic_unref(t);
     return p;
 }

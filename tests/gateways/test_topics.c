@@ -207,7 +207,7 @@ static void test_changes_of_one_name_happen_in_order(void)
 static void test_grow_keeps_the_old_shards_and_their_handles(void)
 {
     struct topic *old, *grown;
-    struct shard *shard;
+    struct shard *shard, *same;
 
     begin();
     CHECK_EQ(change("t", 2, topics_create), 0);
@@ -220,13 +220,20 @@ static void test_grow_keeps_the_old_shards_and_their_handles(void)
     REQUIRE(grown != NULL && grown != old);
     CHECK_EQ(grown->n_partitions, 4);
     CHECK(!memcmp(grown->id, old->id, TOPIC_ID_BYTES));
-    CHECK_EQ(grown->partitions[1].shard, old->partitions[1].shard);
-    CHECK(topic_shard(grown, 1) == shard);
-    CHECK(topic_shard(grown, 3) == NULL);
-    CHECK_EQ(open_shard(grown, 3, &shard), 0);
-    CHECK_EQ(shard_id(shard), grown->partitions[3].shard);
+    CHECK_EQ(grown->shards[1], old->shards[1]);
+    same = topic_shard(topics, grown, 1);
+    CHECK(same == shard);
+    shard_unref(same);
     /* The old view still works for who holds it. */
-    CHECK(topic_shard(old, 1) != NULL);
+    same = topic_shard(topics, old, 1);
+    CHECK(same == shard);
+    shard_unref(same);
+    shard_unref(shard);
+    CHECK(topic_shard(topics, grown, 3) == NULL);
+    CHECK_EQ(topic_epoch(topics, grown, 3), topic_epoch(topics, grown, 1));
+    CHECK_EQ(open_shard(grown, 3, &shard), 0);
+    CHECK_EQ(shard_id(shard), grown->shards[3]);
+    shard_unref(shard);
     topic_unref(old);
     topic_unref(grown);
     end();
@@ -280,7 +287,7 @@ static void test_settings_and_everything_else_survive_a_restart(void)
     run_until_answers(1);
     REQUIRE(c.rc == 0);
     memcpy(id, c.topic->id, sizeof id);
-    last = c.topic->partitions[6].shard;
+    last = c.topic->shards[6];
     created = c.topic->created_ms;
     topic_unref(c.topic);
     restart();
@@ -288,7 +295,7 @@ static void test_settings_and_everything_else_survive_a_restart(void)
     REQUIRE(t != NULL);
     CHECK(!strcmp(t->name, "t"));
     CHECK_EQ(t->n_partitions, 7);
-    CHECK_EQ(t->partitions[6].shard, last);
+    CHECK_EQ(t->shards[6], last);
     CHECK_EQ(t->created_ms, created);
     REQUIRE(topic_setting(t, "retention.ms") != NULL);
     CHECK(!strcmp(topic_setting(t, "retention.ms"), "5"));
@@ -311,7 +318,7 @@ static void test_ids_differ_from_start_to_start_with_one_seed(void)
     b = topics_find(topics, "b", 1);
     REQUIRE(a && b);
     CHECK(memcmp(a->id, b->id, TOPIC_ID_BYTES) != 0);
-    CHECK(a->partitions[0].shard != b->partitions[0].shard);
+    CHECK(a->shards[0] != b->shards[0]);
     topic_unref(a);
     topic_unref(b);
     end();

@@ -395,6 +395,33 @@ static void test_a_segment_that_nobody_pins_is_freed_at_once(void)
     bed_fini(&t);
 }
 
+/* Many small runs: the index is about as large as the data, in the copy, too. */
+static void test_a_segment_full_of_data_and_index_is_not_worth_rewriting(void)
+{
+    struct row_segment row;
+    struct segments *table;
+    struct segment *s, *out[4];
+    struct bed t;
+
+    bed_init(&t, 36, 2, 20, 2000);
+    table = &t.b.st->segments;
+    t.s->dropping = true; /* nobody rewrites this one */
+    row = t.w.row;
+    row.data_bytes = 1200 << 10;
+    row.index_bytes = 1100 << 10;
+    row.n_extents = 1;
+    row.extents[0].log2 = 22;
+    s = segments_add(table, SEGMENT + 1, &row);
+    s->live = row.data_bytes;
+    CHECK_EQ(segments_wasteful(table, out, 4, 8 << 20, false), 0);
+    /* With half of it gone the copy takes less than half of the 4 MiB. */
+    s->live = row.data_bytes / 2;
+    REQUIRE(segments_wasteful(table, out, 4, 8 << 20, false) == 1);
+    CHECK(out[0] == s);
+    segment_unpin(table, s);
+    bed_fini(&t);
+}
+
 TEST_MAIN(
     T(any_range_reads_as_it_was_written_across_extents)
         T(a_read_behind_the_extents_is_corrupt_and_a_failed_one_is_io)
@@ -406,4 +433,5 @@ TEST_MAIN(
                         another_segments_index_is_not_taken_for_ours)
                         T(only_so_many_parsed_indexes_are_kept_and_pinned_ones_stay) T(
                             a_removed_segment_is_readable_and_keeps_its_space_until_the_last_unpin)
-                            T(a_segment_that_nobody_pins_is_freed_at_once))
+                            T(a_segment_that_nobody_pins_is_freed_at_once)
+                                T(a_segment_full_of_data_and_index_is_not_worth_rewriting))

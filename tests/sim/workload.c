@@ -56,6 +56,8 @@ static void watch_device(struct workload *w, struct watched *d, struct store *st
     d->slabs = st->slabs.n;
     w->n->direct += (uint32_t)((atomic_load(&st->bytes.direct) >> 10) - d->direct_kib);
     d->direct_kib = atomic_load(&st->bytes.direct) >> 10;
+    w->n->unloads += (uint32_t)(st->unloads - (st->unloads < d->unloads ? 0 : d->unloads));
+    d->unloads = st->unloads;
     if (segments > d->segments)
         w->n->sealed += segments - d->segments;
     else
@@ -500,6 +502,7 @@ static void swarm(struct workload *w, uint64_t seed)
         c->retention_check_ms = 10 + (uint32_t)below(w, 300);
         c->wal_age_ms = 1 + (uint32_t)below(w, 2000);
     }
+    c->unload_ms = 1 + (uint32_t)below(w, 4);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
     if (w->tight) {
@@ -535,7 +538,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->scrub_interval_ms = 300 + below(w, 3000);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
-    for (unsigned i = 1; i < 8; i++)
+    for (unsigned i = 1; i < 9; i++)
         w->weight[i] = 1 + (unsigned)below(w, 8);
     if (w->tight) { /* little else than filling it up */
         w->weight[0] = 90;

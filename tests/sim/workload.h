@@ -41,6 +41,8 @@
     X(ring_starts, "shards in memory begun anew", 0)                                               \
     X(elsewhere, "shards on another device than the first", 1)                                     \
     X(shards_deleted, "shards deleted", 0)                                                         \
+    X(let_go, "handles let go", 1)                                                                 \
+    X(unloads, "shards unloaded", 0)                                                               \
     X(faults, "faults that failed the device", 0)                                                  \
     X(rotten, "bits rotted", 0)                                                                    \
     X(rotten_direct, "of them in what was written to open segments", 0)                            \

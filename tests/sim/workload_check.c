@@ -118,7 +118,7 @@ static void find_checked(struct workload *w, struct model_shard *s)
     workload_op_free(op);
 }
 
-static void range_check(struct workload *w, struct model_shard *s)
+void workload_check_range(struct workload *w, struct model_shard *s)
 {
     uint64_t start, end = shard_end(s->handle);
 
@@ -299,7 +299,7 @@ void workload_check_recovered(struct workload *w)
             ring_checked(w, s);
             continue;
         }
-        range_check(w, s);
+        workload_check_range(w, s);
         read_whole(w, s);
         workload_expire(w, s);
         model_settle(&w->m, s, shard_start(s->handle));

@@ -71,7 +71,7 @@ struct workload {
     uint64_t stamp;
     /* what is watched, of each device */
     struct watched {
-        uint64_t ckpt_lsn, wal_lsn, direct_kib;
+        uint64_t ckpt_lsn, wal_lsn, direct_kib, unloads;
         unsigned slabs, segments;
         struct {
             uint64_t place;
@@ -146,6 +146,8 @@ void workload_handles_close(struct workload *w);
 
 /* Damage has made it so, as far as is known. */
 bool workload_group_read_only(const struct workload *w, uint64_t group);
+/* Start and end have not gone back, nor beyond what was asked for. */
+void workload_check_range(struct workload *w, struct model_shard *s);
 /* After a start: only damaged groups are read-only. */
 void workload_check_read_only(struct workload *w);
 /* After a start: what is there must be explained by what was promised. */

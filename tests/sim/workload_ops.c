@@ -940,10 +940,48 @@ void workload_handles_close(struct workload *w)
     }
 }
 
+static bool has_waits(const struct workload *w, const struct model_shard *s)
+{
+    for (const struct op *op = w->ops; op; op = op->next)
+        if (op->kind == OP_WAIT && op->s == s)
+            return true;
+    return false;
+}
+
+static void let_go(struct workload *w, struct model_shard *s)
+{
+    if (s->handle->next > s->handed)
+        s->handed = s->handle->next;
+    shard_unref(s->handle);
+    s->handle = NULL;
+    w->n->let_go++;
+}
+
+/* Shards may leave memory, and must come back as they were. What is under way goes on. */
+static void do_let_go(struct workload *w)
+{
+    uint64_t each = 1 + below(w, 4);
+
+    for (unsigned i = 0; i < w->m.n_shards; i++) {
+        struct model_shard *s = &w->m.shards[i];
+
+        if (s->handle && !has_waits(w, s) && below(w, each) == 0)
+            let_go(w, s);
+    }
+    if (chance(w, 3, 4))
+        sim_run_for(w->js.sim, below(w, 4000 * w->js.conf.unload_ms), STEPS_MAX);
+    if (chance(w, 3, 4))
+        workload_handles_open_new(w);
+    for (unsigned i = 0; i < w->m.n_shards; i++)
+        if (w->m.shards[i].handle && w->m.shards[i].kind != SHARD_MEMORY)
+            workload_check_range(w, &w->m.shards[i]);
+}
+
 void workload_act(struct workload *w)
 {
     static void (*const acts[])(struct workload *) = {
-        do_append, do_read, do_wait, do_find, do_trim, do_update, workload_handles_open_new, do_get
+        do_append, do_read,  do_wait, do_find, do_trim, do_update, workload_handles_open_new,
+        do_get,    do_let_go
     };
     unsigned all = 0, at;
 
