@@ -26,6 +26,9 @@ struct time_work {
     bool max;       /* SHARD_TIME_MAX is asked for */
     int64_t wanted; /* the least timestamp that will do; max: the largest one seen */
     uint64_t at;    /* what is below has been looked through */
+    /* What is below is looked for in segments. The rows may know of more already: what is just being
+     * destaged, whose segments nobody can read yet. */
+    uint64_t wal_first;
     /* Runs of the WAL that may hold the answer, in order; where the next turn begins, 0: nowhere. */
     struct cold_entry wal[CANDIDATES];
     unsigned n_wal;
@@ -176,6 +179,24 @@ static int time_in_segment(struct time_scan *ts, struct segment *seg, const stru
     return run ? time_in_run(tw, seg, x, run) : 0;
 }
 
+/* The segment of a row is not there any more: trimmed meanwhile, or rewritten, and then its row has
+ * changed, too. */
+static int time_row_gone(struct time_scan *ts, const struct row_run *row, uint64_t base)
+{
+    struct shard *s = ts->tw->s;
+
+    if (atomic_load(&s->deleted)) {
+        ts->rc = E_DELETED;
+        return 1;
+    }
+    if (row->end <= atomic_load(&s->start))
+        return 0;
+    ts->rc = row->segment == ts->gone && base == ts->gone_base ? E_LOST : E_BUSY;
+    ts->gone = row->segment;
+    ts->gone_base = base;
+    return 1;
+}
+
 static int time_row(void *ctx, const void *key, size_t key_bytes, const void *value,
                     size_t value_bytes)
 {
@@ -190,6 +211,8 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
         return 1;
     if (row_run_read(&row, value, value_bytes) < 0)
         return E_CORRUPT;
+    if (base >= tw->wal_first)
+        return 1;
     if (row.end <= tw->start || row.end <= tw->at)
         return 0;
     if (ts->max_only && (base >= tw->start || row.max_ts <= tw->wanted)) {
@@ -200,12 +223,8 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
     if (row.max_ts < tw->wanted)
         return 0;
     seg = segment_pin(&tw->s->st->segments, row.segment);
-    if (!seg) { /* rewritten meanwhile: then its row has changed, too */
-        ts->rc = row.segment == ts->gone && base == ts->gone_base ? E_LOST : E_BUSY;
-        ts->gone = row.segment;
-        ts->gone_base = base;
-        return 1;
-    }
+    if (!seg)
+        return time_row_gone(ts, &row, base);
     ts->rc = time_in_segment(ts, seg, &row, base);
     segment_unpin(&tw->s->st->segments, seg);
     return ts->rc < 0 || tw->f->found;
@@ -328,7 +347,8 @@ static void time_take(struct time_work *tw, uint32_t i)
     } else if (read_cached(tw->s, &n, &slice)) {
         *c = (struct cold_entry){ .entry = n, .slice = slice };
     } else if (!read_pin(tw->s->st, &n, c)) {
-        return; /* destaged: the segments are looked through after this */
+        tw->wal_first = UINT64_MAX; /* then rows must say where it went */
+        return;
     }
     tw->n_wal++;
 }
@@ -390,6 +410,7 @@ static void time_turn(struct task *t)
         atomic_fetch_sub(&st->busy, 1);
         return;
     }
+    tw->wal_first = n_entries(s) > 0 ? entry_at(s, 0).base : UINT64_MAX;
     if (tw->max)
         time_max_candidates(tw);
     else
