@@ -16,8 +16,11 @@
 #include "journal/stats.h"
 
 enum {
-    ROUND_EXTENTS = 8,
+    ROUND_EXTENTS = 16,
     ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
+     * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */
+    ROUND_PART = 4,
     READ_PIECE = 1 << 20
 };
 
@@ -166,6 +169,7 @@ static void drop_home(struct task *t)
         struct shard *s = *at;
 
         index_drop_lsn(&s->index, p->d->end_lsn);
+        s->rows_end = s->saved_end;
         if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
             s->saved_end != s->next) {
             at = &s->dirty_next;
@@ -742,6 +746,8 @@ static void shard_collect(struct destage_part *p, struct shard *s)
         p->n_direct += n->direct != NULL;
         p->n++;
     }
+    if (end == s->rows_end)
+        return; /* nor has any producer written since */
     rows_batch_put(&p->rows, key, row_key(key, ROW_END, s->id), value, row_u64_write(end, value));
     producers_save(&s->producers, s->id, end, &p->rows);
 }
@@ -781,7 +787,9 @@ void destage_consider(struct store *st, bool anything)
     live = wal_live(&st->wal);
     closed = live.closed_bytes + live.closed_direct;
     want = closed > st->conf.wal_budget
-               ? (unsigned)((closed - st->conf.wal_budget) >> st->wal_log2) + 1
+               ? (unsigned)((closed - st->conf.wal_budget + st->conf.wal_budget / ROUND_PART) >>
+                            st->wal_log2) +
+                     1
                : 0;
     if (anything && want == 0 && closed > 0)
         want = ROUND_EXTENTS;

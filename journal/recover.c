@@ -554,6 +554,7 @@ static int catalogue_shard_open(struct store *st)
     int rc;
 
     s->st = st;
+    s->rows_end = UINT64_MAX;
     s->id = SHARD_CATALOGUE;
     s->group = st->groups[GROUP_CATALOGUE];
     atomic_store(&s->refs, 1);

@@ -301,6 +301,7 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
         return rc;
     s = mem_new(sizeof *s);
     s->st = st;
+    s->rows_end = UINT64_MAX;
     s->id = id;
     s->kind = row.kind;
     s->created = row.created;
