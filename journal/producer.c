@@ -125,6 +125,7 @@ void producer_insert_raw(struct producers *p, int64_t id, int16_t epoch,
     s->batch[at] = *b;
 }
 
+/* A row that was made from a segment may lack one between two that it has. */
 void producer_note_under(struct producers *p, int64_t id, const struct row_producer *r)
 {
     struct producer *later = hash_take(&p->by_id, (uint64_t)id);
@@ -134,7 +135,7 @@ void producer_note_under(struct producers *p, int64_t id, const struct row_produ
     for (unsigned i = 0; i < r->n; i++)
         producer_note_raw(p, id, r->epoch, &r->batch[i]);
     for (unsigned i = 0; later && i < later->n; i++)
-        producer_note_raw(p, id, later->epoch, &later->batch[i]);
+        producer_insert_raw(p, id, later->epoch, &later->batch[i]);
     free(later);
 }
 
