@@ -535,13 +535,14 @@ static void lost_add(struct destage_part *p, uint64_t shard, uint64_t start, uin
     p->lost[p->n_lost++] = (struct lost_range){ shard, start, end };
 }
 
-/* Copies one run's batches to their places; a damaged batch loses the rest of its run. */
+/* Copies one run's batches to their places. One that is not what was written is lost as a whole: its
+ * batches may be sound, and another's. */
 static void entry_add(struct destage *d, struct destage_part *p, const struct destage_entry *n)
 {
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
 
-    if (mem && batches_are_strange(mem, n->entry.bytes, n->entry.xxh3))
+    if (mem && sum_xxh3(mem, n->entry.bytes, 0) != n->entry.xxh3)
         mem = NULL;
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
