@@ -5,7 +5,12 @@
 #include "base/rd.h"
 #include "format/sum.h"
 
-enum { ROW_VERSION = 1, ROW_SHARD_POLICY_VERSION = 2, ROW_SEGMENT_VERSION = SEG_FOOTER_VERSION };
+enum {
+    ROW_VERSION = 1,
+    ROW_GROUP_VERSION = 2,
+    ROW_SHARD_POLICY_VERSION = 2,
+    ROW_SEGMENT_VERSION = SEG_FOOTER_VERSION
+};
 
 size_t row_key(uint8_t *key, enum row_table table, uint64_t a)
 {
@@ -97,28 +102,42 @@ static int close_value(const struct rd *r)
 
 size_t row_group_write(const struct row_group *v, uint8_t *mem)
 {
-    struct wr w = begin(mem);
+    struct wr w = wr_of(mem, ROW_VALUE_MAX);
 
+    wr_u8(&w, v->segment.first ? ROW_GROUP_VERSION : ROW_VERSION);
     wr_u8(&w, v->class);
     wr_u16le(&w, 0);
     wr_u64le(&w, v->destaged_lsn);
     wr_u64le(&w, v->last_entry);
     wr_u64le(&w, v->last_hash);
+    if (v->segment.first) {
+        wr_u64le(&w, v->segment.first);
+        wr_u64le(&w, v->segment.bytes);
+    }
     return end(&w);
 }
 
 int row_group_read(struct row_group *v, const void *mem, size_t bytes)
 {
-    struct rd r;
-    int rc = open_value(&r, mem, bytes);
+    struct rd r = rd_of(mem, bytes);
+    uint8_t version = rd_u8(&r);
 
-    if (rc < 0)
-        return rc;
+    if (!rd_ok(&r) || version == 0)
+        return E_CORRUPT;
+    if (version > ROW_GROUP_VERSION)
+        return E_VERSION;
     v->class = rd_u8(&r);
     rd_u16le(&r);
     v->destaged_lsn = rd_u64le(&r);
     v->last_entry = rd_u64le(&r);
     v->last_hash = rd_u64le(&r);
+    v->segment = (struct frame_segment){ 0 };
+    if (version == ROW_GROUP_VERSION) {
+        v->segment.first = rd_u64le(&r);
+        v->segment.bytes = rd_u64le(&r);
+        if (v->segment.first == 0)
+            return E_CORRUPT; /* one that does not say is written in version 1 */
+    }
     return close_value(&r);
 }
 

@@ -6,7 +6,9 @@
  *
  * In the catalogue and in the view:
  *   'G' group u64      group: u8 1, u8 class, u16 0, u64 destaged_lsn (its batches below are in
- *                      segments), u64 last entry below it, u64 hash of that entry's frame
+ *                      segments), u64 last entry below it, u64 hash of that entry's frame; or
+ *                      u8 2, and behind these u64 first entry of the segment that the entry after
+ *                      that is in, u64 bytes of batches that this segment has below
  *   'S' shard u64      shard: u8 1, u8 kind, u8 class, u8 0, u64 group, u64 start offset,
  *                      i64 created, ms; or, when it has a policy: u8 2, and behind these
  *                      u32 flags (1 expires, 2 limited, 4 compacted), u32 0, i64 retention ms,
@@ -45,6 +47,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "format/frame.h"
 #include "format/segfile.h"
 
 enum row_table {
@@ -89,6 +92,7 @@ bool row_key_is_name(const void *key, size_t bytes, uint64_t shard);
 struct row_group {
     uint8_t class;
     uint64_t destaged_lsn, last_entry, last_hash;
+    struct frame_segment segment; /* that the next entry is in; first 0: the row does not say */
 };
 struct row_policy {
     uint32_t flags; /* enum shard_flag, journal.h; 0: no policy, all is kept */

@@ -199,6 +199,7 @@ static void checkpoint_done(struct rows_work *w)
         if (m) {
             st->groups[i]->destaged_entry = m->last_entry;
             st->groups[i]->destaged_hash = m->last_hash;
+            st->groups[i]->destaged_segment = m->segment;
         }
     }
     d->waiting = st->n_groups;
@@ -332,6 +333,7 @@ static void group_row(struct destage *d, struct jrn_group *g, struct rows_batch 
         return;
     row.last_entry = m->last_entry;
     row.last_hash = m->last_hash;
+    row.segment = m->segment;
     rows_batch_put(rows, key, row_key(key, ROW_GROUP, g->id), value, row_group_write(&row, value));
 }
 
