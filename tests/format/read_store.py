@@ -151,6 +151,7 @@ class Store:
         self.open_slabs()
         self.rows = {}
         self.groups = {}  # group -> (last entry, hash of its frame) in the WAL so far
+        self.cuts = {}  # group -> (first entry, bytes) of the segment that its next frame is in
         self.wal_batches = []  # (shard, batch) in the order of the WAL
         self.direct_lost = []  # (segment, what is wrong), of direct batches
         self.blocks = []  # (slab, byte in its file, bytes) of each valid one
@@ -340,7 +341,7 @@ class Store:
     def rot(self, x, end):
         if end > x:
             self.problem(f"WAL: rot from LSN {x} to {end}")
-            self.groups = {}  # what follows may miss entries
+            self.groups, self.cuts = {}, {}  # what follows may miss entries
         return end
 
     def wal(self):
@@ -418,6 +419,7 @@ class Store:
             if last and not flags & 1 and last != (entry - 1, prev_hash):
                 self.problem(f"group {group} entry {entry}: does not follow entry {last[0]}")
             self.groups[group] = entry, hash_
+            self.segment_follow(frame, group, entry, flags, n_items)
             at = 80 + 40 * n_items
             for i in range(n_items):
                 shard, base, offsets, length, kind = struct.unpack_from("<2Q2IB", frame, 80 + 40 * i)
@@ -434,6 +436,17 @@ class Store:
                 at += length
             if (at + 7) // 8 * 8 != size or any(frame[at:]):
                 self.problem(f"group {group} entry {entry}: wrong size")
+
+    def segment_follow(self, frame, group, entry, flags, n_items):
+        """Every frame says where its segment began; that must follow from the frames before."""
+        said = struct.unpack_from("<2Q", frame, 64)
+        want = self.cuts.pop(group, said)
+        if said[0] == 0:
+            return  # written before the log cut segments
+        if want != said:
+            self.problem(f"group {group} entry {entry}: segment {said}, not {want}")
+        bytes_ = sum(u32(frame, 80 + 40 * i + 20) for i in range(n_items))
+        self.cuts[group] = (entry + 1, 0) if flags & 2 else (said[0], said[1] + bytes_)
 
     def direct(self, block, placement, frame, item, at):
         shard, base, offsets, length, _ = struct.unpack_from("<2Q2IB", frame, item)
@@ -590,7 +603,7 @@ class Store:
         for key in sorted(self.rows):
             value = self.rows[key]
             if key[:1] == letter and letter != b"A":
-                if value[0] not in ((1, 2) if letter in b"SM" else (1,)):
+                if value[0] not in ((1, 2) if letter in b"SMG" else (1,)):
                     raise Refused(f"row {key.hex()}: version {value[0]}")
                 self.version = value[0]
                 yield struct.unpack(f">{len(key) // 8}Q", key[1:]), value[1:]

@@ -84,15 +84,33 @@ static int read_group(const void *p, size_t n)
 
 static void test_group_row(void)
 {
-    struct row_group v = { 1, 0x1122334455667788, 3, 4 }, got;
+    struct row_group v = { .class = 1,
+                           .destaged_lsn = 0x1122334455667788,
+                           .last_entry = 3,
+                           .last_hash = 4 },
+                     got;
     size_t n = row_group_write(&v, mem);
 
     CHECK_EQ(n, 28);
     CHECK(memcmp(mem, "\x01\x01\0\0\x88\x77\x66\x55\x44\x33\x22\x11\x03", 13) == 0 && mem[20] == 4);
     REQUIRE(row_group_read(&got, mem, n) == 0);
     CHECK(got.class == 1 && got.destaged_lsn == v.destaged_lsn && got.last_entry == 3);
-    CHECK(got.last_hash == 4);
+    CHECK(got.last_hash == 4 && got.segment.first == 0 && got.segment.bytes == 0);
     check_refusals(n, read_group);
+}
+
+static void test_group_row_that_says_where_its_segment_stands(void)
+{
+    struct row_group v = { .class = 1, .last_entry = 3, .segment = { 0x99, 0x1234 } }, got;
+    size_t n = row_group_write(&v, mem);
+
+    CHECK_EQ(n, 44);
+    CHECK(memcmp(mem, "\x02\x01\0\0", 4) == 0 && mem[28] == 0x99 && mem[36] == 0x34);
+    REQUIRE(row_group_read(&got, mem, n) == 0);
+    CHECK(got.last_entry == 3 && got.segment.first == 0x99 && got.segment.bytes == 0x1234);
+    check_refusals(n, read_group);
+    mem[28] = 0; /* a first entry of 0 is none */
+    CHECK_EQ(row_group_read(&got, mem, n), E_CORRUPT);
 }
 
 static int read_shard(const void *p, size_t n)
@@ -316,10 +334,10 @@ static void test_key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_it
     CHECK(!row_key_is_name(row, 1024, 7));
 }
 
-TEST_MAIN(
-    T(keys_sort_as_their_numbers) T(key_is_laid_out_as_documented)
-        T(key_of_another_length_is_refused) T(group_row) T(shard_row) T(
-            segment_row_with_any_number_of_extents) T(segment_row_with_too_many_extents_is_refused)
-            T(loss_row) T(run_row) T(producer_row_with_one_to_five_batches)
-                T(producer_row_with_none_or_too_many_batches_is_refused) T(number_row)
-                    T(key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_its_hash))
+TEST_MAIN(T(keys_sort_as_their_numbers) T(key_is_laid_out_as_documented) T(
+    key_of_another_length_is_refused) T(group_row) T(group_row_that_says_where_its_segment_stands)
+              T(shard_row) T(segment_row_with_any_number_of_extents)
+                  T(segment_row_with_too_many_extents_is_refused) T(loss_row) T(run_row)
+                      T(producer_row_with_one_to_five_batches) T(
+                          producer_row_with_none_or_too_many_batches_is_refused) T(number_row)
+                          T(key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_its_hash))
