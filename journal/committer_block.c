@@ -273,9 +273,14 @@ void committer_block_make(struct committer *c, uint64_t room, uint32_t flags)
     c->block = b;
     c->block_lsn = c->lsn;
     c->lsn += h.block_bytes;
-    for (unsigned i = 0; i < c->n_in_block; i++)
-        if (c->in_block[i]->cut)
-            wal_cut(&c->st->wal, c->in_block[i]->id, c->in_block[i]->last_entry, c->lsn);
+    for (unsigned i = 0; i < c->n_in_block; i++) {
+        const struct jrn_group *g = c->in_block[i];
+
+        if (!g->cut)
+            continue;
+        wal_cut(&c->st->wal, g->id, g->last_entry, c->lsn);
+        committer_direct_cut(c, g);
+    }
 }
 
 void committer_ungather(struct committer *c)

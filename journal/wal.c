@@ -167,6 +167,7 @@ struct wal_live wal_live(struct wal *w)
     for (unsigned i = 0; i < w->n; i++) {
         const struct wal_extent *x = w->list[i];
 
+        l.n_cuts += x->n_cuts;
         if (x->end_lsn != LSN_OPEN) {
             l.closed_bytes += (uint64_t)1 << w->log2;
             l.closed_direct += x->direct_bytes;

@@ -96,6 +96,7 @@ struct wal_live {
     uint64_t closed_direct; /* what their blocks have put into open segments */
     uint64_t open_direct;   /* the same of the one that is written */
     unsigned n_extents;
+    unsigned n_cuts; /* segments that end in it */
 };
 /* What is live now. */
 struct wal_live wal_live(struct wal *w);

@@ -495,7 +495,8 @@ class Store:
                      struct.unpack_from("<9Q2q", page, 32)))
         f["identity"] = page[120:136]
         f["extents"] = [struct.unpack_from("<QI", page, 152 + 16 * i) for i in range(u32(page, 144))]
-        f["direct_bytes"], f["sorted_pos"] = struct.unpack_from("<2Q", page, 3992)
+        f["direct_bytes"], f["sorted_pos"], f["segment_first"], f["flags"] = \
+            struct.unpack_from("<3QI", page, 3992)
         f["version"], = struct.unpack_from("<H", page, 4)
         return f
 
@@ -603,7 +604,7 @@ class Store:
         for key in sorted(self.rows):
             value = self.rows[key]
             if key[:1] == letter and letter != b"A":
-                if value[0] not in ((1, 2) if letter in b"SMG" else (1,)):
+                if value[0] not in {b"M": (1, 2, 3), b"S": (1, 2), b"G": (1, 2)}.get(letter, (1,)):
                     raise Refused(f"row {key.hex()}: version {value[0]}")
                 self.version = value[0]
                 yield struct.unpack(f">{len(key) // 8}Q", key[1:]), value[1:]
@@ -616,11 +617,15 @@ class Store:
                             "index_bytes", "n_batches", "min_ts", "max_ts", "identity", "created"),
                            struct.unpack_from("<7Q2q16sq", value, 3)))
             n, = struct.unpack_from("<H", value, 1)
-            seg["segment"], seg["version"] = number, self.version
+            seg["segment"], seg["version"] = number, min(self.version, 2)
             seg["direct_bytes"], seg["sorted_pos"], at = 0, 0, 99
-            if self.version == 2:
+            seg["segment_first"], seg["flags"] = 0, value[0] if self.version == 3 else 0
+            if self.version >= 2:
                 seg["direct_bytes"], seg["sorted_pos"] = struct.unpack_from("<2Q", value, at)
                 at += 16
+            if self.version == 3:
+                seg["segment_first"] = u64(value, at)
+                at += 8
             seg["extents"] = [struct.unpack_from("<QI", value, at + 12 * i) for i in range(n)]
             if len(value) != at + 12 * n:
                 raise Damage(f"row of segment {number:#x}: wrong length")

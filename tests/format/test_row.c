@@ -19,7 +19,7 @@ static void check_refusals(size_t bytes, int (*read)(const void *mem, size_t byt
         memcpy(part, mem, n < bytes ? n : bytes);
         CHECK_EQ(read(part, n), n == bytes ? 0 : E_CORRUPT);
         if (n == bytes) {
-            part[0] = 3;
+            part[0] = 4;
             CHECK_EQ(read(part, n), E_VERSION);
             part[0] = 255;
             CHECK_EQ(read(part, n), E_VERSION);
@@ -162,15 +162,20 @@ static void test_segment_row_with_any_number_of_extents(void)
                                         .direct_bytes = rng_u64(&r),
                                         .sorted_pos = rng_u64(&r),
                                         .n_extents = e };
+        /* What was written before the log cut segments does not say of which it is a piece. */
+        segment.segment_first = e % 3 ? 1 + rng_below(&r, 1000) : 0;
+        segment.flags = e % 3 ? (uint8_t)rng_below(&r, 4) : 0;
         for (unsigned i = 0; i < 16; i++)
             segment.identity.bytes[i] = (uint8_t)rng_u64(&r);
         for (unsigned i = 0; i < e; i++)
             segment.extents[i] = (struct seg_extent){ rng_u64(&r), (uint32_t)rng_u64(&r) };
         n = row_segment_write(&segment, mem);
-        CHECK_EQ(n, 116 + 12 * e);
+        CHECK_EQ(n, (e % 3 ? 124 : 116) + 12 * e);
+        CHECK_EQ(mem[0], e % 3 ? 3 : 2);
         REQUIRE(row_segment_read(&segment_got, mem, n) == 0);
         CHECK(b->version == 2 && a->direct_bytes == b->direct_bytes &&
               a->sorted_pos == b->sorted_pos);
+        CHECK(a->segment_first == b->segment_first && a->flags == b->flags);
         CHECK(a->group == b->group && a->first_entry == b->first_entry && b->n_extents == e);
         CHECK(a->last_entry == b->last_entry && a->data_bytes == b->data_bytes);
         CHECK(a->index_pos == b->index_pos && a->index_bytes == b->index_bytes);
