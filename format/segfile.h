@@ -72,7 +72,7 @@ enum {
     SEG_PRODUCER_BYTES = 48,
     SEG_SPARSE_EVERY = 32 * 1024,
     SEG_MAX_EXTENTS = 240,
-    SEG_INDEX_VERSION = 2, /* what is written; 1 is read, too */
+    SEG_INDEX_VERSION = 2,  /* what is written; 1 is read, too */
     SEG_FOOTER_VERSION = 2, /* what is written; 1 is read, too */
     SEG_ENDS = 1,           /* flags */
     SEG_SEVERAL = 2
