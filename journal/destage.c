@@ -714,7 +714,7 @@ static int piece_run(struct destage *d, struct destage_part *p, struct destage_p
     }
     rc = segwrite_open(&to->out, d->st, p->group->id, to->segment, piece_bytes(p, to));
     to->out.row.segment_first = to->segment_first;
-    to->out.row.flags = to->ends ? SEG_ENDS : 0;
+    to->out.row.flags = to->ends && to->segment_first ? SEG_ENDS : 0;
     if (rc >= 0 && to->seals)
         segwrite_begin_open(&to->out, seg->row.extents, seg->row.n_extents, seg->row.data_bytes);
     if (rc >= 0)
