@@ -27,6 +27,7 @@ enum conf_type {
     CONF_BOOL,
     CONF_U64,
     CONF_BYTES,
+    CONF_BYTES_AUTO,
     CONF_POWER2,
     CONF_MS,
     CONF_ADDRESS,

@@ -6,7 +6,8 @@
  *            BOOL    true or false
  *            U64     a whole number
  *            BYTES   a number of bytes, or with KiB, MiB, GiB, TiB
- *            POWER2  the same, a power of two
+ *            BYTES_AUTO the same, or auto, which is 0; min is above 0
+ *            POWER2  a number of bytes that is a power of two
  *            MS      a time with ms, s, m or h; kept in milliseconds
  *            ADDRESS host:port ([::1]:9092); min and max bound the port
  *            ADDRESS0 the same, or empty
@@ -107,6 +108,8 @@
       "Percent from which on producers are refused, with an error that they try again after. The rest is kept for trims, deletions and the server's own records.") \
     X(JOURNAL_BLOCK_MAX, "journal.block_max", BYTES, "1MiB", 4 * CONF_KIB, 256 * CONF_MIB, NULL, RESTART, \
       "A block of the write-ahead log, which is one flush, takes no more batches from this size on.") \
+    X(JOURNAL_DIRECT_FROM, "journal.direct_from", BYTES_AUTO, "auto", 4 * CONF_KIB, CONF_GIB, NULL, RESTART, \
+      "Batches from this size on are written once, straight to where they stay; smaller ones go through the WAL. auto: 16 to 64 KiB, found at each start by trying the device. Above every batch: none are.") \
     X(JOURNAL_BATCH_MAX, "journal.batch_max", BYTES, "16MiB", CONF_KIB, 512 * CONF_MIB, NULL, RESTART, \
       "Largest batch that is stored; at most three quarters of journal.wal_extent, whatever is set here.") \
     X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \

@@ -569,6 +569,7 @@ void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct 
     run_begin(b, shard, h, pos);
     batch_add(b, shard, h);
     b->index.runs[b->index.n_runs - 1].xxh3 = xxh3;
+    b->index.sparse[b->index.n_sparse - 1].sum = (uint32_t)xxh3;
     b->cut = true;
 }
 
@@ -581,7 +582,7 @@ void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start,
         if (run->pos < start)
             continue;
         seg_run_head_write(run, segment, data + (run->pos - start) - SEG_RUN_HEAD_BYTES);
-        run->xxh3 = sum_xxh3(data + (run->pos - start), run->bytes, 0);
+        seg_run_sum(&b->index, i, data + (run->pos - start));
     }
 }
 
@@ -652,7 +653,7 @@ static void rebuild_index(struct rebuild *r, struct seg_builder *b, const uint8_
             rebuild_run(b, &r->runs[i], data + r->runs[i].pos);
     }
     for (uint32_t i = 0; i < b->index.n_runs; i++)
-        b->index.runs[i].xxh3 = sum_xxh3(data + b->index.runs[i].pos, b->index.runs[i].bytes, 0);
+        seg_run_sum(&b->index, i, data + b->index.runs[i].pos);
 }
 
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out)

@@ -475,6 +475,8 @@ static void test_conf_numbers_take_the_units_of_their_type(void)
           "18446744073709551615" },
         { "journal.wal_extent=64KiB", CONF_JOURNAL_WAL_EXTENT, 65536, "64KiB" },
         { "journal.wal_extent=65536", CONF_JOURNAL_WAL_EXTENT, 65536, "64KiB" },
+        { "journal.direct_from=auto", CONF_JOURNAL_DIRECT_FROM, 0, "auto" },
+        { "journal.direct_from=65536", CONF_JOURNAL_DIRECT_FROM, 65536, "64KiB" },
         { "kafka.idle_close=90s", CONF_KAFKA_IDLE_CLOSE, 90000, "90s" },
         { "kafka.idle_close=2h", CONF_KAFKA_IDLE_CLOSE, 7200000, "2h" },
         { "kafka.idle_close=60 m", CONF_KAFKA_IDLE_CLOSE, 3600000, "1h" },
@@ -506,8 +508,8 @@ static void test_conf_limits_are_inclusive_for_every_number(void)
         struct err e;
         char text[200];
 
-        if (row->type != CONF_U64 && row->type != CONF_BYTES && row->type != CONF_POWER2 &&
-            row->type != CONF_MS)
+        if (row->type != CONF_U64 && row->type != CONF_BYTES && row->type != CONF_BYTES_AUTO &&
+            row->type != CONF_POWER2 && row->type != CONF_MS)
             continue;
         c = conf_new();
         snprintf(text, sizeof text, "%s=%" PRIu64 "%s", row->name, row->min, unit);

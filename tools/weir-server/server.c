@@ -96,6 +96,7 @@ static struct journal_conf journal_settings(const struct conf *c)
         .space_throttle = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_THROTTLE),
         .space_refuse = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_REFUSE),
         .block_max = (uint32_t)conf_num(c, CONF_JOURNAL_BLOCK_MAX),
+        .direct_from = (uint32_t)conf_num(c, CONF_JOURNAL_DIRECT_FROM),
         .batch_max = (uint32_t)conf_num(c, CONF_JOURNAL_BATCH_MAX),
         .cache_bytes = conf_num(c, CONF_JOURNAL_CACHE_BYTES),
         .memory_bytes = conf_num(c, CONF_JOURNAL_MEMORY_BYTES),
