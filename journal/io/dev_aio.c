@@ -657,6 +657,8 @@ static int dev_aio_lock_refused(struct dev_aio *a, struct err *e)
     ssize_t n = pread(a->lock, pid, sizeof pid - 1, 0);
 
     pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
+    if (strtol(pid, NULL, 10) == (long)getpid())
+        return err_set(e, E_LOCKED, "%s is given twice", a->path);
     return err_set(e, E_LOCKED, "%s is in use by process %s", a->path, pid[0] ? pid : "(unknown)");
 }
 
