@@ -18,7 +18,8 @@ struct dirty {
 
 /* Puts a shard into the list that its index asks for. The reference stays the caller's affair. */
 void dirty_add(struct dirty *d, struct shard *s);
-/* Calls fn for every shard that may have an entry below end_lsn, and for those without any. */
+/* Calls fn for every shard that may have an entry below end_lsn, and for those that were put in without
+ * any. One that lost its entries meanwhile stays where it was. */
 void dirty_each(struct dirty *d, uint64_t end_lsn, void (*fn)(void *ctx, struct shard *s),
                 void *ctx);
 /* Takes all those out, as one list. UINT64_MAX: all there are. */
