@@ -250,6 +250,27 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
     return rc;
 }
 
+/* Where the group's log stands behind this frame. One that was written before the log said so goes
+ * on with what is known. */
+static void segment_follow(struct recovery *r, struct jrn_group *g, const struct frame_head *f,
+                           const uint8_t *frame)
+{
+    if (f->segment.first)
+        g->segment = f->segment;
+    else if (!g->segment.first)
+        g->segment.first = f->entry;
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        struct frame_item item;
+
+        frame_item_read(&item, frame, i);
+        g->segment.bytes += item.bytes;
+    }
+    if (!(f->flags & FRAME_CUT))
+        return;
+    g->segment = (struct frame_segment){ .first = f->entry + 1 };
+    wal_cut(&r->st->wal, g->id, f->entry, r->head->lsn + r->head->block_bytes);
+}
+
 static int frame_apply(struct recovery *r, const struct block_dir *d, const uint8_t *frame,
                        uint64_t lsn)
 {
@@ -276,6 +297,7 @@ static int frame_apply(struct recovery *r, const struct block_dir *d, const uint
     g->last_entry = f.entry;
     g->last_hash = d->hash;
     g->restart = false;
+    segment_follow(r, g, &f, frame);
     return items_apply(r, g, &f, frame, lsn);
 }
 
@@ -321,10 +343,11 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
 
     for (unsigned i = 0; i < st->n_groups; i++)
         /* Behind rot the chain is not known: hash 0. The log is then taken up at the next frame, whatever it follows. */
-        marks[i] = (struct wal_mark){ i, st->groups[i]->last_entry,
-                                      r->suspects[i] || st->groups[i]->restart
-                                          ? 0
-                                          : st->groups[i]->last_hash };
+        marks[i] =
+            (struct wal_mark){ i, st->groups[i]->last_entry,
+                               r->suspects[i] || st->groups[i]->restart ? 0
+                                                                        : st->groups[i]->last_hash,
+                               st->groups[i]->segment };
     wal_end(&st->wal, end_lsn, marks, st->n_groups);
     return 0;
 }
@@ -451,6 +474,7 @@ static int catalogue_shard_open(struct store *st)
     int rc;
 
     s->st = st;
+    s->rows_end = UINT64_MAX;
     s->id = SHARD_CATALOGUE;
     s->group = st->groups[GROUP_CATALOGUE];
     atomic_store(&s->refs, 1);
@@ -477,6 +501,7 @@ static int scan(struct recovery *r, struct walscan_end *end)
     for (unsigned i = 0; i < st->n_groups; i++) {
         st->groups[i]->last_entry = st->groups[i]->destaged_entry;
         st->groups[i]->last_hash = st->groups[i]->destaged_hash;
+        st->groups[i]->segment = st->groups[i]->destaged_segment;
     }
     rc = walscan_run(st->dev, &st->slabs, &st->super, &calls, r, end, r->e);
     for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++)
@@ -499,6 +524,7 @@ static int groups_at_checkpoint(struct recovery *r)
         if (g->destaged_lsn != st->super.ckpt_lsn) {
             g->destaged_entry = 0; /* unknown: the chain is taken up at the first frame seen */
             g->destaged_hash = 0;
+            g->destaged_segment = (struct frame_segment){ 0 };
         }
     }
     return rc;
@@ -513,7 +539,12 @@ static void groups_after_scan(struct store *st)
         if (g->last_entry < g->destaged_entry) {
             g->last_entry = g->destaged_entry;
             g->last_hash = g->destaged_hash;
+            g->segment = g->destaged_segment;
         }
+        if (!g->segment.first)
+            g->segment.first = g->last_entry + 1;
+        if (!g->destaged_segment.first)
+            g->destaged_segment.first = g->destaged_entry + 1;
         g->durable_entry = g->last_entry;
     }
 }

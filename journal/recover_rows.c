@@ -38,6 +38,9 @@ int recover_group_row(void *ctx, const void *key, size_t key_bytes, const void *
     g->destaged_lsn = row.destaged_lsn;
     g->destaged_entry = row.last_entry;
     g->destaged_hash = row.last_hash;
+    g->destaged_segment = row.segment;
+    if (!row.segment.first)
+        g->destaged_segment = (struct frame_segment){ .first = row.last_entry + 1 };
     return 0;
 }
 

@@ -269,6 +269,7 @@ struct shard *shard_make(struct store *st, uint64_t id)
 
     s->st = st;
     s->id = id;
+    s->rows_end = UINT64_MAX;
     atomic_store(&s->refs, 1);
     return s;
 }
