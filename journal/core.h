@@ -15,6 +15,7 @@
 #include "format/super.h"
 #include "journal/cache.h"
 #include "journal/direct.h"
+#include "journal/dirty.h"
 #include "journal/index.h"
 #include "journal/io/rows.h"
 #include "journal/journal.h"
@@ -96,8 +97,7 @@ struct jrn_group {
     bool flush_posted;
     struct cache cache;
     struct direct_buffer direct; /* what is shared with the committer is under its lock */
-    struct shard
-        *dirty; /* shards with changes that rows do not have yet, or with entries in the index */
+    struct dirty dirty; /* shards with changes that rows do not have, or with entries in the index */
     struct group_loss *losses;
     unsigned n_losses;
     atomic_bool read_only; /* written home, read by any */
