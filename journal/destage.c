@@ -242,9 +242,6 @@ static void checkpoint_run(struct rows_work *w)
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
     struct rows_batch all = { 0 };
 
-    for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
-        if (d->parts[i].rows.n > 0)
-            w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
     /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
     if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
         w->rc = rows_write(d->st->rows, &all, d->end_lsn);
@@ -361,6 +358,9 @@ static int seal_prepare(struct catalogue_update *u)
 
         group_row(d, p->group, &u->rows);
         lost_rows(d, p, &u->rows);
+        /* In one write with what says that the round's batches are destaged: who finds that does not
+         * read them in the WAL any more, and must know from here where their shards end. */
+        rows_batch_append(&u->rows, &p->rows);
         if (p->out.row.n_extents == 0)
             continue;
         rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, p->segment), value,
