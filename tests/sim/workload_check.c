@@ -154,11 +154,15 @@ static int row_found(void *ctx, const void *key, size_t key_bytes, const void *v
 
 static void rows_check(struct workload *w, const bool *exists)
 {
+    struct shard_policy policies[MODEL_SHARDS_MAX] = { 0 };
     struct rows_found f = { .w = w };
 
+    for (unsigned i = 0; i < w->m.n_shards; i++)
+        if (exists[i])
+            shard_policy(w->m.shards[i].handle, &policies[i]);
     if (journal_rows_scan(w->js.j, "T", 1, row_found, &f) < 0)
         model_fail(&w->m, "rows cannot be read");
-    model_match(&w->m, f.rows, exists);
+    model_match(&w->m, f.rows, exists, policies);
 }
 
 static bool group_accepted(const struct workload *w, uint64_t group)
