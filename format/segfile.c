@@ -303,9 +303,11 @@ void seg_footer_write(const struct seg_footer *f, uint8_t *page)
         wr_u32le(&w, f->extents[i].log2);
         wr_u32le(&w, 0);
     }
-    w = wr_of(page + FOOTER_DIRECT, 16);
+    w = wr_of(page + FOOTER_DIRECT, 28);
     wr_u64le(&w, f->direct_bytes);
     wr_u64le(&w, f->sorted_pos);
+    wr_u64le(&w, f->segment_first);
+    wr_u32le(&w, f->flags);
     ASSERT(wr_ok(&w));
     w = wr_of(page + 8, 8);
     wr_u64le(&w, sum_of(page, PAGE_BYTES, version));
@@ -347,9 +349,11 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
         if (f->extents[i].log2 < UNIT_LOG2 || f->extents[i].log2 > EXTENT_MAX_LOG2)
             return E_CORRUPT;
     }
-    r = rd_of(page + FOOTER_DIRECT, 16);
+    r = rd_of(page + FOOTER_DIRECT, 28);
     f->direct_bytes = rd_u64le(&r);
     f->sorted_pos = rd_u64le(&r);
+    f->segment_first = rd_u64le(&r);
+    f->flags = rd_u32le(&r);
     return f->index_pos % PAGE_BYTES == 0 && f->data_bytes <= f->index_pos &&
                    f->sorted_pos % PAGE_BYTES == 0 && f->sorted_pos <= f->data_bytes &&
                    f->direct_bytes <= f->sorted_pos

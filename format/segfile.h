@@ -45,6 +45,9 @@
  *  144 u32 n_extents     148 u32 0
  *  152 extents of 16 bytes: 0 u64 place  8 u32 log2 bytes  12 u32 0;  then zeros
  * 3992 u64 direct_bytes (0: none)           4000 u64 sorted_pos           (version 1: zeros)
+ * 4008 u64 first entry of the log's segment (frame.h) that these entries are in; 0: not known
+ * 4016 u32 flags: 1 that segment ends with the last entry, 2 the entries are of several segments,
+ *      of which it is the first
  *
  * Identity: XXH3-128 (canonical form) over, for each batch that the index names, in (shard, offset)
  * order, the shard id (u64 little-endian) and XXH3 of the batch's bytes (u64 little-endian, seed 0).
@@ -69,8 +72,10 @@ enum {
     SEG_PRODUCER_BYTES = 48,
     SEG_SPARSE_EVERY = 32 * 1024,
     SEG_MAX_EXTENTS = 240,
-    SEG_INDEX_VERSION = 2, /* what is written; 1 is read, too */
-    SEG_FOOTER_VERSION = 2
+    SEG_INDEX_VERSION = 2,  /* what is written; 1 is read, too */
+    SEG_FOOTER_VERSION = 2, /* what is written; 1 is read, too */
+    SEG_ENDS = 1,           /* flags */
+    SEG_SEVERAL = 2
 };
 
 struct seg_run {
@@ -151,6 +156,8 @@ struct seg_footer {
     uint32_t n_extents;
     struct seg_extent extents[SEG_MAX_EXTENTS];
     uint64_t direct_bytes, sorted_pos;
+    uint64_t segment_first;
+    uint32_t flags;
 };
 void seg_footer_write(const struct seg_footer *f, uint8_t *page);
 int seg_footer_read(struct seg_footer *f, const uint8_t *page) MUST_USE;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "format/batch.h"
+#include "format/sum.h"
 #include "journal/memory.h"
 #include "journal/read_int.h"
 #include "journal/shard.h"

@@ -220,6 +220,7 @@ static const char *footer_fault(struct sealed *s, const struct seg_footer *f,
         f->min_ts != row->min_ts || f->max_ts != row->max_ts || f->created != row->created ||
         f->n_extents != row->n_extents || f->version != row->version ||
         f->direct_bytes != row->direct_bytes || f->sorted_pos != row->sorted_pos ||
+        f->segment_first != row->segment_first || f->flags != row->flags ||
         memcmp(&f->identity, &row->identity, sizeof f->identity) != 0)
         return "the footer does not say what the catalogue says";
     for (unsigned i = 0; i < row->n_extents; i++)

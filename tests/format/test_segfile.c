@@ -383,6 +383,8 @@ static void footer_random(struct rng *r, uint32_t n_extents)
                                   .n_extents = n_extents };
     footer.sorted_pos = rng_below(r, pages + 1) * PAGE_BYTES;
     footer.direct_bytes = rng_below(r, footer.sorted_pos + 1);
+    footer.segment_first = rng_u64(r);
+    footer.flags = (uint32_t)rng_below(r, 4);
     for (unsigned i = 0; i < 16; i++) {
         footer.store.bytes[i] = (uint8_t)rng_u64(r);
         footer.identity.bytes[i] = (uint8_t)rng_u64(r);
@@ -411,6 +413,7 @@ static void test_footer_is_read_as_written_with_any_number_of_extents(void)
         CHECK(a->index_bytes == b->index_bytes && a->n_batches == b->n_batches);
         CHECK(a->n_offsets == b->n_offsets && a->min_ts == b->min_ts && a->max_ts == b->max_ts);
         CHECK(a->direct_bytes == b->direct_bytes && a->sorted_pos == b->sorted_pos);
+        CHECK(a->segment_first == b->segment_first && a->flags == b->flags);
         CHECK_EQ(b->version, 2);
         REQUIRE(b->n_extents == n);
         for (uint32_t i = 0; i < n; i++)
@@ -473,7 +476,7 @@ static void test_a_footer_of_version_1_is_read_and_written_again(void)
     rng_seed(&r, 9);
     footer_random(&r, 2);
     footer.version = 1;
-    footer.direct_bytes = footer.sorted_pos = 0;
+    footer.direct_bytes = footer.sorted_pos = footer.segment_first = footer.flags = 0;
     seg_footer_write(&footer, page);
     CHECK_EQ(page[4], 1);
     reseal_seeded(page, PAGE_BYTES, 0);
