@@ -64,24 +64,6 @@ void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n
     pthread_mutex_unlock(&w->lock);
 }
 
-void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes)
-{
-    struct wal_extent *x;
-    unsigned i = 0;
-
-    pthread_mutex_lock(&w->lock);
-    ASSERT(w->n > 0);
-    x = w->list[w->n - 1];
-    while (i < x->n_direct && x->direct[i].segment != segment)
-        i++;
-    if (i == x->n_direct) {
-        x->direct = mem_grow(x->direct, (i + 1) * sizeof *x->direct);
-        x->direct[x->n_direct++] = (struct wal_direct){ group, segment };
-    }
-    x->direct_bytes += bytes;
-    pthread_mutex_unlock(&w->lock);
-}
-
 void wal_cut(struct wal *w, uint64_t group, uint64_t entry, uint64_t end_lsn)
 {
     struct wal_extent *x;
@@ -110,6 +92,24 @@ static struct wal_extent *extent_of(struct wal *w, uint64_t lsn)
     /* An incarnation may leave an empty extent behind: two then begin at one LSN, and the later one
      * holds it. */
     return low ? w->list[low - 1] : NULL;
+}
+
+void wal_direct(struct wal *w, uint64_t lsn, uint64_t group, uint64_t segment, uint64_t bytes)
+{
+    struct wal_extent *x;
+    unsigned i = 0;
+
+    pthread_mutex_lock(&w->lock);
+    x = extent_of(w, lsn);
+    ASSERT(x);
+    while (i < x->n_direct && x->direct[i].segment != segment)
+        i++;
+    if (i == x->n_direct) {
+        x->direct = mem_grow(x->direct, (i + 1) * sizeof *x->direct);
+        x->direct[x->n_direct++] = (struct wal_direct){ group, segment };
+    }
+    x->direct_bytes += bytes;
+    pthread_mutex_unlock(&w->lock);
 }
 
 int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out)

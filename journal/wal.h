@@ -75,8 +75,9 @@ void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
 /* The last extent ends here; takes over marks. Any thread. */
 void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n_marks);
 
-/* A block of the last extent puts that many bytes into a group's open segment. Any thread. */
-void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes);
+/* The block at lsn (LSN_OPEN: one of the last extent) puts that many bytes into a group's open segment.
+ * Any thread. */
+void wal_direct(struct wal *w, uint64_t lsn, uint64_t group, uint64_t segment, uint64_t bytes);
 
 /* A frame of the last extent ends a segment. Any thread. */
 void wal_cut(struct wal *w, uint64_t group, uint64_t entry, uint64_t end_lsn);
