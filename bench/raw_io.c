@@ -7,13 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/rng.h"
 #include "bench/measure.h"
 
-enum { CHUNK = 4 << 20, DEPTH_MAX = 64 };
+enum { CHUNK = 4 << 20, DEPTH_MAX = 64, HUGE_BYTES = 2 << 20 };
 
 static void *aligned(size_t bytes)
 {
@@ -82,6 +83,19 @@ void raw_create(struct raw_file *f, const char *path, uint64_t bytes, uint32_t m
         write_at(f, f->mem, f->mem_bytes, pos);
     if (fsync(f->fd) != 0)
         measure_die("%s: %s", path, strerror(errno));
+}
+
+void raw_use_huge(struct raw_file *f)
+{
+    void *mem;
+
+    if (posix_memalign(&mem, HUGE_BYTES, CHUNK) != 0)
+        measure_die("out of memory");
+    madvise(mem, CHUNK, MADV_HUGEPAGE);
+    fill_random(mem, CHUNK);
+    free(f->mem);
+    f->mem = mem;
+    f->mem_bytes = CHUNK;
 }
 
 /* The place of the next write of so many bytes. */
