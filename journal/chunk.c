@@ -2,14 +2,11 @@
 
 #include <stdlib.h>
 
-#include "format/segfile.h"
 #include "journal/core.h"
 
 enum {
     LOADING_MAX = 8 << 20, /* nothing is read ahead while so much is being read */
-    /* A batch is longer than this, and so is what is before a run: each has a bit of its own. */
-    CHECK_GRAIN = 32,
-    CHECK_BEFORE = 2 * CHECK_GRAIN
+    CHECK_GRAIN = 32       /* a batch is longer: each has a bit of its own */
 };
 
 enum chunk_step { CHUNK_LOADS, CHUNK_THERE, CHUNK_FAILED };
@@ -248,7 +245,7 @@ static int load(struct chunk *c, struct loop *loop)
 static struct chunk *chunk_new(struct chunks *t, const struct chunk_place *p)
 {
     struct chunk *c = mem_new(sizeof *c);
-    size_t words = ((size_t)p->bytes + PAGE_BYTES + CHECK_BEFORE) / CHECK_GRAIN / 64 + 1;
+    size_t words = ((size_t)p->bytes + PAGE_BYTES) / CHECK_GRAIN / 64 + 1;
 
     c->t = t;
     c->where = p->extent ? p->extent->first_lsn : p->seg->id;
@@ -358,7 +355,7 @@ const uint8_t *chunk_mem(const struct chunk *c)
 
 static uint64_t grain_of(const struct chunk *c, const uint8_t *mem)
 {
-    return (uint64_t)(mem + CHECK_BEFORE - c->buf->mem) / CHECK_GRAIN;
+    return (uint64_t)(mem - c->buf->mem) / CHECK_GRAIN;
 }
 
 bool chunk_checked(const struct chunk *c, const uint8_t *mem)

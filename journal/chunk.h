@@ -75,8 +75,7 @@ bool chunk_is(const struct chunk *c, const struct chunk_place *p);
 struct buf *chunk_buf(struct chunk *c);
 const uint8_t *chunk_mem(const struct chunk *c);
 
-/* Whether somebody has said chunk_check of the batch at mem; at mem - SEG_RUN_HEAD_BYTES, of the run
- * that begins there. */
+/* Whether somebody has said chunk_check of the batch at mem. */
 bool chunk_checked(const struct chunk *c, const uint8_t *mem);
 void chunk_check(struct chunk *c, const uint8_t *mem);
 

@@ -78,8 +78,8 @@ const struct seg_run *read_index_run(const struct seg_index *x, uint64_t shard, 
                : NULL;
 }
 
-/* The number of the sparse entry from which on the batch that holds offset can be looked for. */
-static uint32_t sparse_spot(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
+/* The stretch of the run in which the batch that holds offset begins. */
+static uint32_t stretch_of(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
 {
     uint32_t low = 0, high = run->n_sparse;
 
@@ -94,74 +94,37 @@ static uint32_t sparse_spot(const struct seg_index *x, const struct seg_run *run
     return low ? low - 1 : 0;
 }
 
-/* Its byte in the run; *base: the offset of the batch there. */
-static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run, uint64_t offset,
-                           uint64_t *base)
+/* Batches of one run, from stretch k of it on. Each stretch is held against its own sum before anything
+ * of it is given out: a sound batch may be another's (a write that was lost or went astray), and no CRC
+ * reaches offsets and epochs. */
+static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
+                        const struct seg_run *run, uint32_t k, uint64_t *at)
 {
-    uint32_t i = sparse_spot(x, run, offset);
-
-    *base = i ? x->sparse[run->first_sparse + i].offset : run->base;
-    return i ? x->sparse[run->first_sparse + i].pos : 0;
-}
-
-/* Cuts bytes down to whole batches; 0 when not even the one that holds `at` fits: *need says how
- * long it is. */
-static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, uint64_t *need)
-{
-    uint64_t done = 0;
-    bool has = false;
-
-    *need = 0;
-    while (bytes - done >= BATCH_HEAD_BYTES) {
-        uint64_t n = (uint64_t)get_u32be(mem + done + 8) + BATCH_LENGTH_END;
-
-        if (n > bytes - done) {
-            *need = done + n;
-            break;
-        }
-        has = has || get_u64be(mem + done) + get_u32be(mem + done + 23) + 1 > at;
-        done += n;
-    }
-    return has ? done : 0;
-}
-
-/* Bytes that are not the run's: another's sound batches at its place (a write that was lost or went
- * astray), or damage where no CRC reaches (offsets, epochs). Only the run's own sum tells, so only
- * where all of it was read. */
-static bool run_is_strange(const struct seg_run *run, const uint8_t *mem)
-{
-    if (run->n_batches == 1)
-        return sum_xxh3(mem, run->bytes, 0) != run->xxh3;
-    return batches_are_strange(mem, run->bytes, run->xxh3);
-}
-
-/* Batches of one run, from byte pos of it on, where offset base begins. */
-static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                        uint64_t pos, uint64_t base, uint64_t *at)
-{
-    struct read_done *d = rw->d;
-    uint64_t left = run->bytes - pos, want = (uint64_t)d->max_bytes + SEG_SPARSE_EVERY * 2;
+    const struct seg_sparse *list = &x->sparse[run->first_sparse];
+    uint64_t want = (uint64_t)rw->d->max_bytes + SEG_SPARSE_EVERY * 2, bytes = 0;
+    uint64_t pos = list[k].pos;
+    struct buf *buf;
+    uint32_t start, n = 0;
+    int rc;
 
     want = want < SEGMENT_READ_MIN ? SEGMENT_READ_MIN : want;
     want = want > SEGMENT_READ_MAX ? SEGMENT_READ_MAX : want;
-    for (;;) {
-        uint64_t n = left < want ? left : want, whole, need = 0;
-        struct buf *buf;
-        uint32_t start;
-        int rc = segment_read(&rw->s->st->segments, seg, run->pos + pos, n, &buf, &start);
+    while (k + n < run->n_sparse && bytes < want)
+        bytes += seg_stretch_bytes(x, run, k + n++);
+    rc = segment_read(&rw->s->st->segments, seg, run->pos + pos, bytes, &buf, &start);
+    if (rc < 0)
+        return rc;
+    rc = 1;
+    for (; rc == 1 && n > 0; n--, k++) {
+        const uint8_t *mem = buf->mem + start + (list[k].pos - pos);
 
-        if (rc < 0)
-            return rc;
-        whole = n == left ? n : whole_batches(buf->mem + start, n, *at, &need);
-        if (n == run->bytes && run_is_strange(run, buf->mem + start))
-            rc = E_LOST;
-        else if (whole > 0)
-            rc = read_take(d, at, buf, buf->mem + start, whole, true, NULL, base);
-        buf_unref(buf);
-        if (whole > 0)
-            return rc;
-        want = need > n && need <= left ? need : left;
+        rc = seg_stretch_is(x, run, k, mem)
+                 ? read_take(rw->d, at, buf, mem, seg_stretch_bytes(x, run, k), true, NULL,
+                             list[k].offset)
+                 : E_LOST;
     }
+    buf_unref(buf);
+    return rc;
 }
 
 /* How many runs from this one on lie behind one another and follow one another, as far as the budget
@@ -186,8 +149,8 @@ static uint32_t runs_together(const struct read_done *d, const struct seg_index 
 }
 
 /* Such runs, in one read. */
-static int runs_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                     uint32_t n, uint64_t *at)
+static int runs_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
+                     const struct seg_run *run, uint32_t n, uint64_t *at)
 {
     const struct seg_run *last = &run[n - 1];
     struct buf *buf;
@@ -201,9 +164,9 @@ static int runs_take(struct read_work *rw, struct segment *seg, const struct seg
     for (uint32_t i = 0; rc == 1 && i < n; i++) {
         const uint8_t *mem = buf->mem + start + (run[i].pos - run->pos);
 
-        rc = run_is_strange(&run[i], mem)
-                 ? E_LOST
-                 : read_take(rw->d, at, buf, mem, run[i].bytes, true, NULL, run[i].base);
+        rc = seg_stretch_is(x, &run[i], 0, mem)
+                 ? read_take(rw->d, at, buf, mem, run[i].bytes, true, NULL, run[i].base)
+                 : E_LOST;
     }
     buf_unref(buf);
     return rc;
@@ -226,9 +189,9 @@ static int cached_take(struct read_work *rw, struct segment *seg, const struct s
 
 /* --- chunks --- */
 
-/* A place in an index: a sparse entry of a run, or the begin of one that has none. */
+/* A stretch of a run, by number. */
 struct spot {
-    uint32_t run, sparse;
+    uint32_t run, stretch;
 };
 
 /* Batches of one shard that lie in one piece, and are read so: from the first spot of a CHUNK_BYTES
@@ -239,14 +202,14 @@ struct span {
     uint64_t pos, end;
 };
 
-static uint64_t spot_inside(const struct seg_index *x, struct spot p)
+static const struct seg_sparse *spot_of(const struct seg_index *x, struct spot p)
 {
-    return p.sparse ? x->sparse[x->runs[p.run].first_sparse + p.sparse].pos : 0;
+    return &x->sparse[x->runs[p.run].first_sparse + p.stretch];
 }
 
 static uint64_t spot_pos(const struct seg_index *x, struct spot p)
 {
-    return x->runs[p.run].pos + spot_inside(x, p);
+    return x->runs[p.run].pos + spot_of(x, p)->pos;
 }
 
 /* Whether run b goes on where run a ends, but for its header and the rest of a page. */
@@ -260,8 +223,8 @@ static bool runs_follow(const struct seg_run *a, const struct seg_run *b)
 /* The spot behind p in the same piece; false: there is none. */
 static bool spot_next(const struct seg_index *x, struct spot *p)
 {
-    if (p->sparse + 1 < x->runs[p->run].n_sparse) {
-        p->sparse++;
+    if (p->stretch + 1 < x->runs[p->run].n_sparse) {
+        p->stretch++;
         return true;
     }
     if (p->run + 1 >= x->n_runs || !runs_follow(&x->runs[p->run], &x->runs[p->run + 1]))
@@ -272,14 +235,14 @@ static bool spot_next(const struct seg_index *x, struct spot *p)
 
 static bool spot_before(const struct seg_index *x, struct spot *p)
 {
-    if (p->sparse > 0) {
-        p->sparse--;
+    if (p->stretch > 0) {
+        p->stretch--;
         return true;
     }
     if (p->run == 0 || !runs_follow(&x->runs[p->run - 1], &x->runs[p->run]))
         return false;
     p->run--;
-    p->sparse = x->runs[p->run].n_sparse ? x->runs[p->run].n_sparse - 1 : 0;
+    p->stretch = x->runs[p->run].n_sparse - 1;
     return true;
 }
 
@@ -296,7 +259,7 @@ static struct span span_at(const struct seg_index *x, struct spot p)
         last = p;
     s.pos = spot_pos(x, s.first);
     s.next = last;
-    if (++s.next.sparse < x->runs[last.run].n_sparse) {
+    if (++s.next.stretch < x->runs[last.run].n_sparse) {
         s.end = spot_pos(x, s.next);
     } else {
         s.next = (struct spot){ last.run + 1, 0 };
@@ -310,33 +273,28 @@ static struct chunk_place span_place(struct segment *seg, const struct span *s)
     return (struct chunk_place){ .seg = seg, .pos = s->pos, .bytes = (uint32_t)(s->end - s->pos) };
 }
 
-/* Takes what a chunk holds from spot p on. */
+static bool spot_is(struct spot a, struct spot b)
+{
+    return a.run == b.run && a.stretch == b.stretch;
+}
+
+/* Takes what a chunk holds from spot p on. A stretch whose first batch has been checked has been held
+ * against its own sum before. */
 static int span_take(struct read_work *rw, const struct seg_index *x, const struct span *s,
                      struct chunk *c, struct spot p, uint64_t *at)
 {
     int rc = 1;
 
-    for (; rc == 1 && (p.run < s->next.run || p.sparse < s->next.sparse);
-         p = (struct spot){ p.run + 1, 0 }) {
+    while (rc == 1 && !spot_is(p, s->next)) {
         const struct seg_run *run = &x->runs[p.run];
-        uint64_t from = spot_inside(x, p), end = run->bytes;
-        const uint8_t *mem = chunk_mem(c) + (run->pos + from - s->pos);
+        const uint8_t *mem = chunk_mem(c) + (spot_pos(x, p) - s->pos);
 
-        if (p.run == s->next.run)
-            end = spot_inside(x, s->next);
-        if (run->pos >= s->pos && end == run->bytes) {
-            const uint8_t *whole = chunk_mem(c) + (run->pos - s->pos);
-
-            if (!chunk_checked(c, whole - SEG_RUN_HEAD_BYTES)) {
-                if (run_is_strange(run, whole))
-                    return E_LOST;
-                chunk_check(c, whole - SEG_RUN_HEAD_BYTES);
-            }
-        }
-        rc = read_take(rw->d, at, chunk_buf(c), mem, end - from, true, c,
-                       p.sparse ? x->sparse[run->first_sparse + p.sparse].offset : run->base);
-        if (p.run == s->next.run)
-            break;
+        if (!chunk_checked(c, mem) && !seg_stretch_is(x, run, p.stretch, mem))
+            return E_LOST;
+        rc = read_take(rw->d, at, chunk_buf(c), mem, seg_stretch_bytes(x, run, p.stretch), true, c,
+                       spot_of(x, p)->offset);
+        if (++p.stretch == run->n_sparse)
+            p = (struct spot){ p.run + 1, 0 };
     }
     return rc;
 }
@@ -346,7 +304,7 @@ static int span_take(struct read_work *rw, const struct seg_index *x, const stru
 static int chunk_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
                       uint32_t *i, uint64_t *at)
 {
-    struct spot p = { *i, sparse_spot(x, &x->runs[*i], *at) };
+    struct spot p = { *i, stretch_of(x, &x->runs[*i], *at) };
     struct span s = span_at(x, p);
     struct chunk_place place = span_place(seg, &s);
     uint64_t was = *at;
@@ -373,14 +331,14 @@ static void ahead_in(struct read_work *rw, struct segment *seg, const struct seg
 
     if (!run)
         return;
-    p = (struct spot){ (uint32_t)(run - x->runs), sparse_spot(x, run, *at) };
+    p = (struct spot){ (uint32_t)(run - x->runs), stretch_of(x, run, *at) };
     while (*bytes < CHUNK_AHEAD_BYTES) {
         struct span s = span_at(x, p);
         struct chunk_place place = span_place(seg, &s);
 
         *bytes += read_ahead(rw, &place) ? place.bytes : CHUNK_AHEAD_BYTES;
         p = s.next;
-        if (p.sparse > 0)
+        if (p.stretch > 0)
             continue;
         *at = x->runs[p.run - 1].end;
         if (p.run == x->n_runs || x->runs[p.run].shard != rw->s->id || x->runs[p.run].base != *at)
@@ -411,15 +369,15 @@ static void segment_ahead(struct read_work *rw, struct segment *seg, const struc
 static int segment_runs(struct read_work *rw, struct segment *seg, const struct seg_index *x,
                         uint32_t i)
 {
-    uint64_t at = rw->d->from, base;
+    uint64_t at = rw->d->from;
     int rc = 1;
 
     while (rc == 1 && i < x->n_runs && x->runs[i].shard == rw->s->id && x->runs[i].base <= at) {
         const struct seg_run *run = &x->runs[i];
-        uint64_t pos = sparse_pos(x, run, at, &base);
+        uint32_t k = stretch_of(x, run, at);
         uint32_t n = run->n_batches == 1 ? runs_together(rw->d, x, i) : 1;
 
-        rc = pos == 0 ? cached_take(rw, seg, run, &at) : 2;
+        rc = k == 0 ? cached_take(rw, seg, run, &at) : 2;
         if (rc == 1) {
             i++;
             continue;
@@ -428,7 +386,7 @@ static int segment_runs(struct read_work *rw, struct segment *seg, const struct 
             rc = chunk_take(rw, seg, x, &i, &at);
         if (rc != 2)
             continue;
-        rc = n > 1 ? runs_take(rw, seg, run, n, &at) : segment_take(rw, seg, run, pos, base, &at);
+        rc = n > 1 ? runs_take(rw, seg, x, run, n, &at) : segment_take(rw, seg, x, run, k, &at);
         i += n;
         if (at != x->runs[i - 1].end)
             break; /* there is more of this one */
