@@ -32,6 +32,8 @@ double raw_write_sync(struct raw_file *f, uint32_t bytes);
 /* libaio: writes of `bytes` each, `depth` at once, without a sync, for so many seconds. Gives
  * bytes a second. */
 double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds);
+/* The same with reads. */
+double raw_read_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds);
 /* Closes and removes it. */
 void raw_remove(struct raw_file *f);
 

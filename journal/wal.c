@@ -148,6 +148,16 @@ struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn,
     return slabs_file(w->slabs, x->place, w->log2);
 }
 
+uint64_t wal_closed_bytes(struct wal *w, const struct wal_extent *x)
+{
+    uint64_t bytes;
+
+    pthread_mutex_lock(&w->lock);
+    bytes = x->end_lsn == LSN_OPEN ? 0 : x->end_lsn - x->first_lsn;
+    pthread_mutex_unlock(&w->lock);
+    return bytes;
+}
+
 uint64_t wal_last_place(struct wal *w)
 {
     uint64_t place;

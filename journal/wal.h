@@ -89,6 +89,9 @@ void wal_unpin(struct wal *w, struct wal_extent *x);
 /* File and position of an LSN in a pinned extent. */
 struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn, uint64_t *pos);
 
+/* Bytes of blocks in a pinned extent, which will not become more; 0: it is still written. */
+uint64_t wal_closed_bytes(struct wal *w, const struct wal_extent *x);
+
 /* The extent that is written now. */
 uint64_t wal_last_place(struct wal *w);
 
