@@ -74,6 +74,10 @@ int conf_load_set(struct conf *c, const char *assignment, struct err *e) MUST_US
 int conf_load_option(struct conf *c, const char *option, enum conf_key key, const char *value,
                      struct err *e) MUST_USE;
 
+/* What no value says alone: keys that contradict one another, and roles that this version does not have
+ * apart. For when all sources are loaded. E_INVALID. */
+int conf_check(const struct conf *c, struct err *e) MUST_USE;
+
 /* The value: numbers, bytes, milliseconds, bools (0, 1), the index of a choice. */
 uint64_t conf_num(const struct conf *c, enum conf_key key);
 /* A string's or address's text; for others their canonical text. Borrowed from c. */

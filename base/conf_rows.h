@@ -93,9 +93,9 @@
     X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "2MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
       "Size of the pieces that the write-ahead log takes; a power of two.") \
     X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "32MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "The first slab file, written through when the store is made. Each further one doubles what there is.") \
+      "The first slab file, written through when the store is made; eight times journal.wal_extent at least, whatever is set here. Each further one doubles what there is.") \
     X(JOURNAL_SLAB_MAX, "journal.slab_max", BYTES, "1GiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "No slab file is larger than this.") \
+      "No slab file is larger than this, or than the first.") \
     X(JOURNAL_SPACE_MAX, "journal.space_max", BYTES, "0", 0, UINT64_MAX, NULL, RESTART, \
       "All slab files of one device together. 0: what the file system gives.") \
     X(JOURNAL_SPACE_FLOOR, "journal.space_floor", BYTES, "256MiB", 4 * CONF_KIB, CONF_TIB, NULL, RESTART, \
@@ -134,6 +134,13 @@
       "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \
       "Memory for the rows (RocksDB): cache and write buffers together.")
+/* Keys of numbers: the first is never above the second. */
+#define CONF_ORDER(X) \
+    X(KAFKA_SESSION_MIN, KAFKA_SESSION_MAX) \
+    X(KAFKA_BATCH_MAX, KAFKA_REQUEST_MAX) \
+    X(KAFKA_DEFAULT_PARTITIONS, KAFKA_PARTITIONS_MAX) \
+    X(JOURNAL_SPACE_URGENT, JOURNAL_SPACE_THROTTLE) \
+    X(JOURNAL_SPACE_THROTTLE, JOURNAL_SPACE_REFUSE)
 /* clang-format on */
 
 #endif
