@@ -632,6 +632,24 @@ static int groups_at_checkpoint(struct recovery *r)
     return rc;
 }
 
+/* Extents that end before the first frame of a group that was seen say of it what its row says. */
+static void marks_settle(struct store *st, const struct jrn_group *g)
+{
+    for (unsigned i = 0; i < st->wal.n; i++)
+        for (unsigned k = 0; k < st->wal.list[i]->n_marks; k++) {
+            struct wal_mark *m = &st->wal.list[i]->marks[k];
+
+            if (m->group != g->id)
+                continue;
+            if (m->last_entry < g->destaged_entry || !m->segment.first)
+                m->segment = g->destaged_segment;
+            if (m->last_entry < g->destaged_entry) {
+                m->last_entry = g->destaged_entry;
+                m->last_hash = g->destaged_hash;
+            }
+        }
+}
+
 /* A group with nothing in the live WAL goes on from where its row says that it stood. */
 static void groups_after_scan(struct store *st)
 {
@@ -647,6 +665,7 @@ static void groups_after_scan(struct store *st)
             g->segment.first = g->last_entry + 1;
         if (!g->destaged_segment.first)
             g->destaged_segment.first = g->destaged_entry + 1;
+        marks_settle(st, g);
         g->durable_entry = g->last_entry;
     }
 }
