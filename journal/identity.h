@@ -4,7 +4,13 @@
 #ifndef WEIR_JOURNAL_IDENTITY_H
 #define WEIR_JOURNAL_IDENTITY_H
 
-#include "journal/core.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "format/sum.h"
+
+struct store;
 
 struct identity {
     uint64_t group, first; /* entry that it begins with */

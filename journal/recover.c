@@ -303,6 +303,9 @@ static void segment_follow(struct recovery *r, struct jrn_group *g, const struct
         frame_item_read(&item, frame, i);
         g->segment.bytes += item.bytes;
     }
+#ifdef WEIR_MUTANT_CUT_FORGOTTEN
+    return;
+#endif
     if (!(f->flags & FRAME_CUT))
         return;
     g->segment = (struct frame_segment){ .first = f->entry + 1 };

@@ -337,7 +337,11 @@ unsigned segments_wasteful(struct segments *t, struct segment **out,
             list[n++] = value;
     if (n > 0)
         qsort(list, n, sizeof(*list), by_group_entry);
+#ifdef WEIR_MUTANT_MERGED_ACROSS
+    best = best_neighbours(list, n, want, true, &at);
+#else
     best = best_neighbours(list, n, want, false, &at);
+#endif
     if (best == 0 && want->urgent)
         best = best_neighbours(list, n, want, true, &at);
     for (unsigned i = 0; i < best; i++) {
