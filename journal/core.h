@@ -126,6 +126,7 @@ struct shard {
     struct shard *dirty_next;
     bool dirty;
     uint64_t saved_end; /* as the last round of destage has taken it for rows, with the producers */
+    uint64_t rows_end;  /* as rows have it for certain, with the producers; UINT64_MAX: not known */
     uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
     struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
     struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */

@@ -16,8 +16,11 @@
 #include "journal/stats.h"
 
 enum {
-    ROUND_EXTENTS = 8,
+    ROUND_EXTENTS = 16,
     ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
+     * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */
+    ROUND_PART = 4,
     READ_PIECE = 1 << 20
 };
 
@@ -181,6 +184,7 @@ static void drop_home(struct task *t)
         struct shard *s = *at;
 
         index_drop_lsn(&s->index, p->d->end_lsn);
+        s->rows_end = s->saved_end;
         if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
             s->saved_end != s->next) {
             at = &s->dirty_next;
@@ -569,14 +573,15 @@ static void lost_add(struct destage_part *p, uint64_t shard, uint64_t start, uin
     p->lost[p->n_lost++] = (struct lost_range){ shard, start, end };
 }
 
-/* Copies one run's batches to their places; a damaged batch loses the rest of its run. */
+/* Copies one run's batches to their places. One that is not what was written is lost as a whole: its
+ * batches may be sound, and another's. */
 static void entry_add(struct destage *d, struct destage_part *p, struct destage_piece *to,
                       const struct destage_entry *n)
 {
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
 
-    if (mem && batches_are_strange(mem, n->entry.bytes, n->entry.xxh3))
+    if (mem && sum_xxh3(mem, n->entry.bytes, 0) != n->entry.xxh3)
         mem = NULL;
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
@@ -709,7 +714,7 @@ static int piece_run(struct destage *d, struct destage_part *p, struct destage_p
     }
     rc = segwrite_open(&to->out, d->st, p->group->id, to->segment, piece_bytes(p, to));
     to->out.row.segment_first = to->segment_first;
-    to->out.row.flags = to->ends ? SEG_ENDS : 0;
+    to->out.row.flags = to->ends && to->segment_first ? SEG_ENDS : 0;
     if (rc >= 0 && to->seals)
         segwrite_begin_open(&to->out, seg->row.extents, seg->row.n_extents, seg->row.data_bytes);
     if (rc >= 0)
@@ -880,6 +885,8 @@ static void shard_collect(struct destage_part *p, struct shard *s)
             p->list[p->n].direct = *n->direct;
         p->n++;
     }
+    if (end == s->rows_end)
+        return; /* nor has any producer written since */
     rows_batch_put(&p->rows, key, row_key(key, ROW_END, s->id), value, row_u64_write(end, value));
     producers_save(&s->producers, s->id, end, &p->rows);
 }
@@ -919,7 +926,9 @@ void destage_consider(struct store *st, bool anything)
     live = wal_live(&st->wal);
     closed = live.closed_bytes + live.closed_direct;
     want = closed > st->conf.wal_budget
-               ? (unsigned)((closed - st->conf.wal_budget) >> st->wal_log2) + 1
+               ? (unsigned)((closed - st->conf.wal_budget + st->conf.wal_budget / ROUND_PART) >>
+                            st->wal_log2) +
+                     1
                : 0;
     if (anything && want == 0 && closed > 0)
         want = ROUND_EXTENTS;

@@ -174,18 +174,6 @@ static void end_row(struct recovery *r, const struct seg_run *run, struct rows_b
                        row_u64_write(run->end, value));
 }
 
-/* Rot may have taken from the WAL what the segment has: the scan left the shard below it. */
-static void end_raise(struct recovery *r, const struct seg_run *run)
-{
-    struct shard *s = shard_find(r->st, run->shard);
-
-    if (s && run->end > s->next) {
-        s->next = run->end;
-        atomic_store(&s->end, s->next);
-    }
-    shard_unref(s);
-}
-
 struct overlap {
     const struct seg_run *run;
     struct rows_batch *rows;
@@ -234,7 +222,6 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
         alive.runs[alive.n_runs++] = x->runs[i];
         seg->live += x->runs[i].bytes;
         end_row(r, &x->runs[i], &rows);
-        end_raise(r, &x->runs[i]);
         if (x->runs[i].shard != shard)
             producer_rows(r, x, x->runs[i].shard, &rows);
         shard = x->runs[i].shard;

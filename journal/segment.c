@@ -274,12 +274,15 @@ static uint64_t gain_of(const struct together *t, unsigned n, bool ended,
     return 0;
 }
 
-/* How much of list[0..) of one group should be taken together, and what that gains. */
+/* How much of list[0..) of one group should be taken together, and what that gains. The gain is a guess:
+ * what a copy takes depends on the extents that are free. So what a rewrite has made is not copied
+ * again on its own until something in it has died, or a guess that is never met would be tried for ever. */
 static unsigned neighbours(struct segment **list, size_t n, const struct segments_want *want,
                            bool across, uint64_t *gain)
 {
     struct together t = { .small = list[0]->row.segment_first != 0 };
     bool ended = has_ended(list, n);
+    bool settled = list[0]->settled && list[0]->live == list[0]->settled;
     unsigned best = 0;
 
     *gain = 0;
@@ -294,7 +297,7 @@ static unsigned neighbours(struct segment **list, size_t n, const struct segment
             break;
         together_add(&t, list[k], want->max_bytes / 4);
         now = gain_of(&t, k + 1, ended, want);
-        if (now > *gain) {
+        if (now > *gain && !(k == 0 && settled)) {
             *gain = now;
             best = k + 1;
         }
@@ -632,6 +635,7 @@ void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct 
     run_begin(b, shard, h, pos);
     batch_add(b, shard, h);
     b->index.runs[b->index.n_runs - 1].xxh3 = xxh3;
+    b->index.sparse[b->index.n_sparse - 1].sum = (uint32_t)xxh3;
     b->cut = true;
 }
 
@@ -644,7 +648,7 @@ void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start,
         if (run->pos < start)
             continue;
         seg_run_head_write(run, segment, data + (run->pos - start) - SEG_RUN_HEAD_BYTES);
-        run->xxh3 = sum_xxh3(data + (run->pos - start), run->bytes, 0);
+        seg_run_sum(&b->index, b->n_finished, data + (run->pos - start));
     }
 }
 
@@ -715,7 +719,7 @@ static void rebuild_index(struct rebuild *r, struct seg_builder *b, const uint8_
             rebuild_run(b, &r->runs[i], data + r->runs[i].pos);
     }
     for (uint32_t i = 0; i < b->index.n_runs; i++)
-        b->index.runs[i].xxh3 = sum_xxh3(data + b->index.runs[i].pos, b->index.runs[i].bytes, 0);
+        seg_run_sum(&b->index, i, data + b->index.runs[i].pos);
 }
 
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out)

@@ -17,13 +17,14 @@ struct segment {
     uint64_t id;
     struct row_segment row;
     bool open; /* its group's direct batches go into it, or went until it is sealed; no index yet */
-    bool dropping;   /* keeper: its deletion is under way */
-    bool kept;       /* keeper: rewriting it has failed, and is not tried again in this life */
-    bool fresh;      /* keeper: sealed, and retention has not looked into it since */
-    int64_t look_ms; /* keeper: wall clock at which retention looks into it; 0: it never did */
-    uint64_t live;   /* bytes of runs that are not deleted or trimmed away; keeper */
-    unsigned pins;   /* under the table's lock, as what follows */
-    bool dead;       /* deleted: its extents are freed at the last unpin */
+    bool dropping;    /* keeper: its deletion is under way */
+    bool kept;        /* keeper: rewriting it has failed, and is not tried again in this life */
+    bool fresh;       /* keeper: sealed, and retention has not looked into it since */
+    int64_t look_ms;  /* keeper: wall clock at which retention looks into it; 0: it never did */
+    uint64_t live;    /* bytes of runs that are not deleted or trimmed away; keeper */
+    uint64_t settled; /* keeper: a rewrite made it with so much alive; 0: none did */
+    unsigned pins;    /* under the table's lock, as what follows */
+    bool dead;        /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */
     uint64_t index_used;
 };
@@ -90,7 +91,8 @@ struct segments_want {
 };
 /* Neighbours of one group, pieces of one segment of the log, that would lie in less space if they were
  * written anew, what gains most; or small ones, all there are of an ended segment or some of one
- * that goes on, that would be one. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
+ * that goes on, that would be one; never one alone that a rewrite has made and in which nothing has
+ * died since. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
 unsigned segments_wasteful(struct segments *t, struct segment **out,
                            const struct segments_want *want);
 /* Bytes of its extents. */

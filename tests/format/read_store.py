@@ -72,7 +72,7 @@ def u64(data, at):
 def sealed(data, magic, what):
     """What superblock, slab, extent, index and footer have in common [1]."""
     version = struct.unpack_from("<H", data, 4)[0]
-    known = 2 if magic in (b"WSUP", b"WFTR") else 1
+    known = 2 if magic in (b"WSUP", b"WFTR", b"WIDX") else 1
     seed = version if known == 2 and version > 1 else 0
     if data[:4] != magic or u64(data, 8) != xxh3(data[16:], seed):
         raise Damage(f"{what}: bad magic or sum")
@@ -500,6 +500,18 @@ class Store:
         f["version"], = struct.unpack_from("<H", page, 4)
         return f
 
+    def stretches(self, index, n_runs, data, seg):
+        """Each has a sum of its own, from version 2 of the index on."""
+        version, = struct.unpack_from("<H", index, 4)
+        for i in range(n_runs):
+            pos, size = struct.unpack_from("<2Q", index, 64 + 72 * i + 24)
+            n, first = struct.unpack_from("<2I", index, 64 + 72 * i + 44)
+            at = [struct.unpack_from("<QII", index, 64 + 72 * n_runs + 24 * (first + k))[1:]
+                  for k in range(n)]
+            for (start, want), end in zip(at, [x[0] for x in at[1:]] + [size]):
+                if want != (xxh3(data[pos + start:pos + end]) & 0xFFFFFFFF if version > 1 else 0):
+                    self.problem(f"segment {seg['segment']:#x}: the bytes at {pos + start} are not what was written")
+
     def runs(self, data, seg):
         """[(shard, base, end, pos, bytes, xxh3 or None)] from the index, else from the runs' headers."""
         index = data[seg["index_pos"]:seg["index_pos"] + seg["index_bytes"]]
@@ -509,6 +521,7 @@ class Store:
                 raise Damage(f"index of segment {seg['segment']:#x}: of another")
             self.piece("index", index)
             n_runs = u32(index, 24)
+            self.stretches(index, n_runs, data, seg)
             return [struct.unpack_from("<5Q", index, 64 + 72 * i) + (u64(index, 64 + 72 * i + 64),)
                     for i in range(n_runs)]
         except Damage as e:
