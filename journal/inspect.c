@@ -468,6 +468,26 @@ int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspe
     return rc;
 }
 
+int inspect_logical(struct inspect *in, uint64_t group,
+                    int (*fn)(void *ctx, const struct identity *x), void *ctx)
+{
+    return identity_each(in->st, group, 0, false, fn, ctx);
+}
+
+static int identity_take(void *ctx, const struct identity *x)
+{
+    *(struct identity *)ctx = *x;
+    return 1;
+}
+
+int inspect_segment_identity(struct inspect *in, uint64_t group, uint64_t entry,
+                             struct identity *out)
+{
+    int rc = entry ? identity_each(in->st, group, entry, true, identity_take, out) : 0;
+
+    return rc == 0 ? E_NOTFOUND : rc < 0 ? rc : 0;
+}
+
 int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out)
 {
     const struct segment *seg = hash_get(&in->st->segments.by_id, id);

@@ -10,6 +10,7 @@
 #include "journal/stats.h"
 
 enum { REWRITE_SEGMENTS = 16 };
+#define MEMORY_EXTENTS UINT64_C(2) /* that much is held in memory */
 
 /* One run to be copied. */
 struct rewrite_run {
@@ -238,13 +239,14 @@ static void piece_of(struct rewrite *r)
 static void copy_run(struct work *w)
 {
     struct rewrite *r = (struct rewrite *)((char *)w - offsetof(struct rewrite, work));
-    uint64_t bytes;
+    uint64_t bytes, most = MEMORY_EXTENTS << r->st->wal_log2;
 
     r->rc = runs_collect(r, &bytes);
     if (r->rc >= 0)
-        r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment, bytes);
+        r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment,
+                              bytes < most ? bytes : most);
     piece_of(r);
-    r->out.copy = true;
+    r->out.copy = r->out.in_pieces = true;
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
@@ -278,8 +280,11 @@ void rewrite_consider(struct store *st, bool urgent)
 
     if (r->running || atomic_load(&st->failed) || atomic_load(&st->closing))
         return;
-    r->n = segments_wasteful(&st->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << st->wal_log2,
-                             urgent);
+    r->n = segments_wasteful(&st->segments, r->old,
+                             &(struct segments_want){ .max = REWRITE_SEGMENTS,
+                                                      .max_bytes = MEMORY_EXTENTS << st->wal_log2,
+                                                      .least_gain = st->conf.rewrite_gain,
+                                                      .urgent = urgent });
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)

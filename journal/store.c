@@ -260,6 +260,8 @@ static void conf_defaults(struct journal_conf *c)
         c->space_floor = (uint64_t)256 * MIB;
     if (!c->segment_bytes)
         c->segment_bytes = (uint64_t)256 * MIB;
+    if (!c->rewrite_gain)
+        c->rewrite_gain = 15 * UNIT_BYTES;
     if (!c->block_max)
         c->block_max = MIB;
     if (!c->batch_max)
