@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "format/batch.h"
+#include "journal/compact.h"
 #include "journal/io/rows_int.h"
 #include "journal/shard.h"
 #include "journal/store.h"
@@ -62,7 +63,9 @@ static void rows_write_run(struct rows_work *w)
 {
     struct catalogue_update *u = (struct catalogue_update *)w;
 
-    w->rc = rows_write(w->st->rows, &u->rows, 0);
+    w->rc = u->derive ? u->derive(u) : 0;
+    if (w->rc >= 0)
+        w->rc = rows_write(w->st->rows, &u->rows, 0);
 }
 
 static void update_appended(struct append_done *d)
@@ -233,6 +236,11 @@ static void shard_row_put(struct door_update *d, const struct jrn_change *c)
                              .created = loop_wall_ms(st->keeper) };
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
+    row.policy = (struct row_policy){ .flags = c->policy.flags,
+                                      .retention_ms = c->policy.retention_ms,
+                                      .retention_bytes = c->policy.retention_bytes,
+                                      .min_compaction_lag_ms = c->policy.min_compaction_lag_ms,
+                                      .delete_retention_ms = c->policy.delete_retention_ms };
     rows_batch_put(&d->u.rows, key, row_key(key, ROW_SHARD, c->shard), value,
                    row_shard_write(&row, value));
 }
@@ -270,6 +278,7 @@ static int door_prepare(struct catalogue_update *u)
             shard_row_put(d, c);
         } else if (c->op == JRN_SHARD_DELETE) {
             rows_batch_delete(&u->rows, key, row_key(key, ROW_SHARD, c->shard));
+            rows_batch_delete(&u->rows, key, row_key(key, ROW_CLEANED, c->shard));
         } else {
             app_row(&u->rows, c);
         }
@@ -312,6 +321,7 @@ static void shard_deleted(struct store *st, uint64_t id)
         hop->shard = s;
         loop_post(s->group->loop, &hop->task);
     }
+    compact_forget(st, id);
     catalogue_reap(st, id, UINT64_MAX);
 }
 
@@ -333,6 +343,8 @@ static void door_applied(struct catalogue_update *u)
         for (unsigned i = 0; i < d->n; i++)
             if (d->changes[i].op == JRN_SHARD_DELETE)
                 shard_deleted(u->st, d->changes[i].shard);
+            else if (d->changes[i].op == JRN_SHARD_CREATE)
+                compact_policy(u->st, d->changes[i].shard, d->changes[i].policy.flags);
     }
     done->rc = u->rc;
     done->task.run = update_done_run;

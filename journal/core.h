@@ -134,6 +134,7 @@ struct committer;
 struct catalogue;
 struct destage;
 struct rewrite;
+struct compact;
 
 struct store {
     struct journal_env env;
@@ -157,6 +158,7 @@ struct store {
     struct catalogue *catalogue;
     struct destage *destage;
     struct rewrite *rewrite;
+    struct compact *compact;
     atomic_ullong backlog;
     atomic_uint busy; /* calls of doors that are not answered yet: a close waits for them */
     atomic_ullong max_shard;

@@ -63,6 +63,8 @@ struct journal_conf {
     uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
+    uint32_t compact_check_ms;  /* how often dirty compacted shards are looked for [15000] */
+    uint64_t compact_map_bytes; /* memory for the keys of a round of log compaction [64 MiB] */
     const uint64_t *accept_loss; /* groups whose lost ranges the operator accepts */
     unsigned n_accept_loss;
 };

@@ -43,8 +43,7 @@ static struct keymap_slot *slot_of(const struct keymap *m, const uint64_t hash[2
 {
     uint64_t i = hash[0] & (m->cap - 1);
 
-    while (m->slots[i].offset &&
-           (m->slots[i].hash[0] != hash[0] || m->slots[i].hash[1] != hash[1]))
+    while (m->slots[i].offset && (m->slots[i].hash[0] != hash[0] || m->slots[i].hash[1] != hash[1]))
         i = (i + 1) & (m->cap - 1);
     return &m->slots[i];
 }

@@ -5,6 +5,7 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/catalogue.h"
+#include "journal/compact.h"
 #include "journal/destage.h"
 #include "journal/segwrite.h"
 
@@ -248,7 +249,8 @@ void rewrite_consider(struct store *st, bool urgent)
 {
     struct rewrite *r = st->rewrite;
 
-    if (r->running || atomic_load(&st->failed) || atomic_load(&st->closing))
+    if (r->running || !compact_idle(st->compact) || atomic_load(&st->failed) ||
+        atomic_load(&st->closing))
         return;
     r->n = segments_wasteful(&st->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << st->wal_log2,
                              urgent);

@@ -7,6 +7,7 @@
 #include "base/logger.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/core.h"
 #include "journal/destage.h"
 #include "journal/group.h"
@@ -296,6 +297,7 @@ void store_space_check(struct store *st)
     if (!destage_idle(st->destage) && !atomic_load(&st->closing))
         loop_timer_set(st->keeper, &st->trim_timer, TRIM_AFTER_US);
     rewrite_consider(st, tight && st->grow_refused);
+    compact_consider(st, tight && st->grow_refused);
     if ((tight || hungry) && !atomic_load(&st->closing))
         loop_timer_set(st->keeper, &st->space_timer, SPACE_RETRY_US);
 }
@@ -353,6 +355,10 @@ static void conf_defaults(struct journal_conf *c)
         c->idle_close_ms = 10;
     if (!c->delete_grace_ms)
         c->delete_grace_ms = 10000;
+    if (!c->compact_check_ms)
+        c->compact_check_ms = 15000;
+    if (!c->compact_map_bytes)
+        c->compact_map_bytes = (uint64_t)64 << 20;
 }
 
 static int conf_check(struct journal_conf *c, struct err *e)
@@ -547,6 +553,7 @@ static void todo_start(struct store *st, void *arg)
     struct todo_update *t = arg;
 
     catalogue_submit(st->catalogue, &t->u);
+    compact_start(st);
 }
 
 /* What recovery has read may be a killed process's last writes and names, which a power cut still
@@ -588,6 +595,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct err 
     st->committer = committer_new(st);
     st->destage = destage_new(st);
     st->rewrite = rewrite_new(st);
+    st->compact = compact_new(st);
     rc = recover_run(st, &end, todo, e);
     if (rc < 0)
         return rc;
@@ -629,6 +637,7 @@ static void store_free(struct store *st)
     catalogue_free(st->catalogue);
     destage_free(st->destage);
     rewrite_free(st->rewrite);
+    compact_free(st->compact);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -732,6 +741,7 @@ static void close_end(struct store *st)
     loop_timer_stop(&st->grave_timer);
     loop_timer_stop(&st->space_timer);
     loop_timer_stop(&st->trim_timer);
+    compact_stop(st);
     store_free(st);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);
@@ -788,10 +798,11 @@ static void close_poll(struct loop_timer *t)
     struct store *st = (struct store *)((char *)t - offsetof(struct store, close_timer));
 
     if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first || st->growing ||
-        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || store_backlog(st) > 0 ||
-        atomic_load(&st->busy) > 0) {
+        !destage_idle(st->destage) || !rewrite_idle(st->rewrite) || !compact_idle(st->compact) ||
+        store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
-        if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite))
+        if (!st->growing && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
+            compact_idle(st->compact))
             committer_starve(st->committer);
         loop_timer_set(st->keeper, &st->close_timer, CLOSE_POLL_US);
         return;
