@@ -1,11 +1,10 @@
 #include "base/buf.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/err.h"
+#include "base/large.h"
 #include "base/logger.h"
 
 /* Before the bytes of buf_new, in the same allocation; keeps them aligned to 16. */
@@ -57,135 +56,40 @@ static struct buf *buf_init(struct buf *b, uint8_t *mem, size_t cap)
     return b;
 }
 
-/* Large memory is kept for the next one of its size: given back to the system and taken again, each
- * page of it would cost a fault and a clearing, which is more than all our own work on it. Sizes
- * are in classes, four to a doubling. Not under the sanitizers, which must see each end. */
-enum { LARGE_MIN = 16 * 1024, CLASSES = 50, KEPT_MAX_BYTES = 96 << 20 };
-
-#ifndef WEIR_SLOW_ASSERTS
-static struct {
-    pthread_mutex_t lock;
-    void *first[CLASSES]; /* each begins with the pointer to the next */
-    size_t bytes;
-} kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-/* The class of a size from LARGE_MIN on, and its bytes; -1: too large to keep. */
-static int large_class(size_t bytes, size_t *class_bytes)
-{
-    size_t step = LARGE_MIN / 4, at = LARGE_MIN;
-
-    for (int i = 0; i < CLASSES; i++) {
-        if (bytes <= at) {
-            *class_bytes = at;
-            return i;
-        }
-        at += step;
-        if (at == step * 8)
-            step *= 2;
-    }
-    *class_bytes = bytes;
-    return -1;
-}
-
-/* From MAP_MIN on each has a mapping of its own: aligned pieces of changing sizes, taken on one thread
- * and freed on another, leave an allocator's heap full of holes (five times the memory, measured). */
-enum { MAP_MIN = 32 * 1024 };
-
-static void *large_map(size_t bytes)
-{
-    void *mem;
-
-    if (bytes < MAP_MIN)
-        return posix_memalign(&mem, BUF_ALIGN, bytes) == 0 ? mem : NULL;
-    mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return mem == MAP_FAILED ? NULL : mem;
-}
-
-static void large_unmap(void *mem, size_t bytes)
-{
-    if (bytes < MAP_MIN)
-        free(mem);
-    else
-        munmap(mem, bytes);
-}
-
-static void *large_take(size_t bytes)
-{
-    size_t class_bytes;
-    int class = large_class(bytes, &class_bytes);
-    void *mem = NULL;
-
-    if (class >= 0) {
-        pthread_mutex_lock(&kept.lock);
-        mem = kept.first[class];
-        if (mem) {
-            memcpy(&kept.first[class], mem, sizeof(void *));
-            kept.bytes -= class_bytes;
-        }
-        pthread_mutex_unlock(&kept.lock);
-    }
-    return mem ? mem : large_map(class_bytes);
-}
-
-static void large_give(void *mem, size_t bytes)
-{
-    size_t class_bytes;
-    int class = large_class(bytes, &class_bytes);
-
-    if (class >= 0) {
-        pthread_mutex_lock(&kept.lock);
-        if (kept.bytes + class_bytes <= KEPT_MAX_BYTES) {
-            memcpy(mem, &kept.first[class], sizeof(void *));
-            kept.first[class] = mem;
-            kept.bytes += class_bytes;
-            mem = NULL;
-        }
-        pthread_mutex_unlock(&kept.lock);
-    }
-    if (mem)
-        large_unmap(mem, class_bytes);
-}
-void buf_trim(void)
-{
-    size_t step = LARGE_MIN / 4, at = LARGE_MIN;
-
-    pthread_mutex_lock(&kept.lock);
-    for (int i = 0; i < CLASSES; i++) {
-        while (kept.first[i]) {
-            void *mem = kept.first[i];
-
-            memcpy(&kept.first[i], mem, sizeof(void *));
-            large_unmap(mem, at);
-        }
-        at += step;
-        if (at == step * 8)
-            step *= 2;
-    }
-    kept.bytes = 0;
-    pthread_mutex_unlock(&kept.lock);
-}
-#else
-void buf_trim(void)
-{
-}
-
-static void *large_take(size_t bytes)
+/* Under the sanitizers every buffer is an allocation of its own: they must see each end. */
+#ifdef WEIR_SLOW_ASSERTS
+static void *piece_new(size_t bytes)
 {
     void *mem;
 
     return posix_memalign(&mem, BUF_ALIGN, bytes) == 0 ? mem : NULL;
 }
 
-static void large_give(void *mem, size_t bytes)
+static void piece_free(void *mem, size_t bytes)
 {
     free(mem);
 }
+#else
+static void *piece_new(size_t bytes)
+{
+    return large_new(bytes);
+}
+
+static void piece_free(void *mem, size_t bytes)
+{
+    large_free(mem, bytes);
+}
 #endif
 
-static struct buf *large_new(size_t cap)
+void buf_trim(void)
+{
+    large_trim();
+}
+
+static struct buf *buf_new_large(size_t cap)
 {
     struct buf *b = malloc(sizeof *b);
-    void *mem = b ? large_take(cap) : NULL;
+    void *mem = b ? piece_new(cap) : NULL;
 
     if (!mem) {
         free(b);
@@ -201,7 +105,7 @@ struct buf *buf_new(size_t cap)
     if (cap > CAP_MAX)
         return NULL;
     if (cap >= LARGE_MIN)
-        return large_new(cap);
+        return buf_new_large(cap);
     b = malloc(HEAD_BYTES + cap);
     return b ? buf_init(b, (uint8_t *)b + HEAD_BYTES, cap) : NULL;
 }
@@ -215,7 +119,7 @@ struct buf *buf_new_aligned(size_t cap)
         return NULL;
     cap = (cap + BUF_ALIGN - 1) / BUF_ALIGN * BUF_ALIGN;
     if (cap >= LARGE_MIN)
-        return large_new(cap);
+        return buf_new_large(cap);
     if (posix_memalign(&mem, BUF_ALIGN, cap ? cap : BUF_ALIGN))
         return NULL;
     b = malloc(sizeof *b);
@@ -259,7 +163,7 @@ void buf_unref(struct buf *b)
         return;
     atomic_fetch_sub_explicit(&total_bytes, b->cap, memory_order_relaxed);
     if (b->cap >= LARGE_MIN)
-        large_give(b->mem, b->cap);
+        piece_free(b->mem, b->cap);
     else if (b->mem != (uint8_t *)b + HEAD_BYTES)
         free(b->mem);
     free(b);

@@ -20,6 +20,8 @@
 
 #include "base/buf.h"
 
+enum { TURNS_A_POLL = 4 };
+
 struct loop_event {
     struct loop loop;
     struct event_base *base;   /* home */
@@ -358,7 +360,11 @@ void loop_event_run(struct loop *l)
     running_here = le;
     do {
         poll_events(le);
-        drain(le);
+        /* A few turns of what tasks post to their own loop, before the sockets are asked again: that
+         * is a system call. */
+        for (int i = 0; i < TURNS_A_POLL && atomic_load_explicit(&le->posted, memory_order_relaxed);
+             i++)
+            drain(le);
     } while (!atomic_load(&le->stop) || atomic_load(&le->posted));
     atomic_store(&le->stop, false); /* may be run again */
     running_here = outer;

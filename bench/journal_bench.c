@@ -57,7 +57,7 @@ static struct journal_conf settings(void)
     return (struct journal_conf){ .wal_budget = opt.budget_mib << 20, .delete_grace_ms = 100 };
 }
 
-static void open_store(struct store *s)
+static void open_store(struct bench_store *s)
 {
     struct journal_conf conf = settings();
 
@@ -143,7 +143,8 @@ static void start(struct task *t)
     append((struct writer *)((char *)t - offsetof(struct writer, start)));
 }
 
-static struct writer *writers_start(struct load *l, struct store *s, unsigned n, unsigned loop)
+static struct writer *writers_start(struct load *l, struct bench_store *s, unsigned n,
+                                    unsigned loop)
 {
     struct writer *w = mem_new(n * sizeof *w);
 
@@ -181,7 +182,7 @@ static uint64_t writers_end(struct load *l, struct writer *w, unsigned n)
 
 /* --- latency at one client --- */
 
-static void journal_latency(struct store *s, struct load *l, unsigned loop,
+static void journal_latency(struct bench_store *s, struct load *l, unsigned loop,
                             struct measure_samples *out)
 {
     struct writer *w = writers_start(l, s, 1, loop);
@@ -223,8 +224,8 @@ static void latency_figures_init(struct latency_figures *f, bool home)
     }
 }
 
-static void latency_round(struct store *s, struct load *l, struct raw_file *raw, unsigned loop,
-                          bool raw_first, struct latency_figures *f)
+static void latency_round(struct bench_store *s, struct load *l, struct raw_file *raw,
+                          unsigned loop, bool raw_first, struct latency_figures *f)
 {
     struct measure_samples ours = { 0 }, reference = { 0 };
 
@@ -254,7 +255,7 @@ static void latency(void)
     struct load l = { .n_shards = 1, .appends_each = opt.appends, .batch = make_batch() };
     struct shard *shard;
     struct raw_file raw;
-    struct store s;
+    struct bench_store s;
     char path[4096];
 
     raw_path(path, sizeof path);
@@ -289,7 +290,7 @@ static double cpu_now(void)
 }
 
 /* Appends a second; *cpu: seconds of this process (journal and writers) per million of them. */
-static double journal_throughput(struct store *s, struct load *l, double *cpu)
+static double journal_throughput(struct bench_store *s, struct load *l, double *cpu)
 {
     struct writer *w = writers_start(l, s, (unsigned)opt.writers, 0);
     double began = measure_now(), cpu_began = cpu_now(), took;
@@ -316,8 +317,9 @@ static double raw_throughput(struct raw_file *f)
     return (double)n * RAW_SYNC_BYTES / (now - began);
 }
 
-static void throughput_round(struct store *s, struct load *l, struct raw_file *raw, bool raw_first,
-                             struct measure_rounds *rate, struct measure_rounds *cpu)
+static void throughput_round(struct bench_store *s, struct load *l, struct raw_file *raw,
+                             bool raw_first, struct measure_rounds *rate,
+                             struct measure_rounds *cpu)
 {
     double reference = 0, ours, cpu_seconds;
 
@@ -338,7 +340,7 @@ static void throughput(void)
     struct measure_rounds rate = { .unit = "MB/s" }, cpu = { .unit = "s/million" };
     char name[64], cpu_name[80], text[200], path[4096];
     struct raw_file raw;
-    struct store s;
+    struct bench_store s;
 
     snprintf(name, sizeof name, "%s", opt.name ? opt.name : "journal");
     snprintf(cpu_name, sizeof cpu_name, "%s_cpu", name);
@@ -370,7 +372,7 @@ static void throughput(void)
 static void recovery_fill(void)
 {
     struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
-    struct store s;
+    struct bench_store s;
 
     l.shards = mem_new(opt.shards * sizeof *l.shards);
     open_store(&s);
@@ -385,7 +387,7 @@ static void recovery_fill(void)
 static void recovery_open(void)
 {
     struct journal_conf conf = settings();
-    struct store s;
+    struct bench_store s;
 
     logger_setup(LOG_LEVEL_INFO, true);
     logger_to(STDOUT_FILENO);

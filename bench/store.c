@@ -31,14 +31,14 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
-void bench_store_open(struct store *s, const char *path, const struct journal_conf *conf,
+void bench_store_open(struct bench_store *s, const char *path, const struct journal_conf *conf,
                       unsigned n_loops)
 {
     struct err e = { 0 };
     char rows_path[4096];
     struct rng rng;
 
-    *s = (struct store){ .n_loops = n_loops };
+    *s = (struct bench_store){ .n_loops = n_loops };
     must(dev_aio_open(&s->dev, path, &(struct dev_aio_conf){ 0 }, &e), &e, path);
     snprintf(rows_path, sizeof rows_path, "%s/rows", path);
     must(rows_rocksdb_open(&s->rows, rows_path, ROWS_CACHE, false, &e), &e, rows_path);
@@ -65,7 +65,7 @@ void bench_store_open(struct store *s, const char *path, const struct journal_co
     s->next_shard = journal_max_shard(s->journal) + 1;
 }
 
-void store_run(struct store *s)
+void store_run(struct bench_store *s)
 {
     for (unsigned i = 0; i <= s->n_loops; i++) {
         char name[16];
@@ -87,7 +87,7 @@ static void closed(struct journal_close *c)
     sem_post(&((struct close_gate *)c)->gate);
 }
 
-void bench_store_close(struct store *s)
+void bench_store_close(struct bench_store *s)
 {
     struct close_gate g = { .close = { .fn = closed, .loop = s->loops[0] } };
 
@@ -118,7 +118,7 @@ static void updated(struct jrn_update *u)
     sem_post(&((struct update_gate *)u)->gate);
 }
 
-static void update(struct store *s, const struct jrn_change *changes, unsigned n)
+static void update(struct bench_store *s, const struct jrn_change *changes, unsigned n)
 {
     struct update_gate g = { .update = { .fn = updated, .loop = s->loops[0] } };
 
@@ -138,7 +138,7 @@ static void opened(struct shard_open *o)
     sem_post(&((struct open_gate *)o)->gate);
 }
 
-static struct shard *open_shard(struct store *s, uint64_t id)
+static struct shard *open_shard(struct bench_store *s, uint64_t id)
 {
     struct open_gate g = { .open = { .fn = opened, .loop = s->loops[0] } };
 
@@ -149,7 +149,7 @@ static struct shard *open_shard(struct store *s, uint64_t id)
     return g.open.shard;
 }
 
-void store_create_shards(struct store *s, struct shard **shards, unsigned n)
+void store_create_shards(struct bench_store *s, struct shard **shards, unsigned n)
 {
     struct jrn_change changes[CHANGES_AT_ONCE];
     unsigned k;
@@ -166,7 +166,7 @@ void store_create_shards(struct store *s, struct shard **shards, unsigned n)
     s->next_shard += n;
 }
 
-void store_delete_shards(struct store *s, struct shard **shards, unsigned n)
+void store_delete_shards(struct bench_store *s, struct shard **shards, unsigned n)
 {
     struct jrn_change changes[CHANGES_AT_ONCE];
     unsigned k;

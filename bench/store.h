@@ -15,7 +15,7 @@ struct store_thread {
     pthread_t thread;
 };
 
-struct store {
+struct bench_store {
     struct dev *dev;
     struct rows *rows;
     struct pool *pool, *read_pool;
@@ -28,16 +28,16 @@ struct store {
 
 /* Opens or creates the store in folder path, and ends the program when that fails. The loops do
  * not run yet. */
-void bench_store_open(struct store *s, const char *path, const struct journal_conf *conf,
+void bench_store_open(struct bench_store *s, const char *path, const struct journal_conf *conf,
                       unsigned n_loops);
-void store_run(struct store *s);
+void store_run(struct bench_store *s);
 /* Closes the journal and all below it. Shards must have been given back. */
-void bench_store_close(struct store *s);
+void bench_store_close(struct bench_store *s);
 
 /* n new shards, each with one reference. */
-void store_create_shards(struct store *s, struct shard **shards, unsigned n);
+void store_create_shards(struct bench_store *s, struct shard **shards, unsigned n);
 /* Gives the references back and deletes the shards, so that the space of their segments comes
  * back. */
-void store_delete_shards(struct store *s, struct shard **shards, unsigned n);
+void store_delete_shards(struct bench_store *s, struct shard **shards, unsigned n);
 
 #endif

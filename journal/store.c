@@ -20,7 +20,9 @@ enum {
     RESERVE_EXTENTS =
         3, /* kept free so that trims, deletions, destage and checkpoints can always finish */
     SPACE_RETRY_US = 200 * 1000,
-    TRIM_AFTER_US = 2 * 1000 * 1000, /* without destage: the large buffers are not needed soon */
+    TRIM_AFTER_US =
+        30 * 1000 * 1000, /* without destage: the large buffers are not needed soon; first
+                                         * touching memory again is dear, most of all in a virtual machine */
     CLOSE_POLL_US = 1000
 };
 

@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-
-enum { READ_PIECE = 1 << 20 };
+#include "journal/io/ahead.h"
 
 struct scan {
     struct dev *dev;
@@ -17,6 +16,10 @@ struct scan {
     uint32_t log2;
     uint64_t size;
     struct buf *mem; /* the present extent */
+    struct buf *spare;
+    struct ahead
+        ahead; /* into spare: the extent that comes next, while this one is looked through */
+    uint64_t ahead_place;
     /* the incarnation */
     const struct super_incarnation *inc;
     uint64_t lsn;       /* next expected */
@@ -27,16 +30,29 @@ struct scan {
     bool extent_open;
 };
 
+static void ahead_begin(struct scan *s, uint64_t place)
+{
+    struct dev_file *file = place == PLACE_NONE ? NULL : slabs_file(s->slabs, place, s->log2);
+
+    s->ahead_place = file ? place : PLACE_NONE;
+    if (file)
+        ahead_start(&s->ahead, s->dev, file, place_pos(place), s->spare->mem, s->size);
+}
+
 static int extent_load(struct scan *s, uint64_t place)
 {
-    struct dev_file *file = slabs_file(s->slabs, place, s->log2);
-    int rc = file ? 0 : E_CORRUPT;
+    struct buf *before = s->mem;
+    int rc = ahead_wait(&s->ahead);
 
-    for (uint64_t at = 0; rc >= 0 && at < s->size; at += READ_PIECE) {
-        uint64_t n = s->size - at < READ_PIECE ? s->size - at : READ_PIECE;
-
-        rc = dev_read(s->dev, file, place_pos(place) + at, s->mem->mem + at, (uint32_t)n);
+    if (s->ahead_place != place) { /* the log went on somewhere else */
+        if (!slabs_file(s->slabs, place, s->log2))
+            return E_CORRUPT;
+        ahead_begin(s, place);
+        rc = ahead_wait(&s->ahead);
     }
+    s->ahead_place = PLACE_NONE;
+    s->mem = s->spare;
+    s->spare = before;
     return rc;
 }
 
@@ -108,6 +124,8 @@ static int extent_enter(struct scan *s, uint64_t place, uint64_t first_lsn, uint
     s->end->last_place = place;
     if (rc >= 0 && s->calls->extent)
         rc = s->calls->extent(s->ctx, &x);
+    if (rc >= 0)
+        ahead_begin(s, next_place);
     return rc;
 }
 
@@ -237,13 +255,17 @@ int walscan_run(struct dev *dev, struct slabs *slabs, const struct super *super,
 
     *end = (struct walscan_end){ .lsn = super->ckpt_lsn, .last_place = PLACE_NONE };
     s.mem = buf_new_aligned(s.size);
-    if (!s.mem)
-        return err_set(e, E_NOMEM, "no memory to read a WAL extent of %" PRIu64 " bytes", s.size);
+    s.spare = buf_new_aligned(s.size);
+    s.ahead_place = PLACE_NONE;
+    if (!s.mem || !s.spare)
+        rc = err_set(e, E_NOMEM, "no memory to read a WAL extent of %" PRIu64 " bytes", s.size);
     for (uint32_t i = 0; rc >= 0 && i < super->n; i++) {
         s.inc = &super->list[i];
         rc = incarnation_scan(&s);
     }
+    ahead_wait(&s.ahead); /* nobody asked for it */
     buf_unref(s.mem);
+    buf_unref(s.spare);
     return rc < 0 ? err_set(e, rc, "reading the WAL at LSN %" PRIu64 ": %s", s.lsn, err_text(rc))
                   : 0;
 }

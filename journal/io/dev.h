@@ -71,6 +71,7 @@ struct dev_ops {
 struct dev {
     const struct dev_ops *ops;
     bool read_only; /* inspection: every write is our bug */
+    bool threads;   /* the blocking calls may be made on any thread at once */
 };
 
 /* Asynchronous. */

@@ -718,7 +718,7 @@ int dev_aio_open(struct dev **out, const char *path, const struct dev_aio_conf *
     unsigned n_threads = conf->read_threads ? conf->read_threads : READ_THREADS_DEFAULT;
     int rc;
 
-    a->dev = (struct dev){ .ops = &dev_aio_ops, .read_only = conf->read_only };
+    a->dev = (struct dev){ .ops = &dev_aio_ops, .read_only = conf->read_only, .threads = true };
     a->path = mem_str(path);
     a->folder = a->lock = -1;
     rc = dev_aio_open_folder(a, e);

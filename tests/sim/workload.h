@@ -6,40 +6,40 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What happened in a seed: X(name, text). */
+/* What happened in a seed: X(name, text, how often in the median seed at least). */
 #define WORKLOAD_COUNTS(X)                                                                         \
-    X(crashes, "power cuts")                                                                       \
-    X(in_recovery, "of them during recovery")                                                      \
-    X(kills, "kills")                                                                              \
-    X(closes, "orderly closes")                                                                    \
-    X(rows_lost, "row stores lost")                                                                \
-    X(laps, "laps of the WAL over its budget")                                                     \
-    X(reuses, "uses of one extent by the WAL after the first")                                     \
-    X(destages, "destages and checkpoints")                                                        \
-    X(grown, "slabs grown")                                                                        \
-    X(sealed, "segments sealed")                                                                   \
-    X(deleted, "segments deleted")                                                                 \
-    X(appends, "appends")                                                                          \
-    X(durable, "answered durable")                                                                 \
-    X(duplicates, "answered as duplicates")                                                        \
-    X(refused, "refused by sequence or epoch")                                                     \
-    X(full, "answered no space")                                                                   \
-    X(healed, "full devices healed by deletions")                                                  \
-    X(reads, "reads")                                                                              \
-    X(cold, "reads of what is in segments")                                                        \
-    X(finds, "times found")                                                                        \
-    X(waits, "waits answered with data")                                                           \
-    X(trims, "trims")                                                                              \
-    X(updates, "updates")                                                                          \
-    X(shards_deleted, "shards deleted")                                                            \
-    X(faults, "faults that failed the device")                                                     \
-    X(rotten, "bits rotted")                                                                       \
-    X(read_only, "groups made read-only by rot")                                                   \
-    X(accepted, "losses accepted")                                                                 \
-    X(lost_reads, "reads answered lost")
+    X(crashes, "power cuts", 3)                                                                    \
+    X(in_recovery, "of them during recovery", 1)                                                   \
+    X(kills, "kills", 1)                                                                           \
+    X(closes, "orderly closes", 0)                                                                 \
+    X(rows_lost, "row stores lost", 1)                                                             \
+    X(laps, "laps of the WAL over its budget", 2)                                                  \
+    X(reuses, "uses of one extent by the WAL after the first", 2)                                  \
+    X(destages, "destages and checkpoints", 1)                                                     \
+    X(grown, "slabs grown", 1)                                                                     \
+    X(sealed, "segments sealed", 1)                                                                \
+    X(deleted, "segments deleted", 1)                                                              \
+    X(appends, "appends", 0)                                                                       \
+    X(durable, "answered durable", 0)                                                              \
+    X(duplicates, "answered as duplicates", 1)                                                     \
+    X(refused, "refused by sequence or epoch", 1)                                                  \
+    X(full, "answered no space", 0)                                                                \
+    X(healed, "full devices healed by deletions", 0)                                               \
+    X(reads, "reads", 0)                                                                           \
+    X(cold, "reads of what is in segments", 0)                                                     \
+    X(finds, "times found", 0)                                                                     \
+    X(waits, "waits answered with data", 0)                                                        \
+    X(trims, "trims", 1)                                                                           \
+    X(updates, "updates", 0)                                                                       \
+    X(shards_deleted, "shards deleted", 0)                                                         \
+    X(faults, "faults that failed the device", 0)                                                  \
+    X(rotten, "bits rotted", 0)                                                                    \
+    X(read_only, "groups made read-only by rot", 0)                                                \
+    X(accepted, "losses accepted", 0)                                                              \
+    X(lost_reads, "reads answered lost", 0)
 
 struct workload_counts {
-#define X(name, text) uint32_t name;
+#define X(name, text, median) uint32_t name;
     WORKLOAD_COUNTS(X)
 #undef X
 };

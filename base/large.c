@@ -1,0 +1,250 @@
+#include "base/large.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/mman.h>
+
+#include "base/err.h"
+
+enum {
+    HUGE = 2 << 20,
+    HEAD = 4096,           /* a chunk's first page is ours */
+    SMALL_MAX = 256 << 10, /* classes up to here lie in chunks of one huge page */
+    CHUNK_SMALL = HUGE,
+    CHUNK_LARGE = 16 << 20,
+    CLASS_MAX = 4 << 20, /* larger ones have a mapping each */
+    CLASSES = 36,
+    KEPT_MAX_BYTES = 96 << 20
+};
+
+/* Lies at the start of its memory, which is aligned to its size. */
+struct chunk {
+    struct chunk *next, **prev; /* among those of its class with a free piece; else prev is NULL */
+    size_t piece, n_pieces;
+    size_t n_used, n_fresh; /* fresh: never given out yet, the last ones */
+    void *free;             /* each begins with the pointer to the next */
+};
+
+/* A freed mapping that is kept. */
+struct single {
+    struct single *next;
+    size_t bytes;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    struct chunk *open[CLASSES];
+    struct single *singles;
+    size_t kept; /* bytes of empty chunks and of singles */
+    size_t mapped;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* The class of a size and its bytes; -1: a mapping of its own. */
+static int class_of(size_t bytes, size_t *class_bytes)
+{
+    size_t step = LARGE_MIN / 4, at = LARGE_MIN;
+    int class = 0;
+
+    for (; at < bytes; class ++) {
+        at += step;
+        if (at == step * 8)
+            step *= 2;
+    }
+    *class_bytes = at;
+    return at <= CLASS_MAX ? class : -1;
+}
+
+static size_t chunk_bytes(size_t piece)
+{
+    return piece <= SMALL_MAX ? CHUNK_SMALL : CHUNK_LARGE;
+}
+
+/* --- the system; under lock --- */
+
+static void *map(size_t bytes, size_t align)
+{
+    uint8_t *mem =
+        mmap(NULL, bytes + align, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t before;
+
+    if (mem == MAP_FAILED)
+        return NULL;
+    before = (align - (uintptr_t)mem % align) % align;
+    if (before)
+        munmap(mem, before);
+    munmap(mem + before + bytes, align - before);
+    madvise(mem + before, bytes, MADV_HUGEPAGE); /* without, it is only slower */
+    all.mapped += bytes;
+    return mem + before;
+}
+
+static void unmap(void *mem, size_t bytes)
+{
+    munmap(mem, bytes);
+    all.mapped -= bytes;
+}
+
+/* --- chunks; under lock --- */
+
+static void chunk_open(struct chunk *c, int class)
+{
+    c->next = all.open[class];
+    if (c->next)
+        c->next->prev = &c->next;
+    c->prev = &all.open[class];
+    all.open[class] = c;
+}
+
+static void chunk_close(struct chunk *c)
+{
+    *c->prev = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    c->prev = NULL;
+}
+
+static struct chunk *chunk_new(int class, size_t piece)
+{
+    size_t bytes = chunk_bytes(piece);
+    struct chunk *c = map(bytes, bytes);
+
+    if (!c)
+        return NULL;
+    *c = (struct chunk){ .piece = piece, .n_pieces = (bytes - HEAD) / piece };
+    c->n_fresh = c->n_pieces;
+    all.kept += bytes;
+    chunk_open(c, class);
+    return c;
+}
+
+static void *piece_take(int class, size_t piece)
+{
+    struct chunk *c = all.open[class];
+    void *mem;
+
+    if (!c)
+        c = chunk_new(class, piece);
+    if (!c)
+        return NULL;
+    if (c->n_used++ == 0)
+        all.kept -= chunk_bytes(piece);
+    mem = c->free;
+    if (mem)
+        c->free = *(void **)mem;
+    else
+        mem = (uint8_t *)c + HEAD + (c->n_pieces - c->n_fresh--) * piece;
+    if (c->n_used == c->n_pieces)
+        chunk_close(c);
+    return mem;
+}
+
+static void piece_give(void *mem, int class, size_t piece)
+{
+    size_t bytes = chunk_bytes(piece);
+    struct chunk *c = (struct chunk *)((uintptr_t)mem & ~(uintptr_t)(bytes - 1));
+
+    ASSERT(c->piece == piece && c->n_used > 0);
+    if (!c->prev)
+        chunk_open(c, class);
+    *(void **)mem = c->free;
+    c->free = mem;
+    if (--c->n_used > 0)
+        return;
+    if (all.kept + bytes > KEPT_MAX_BYTES) {
+        chunk_close(c);
+        unmap(c, bytes);
+    } else {
+        all.kept += bytes;
+    }
+}
+
+/* --- mappings of their own; under lock --- */
+
+static void *single_take(size_t bytes)
+{
+    for (struct single **at = &all.singles; *at; at = &(*at)->next) {
+        struct single *s = *at;
+
+        if (s->bytes != bytes)
+            continue;
+        *at = s->next;
+        all.kept -= bytes;
+        return s;
+    }
+    return map(bytes, HUGE);
+}
+
+static void single_give(void *mem, size_t bytes)
+{
+    struct single *s = mem;
+
+    if (all.kept + bytes > KEPT_MAX_BYTES) {
+        unmap(mem, bytes);
+        return;
+    }
+    s->bytes = bytes;
+    s->next = all.singles;
+    all.singles = s;
+    all.kept += bytes;
+}
+
+/* --- */
+
+void *large_new(size_t bytes)
+{
+    size_t class_bytes;
+    int class = class_of(bytes, &class_bytes);
+    void *mem;
+
+    pthread_mutex_lock(&all.lock);
+    mem = class >= 0 ? piece_take(class, class_bytes) : single_take(class_bytes);
+    pthread_mutex_unlock(&all.lock);
+    return mem;
+}
+
+void large_free(void *mem, size_t bytes)
+{
+    size_t class_bytes;
+    int class = class_of(bytes, &class_bytes);
+
+    pthread_mutex_lock(&all.lock);
+    if (class >= 0)
+        piece_give(mem, class, class_bytes);
+    else
+        single_give(mem, class_bytes);
+    pthread_mutex_unlock(&all.lock);
+}
+
+void large_trim(void)
+{
+    pthread_mutex_lock(&all.lock);
+    for (int i = 0; i < CLASSES; i++) {
+        for (struct chunk *c = all.open[i], *next; c; c = next) {
+            next = c->next;
+            if (c->n_used > 0)
+                continue;
+            all.kept -= chunk_bytes(c->piece);
+            chunk_close(c);
+            unmap(c, chunk_bytes(c->piece));
+        }
+    }
+    while (all.singles) {
+        struct single *s = all.singles;
+
+        all.singles = s->next;
+        all.kept -= s->bytes;
+        unmap(s, s->bytes);
+    }
+    pthread_mutex_unlock(&all.lock);
+}
+
+size_t large_mapped(void)
+{
+    size_t bytes;
+
+    pthread_mutex_lock(&all.lock);
+    bytes = all.mapped;
+    pthread_mutex_unlock(&all.lock);
+    return bytes;
+}
