@@ -1,11 +1,14 @@
 #include "tests/sim/workload_int.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/destage.h"
+#include "journal/compact.h"
 #include "journal/rewrite.h"
+#include "tests/sim/compacted.h"
 #include "journal/store.h"
 
 bool workload_group_read_only(const struct workload *w, uint64_t group)
@@ -27,11 +30,16 @@ static uint64_t past_damage(const struct model_shard *s, uint64_t at, uint64_t e
     return end;
 }
 
-/* Reads a shard from its start to its end. Every batch of the log must be met, and no other. */
-static void read_whole(struct workload *w, struct model_shard *s)
+/* Reads a shard from its start to its end. Every batch of the log must be met, and no other; of a compacted shard what compaction must
+ * leave, and when it is clean no more than that. */
+static void read_whole(struct workload *w, struct model_shard *s, bool clean)
 {
     uint64_t start = shard_start(s->handle), end = shard_end(s->handle), at = start;
+    bool compacted = (s->policy.flags & SHARD_COMPACTED) != 0;
+    struct compacted_seen seen = { 0 };
 
+    if (compacted)
+        compacted_begin(w, s, &seen);
     while (at < end) {
         struct op *op = workload_read(w, s, at, 1 + (uint32_t)below(w, w->big_reads), true, true);
         struct read_done *d = &op->u.read;
@@ -44,6 +52,7 @@ static void read_whole(struct workload *w, struct model_shard *s)
                 workload_read_wrong(op, "the shard cannot be read whole");
             read_done_release(d);
             workload_op_free(op);
+            free(seen.there);
             return;
         }
         for (unsigned i = 0; d->rc >= 0 && i < d->n_slices; i++) {
@@ -56,6 +65,8 @@ static void read_whole(struct workload *w, struct model_shard *s)
                 if (batch_head_read(&h, mem, left) < 0)
                     workload_read_wrong(op, "not a batch");
                 at = (uint64_t)h.base_offset + (uint64_t)h.last_offset_delta + 1;
+                if (compacted)
+                    compacted_see(&seen, mem, &h);
                 mem += h.bytes;
                 left -= h.bytes;
             }
@@ -65,6 +76,9 @@ static void read_whole(struct workload *w, struct model_shard *s)
         read_done_release(d);
         workload_op_free(op);
     }
+    if (compacted)
+        compacted_check(w, s, &seen, clean);
+    free(seen.there);
 }
 
 /* The record that the answer must be, from the log of a shard all of which is known. */
@@ -101,7 +115,9 @@ static void find_checked(struct workload *w, struct model_shard *s)
     bool found = time_expected(s, shard_start(s->handle), f->time, &offset, &ts);
 
     workload_op_wait(w, op);
-    if (f->rc >= 0 && s->n_lost == 0 &&
+    if (s->policy.flags & SHARD_COMPACTED)
+        compacted_check_time(w, s, f);
+    else if (f->rc >= 0 && s->n_lost == 0 &&
         (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
         model_fail(&w->m,
                    "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
@@ -212,7 +228,7 @@ void workload_check_recovered(struct workload *w)
         if (!exists[i])
             continue;
         range_check(w, s);
-        read_whole(w, s);
+        read_whole(w, s, false);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
         if (chance(w, 1, 4))
@@ -231,8 +247,8 @@ static bool is_quiet(void *ctx)
         if (op->kind != OP_WAIT)
             return false;
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first && !st->growing &&
-           destage_idle(st->destage) && rewrite_idle(st->rewrite) && store_backlog(st) == 0 &&
-           atomic_load(&st->busy) == 0;
+           destage_idle(st->destage) && rewrite_idle(st->rewrite) && compact_idle(st->compact) &&
+           store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
 }
 
 static int sum_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -307,6 +323,21 @@ static void check_waits(struct workload *w)
                        op->s->id, op->u.wait.past, shard_end(op->s->handle));
 }
 
+static void compact_now(struct store *st, void *arg)
+{
+    compact_consider(st, true);
+}
+
+/* Every compacted shard is cleaned as far as its lag lets it be. */
+static void compact_all(struct workload *w)
+{
+    for (unsigned i = 0; w->compacting && i < 3; i++) {
+        store_on_keeper(w->js.st, compact_now, NULL);
+        sim_run_for(w->js.sim, w->js.conf.compact_check_ms * 1000, STEPS_MAX);
+        settle_down(w);
+    }
+}
+
 /* Everything comes to rest; then all that is promised must hold exactly. */
 void workload_check_at_rest(struct workload *w)
 {
@@ -317,6 +348,7 @@ void workload_check_at_rest(struct workload *w)
         return;
     sim_run_for(w->js.sim, 1000, STEPS_MAX); /* wake-ups on their way */
     settle_down(w);
+    compact_all(w);
     check_waits(w);
     space_check(w);
     for (unsigned i = 0; i < w->m.n_shards; i++)
@@ -328,7 +360,7 @@ void workload_check_at_rest(struct workload *w)
 
         if (!s->handle || s->exists != SHARD_LIVE)
             continue;
-        read_whole(w, s);
+        read_whole(w, s, true);
         model_end(&w->m, s, shard_end(s->handle));
         find_checked(w, s);
     }

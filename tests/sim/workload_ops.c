@@ -590,7 +590,8 @@ static struct op *update_send(struct workload *w, const struct model_change *lis
         changes[i] = (struct jrn_change){ .key = keys[i], .key_bytes = 2 };
         if (c->op == MODEL_CREATE || c->op == MODEL_DELETE) {
             changes[i] = (struct jrn_change){ .shard = w->m.shards[c->at].id,
-                                              .class = w->m.shards[c->at].class };
+                                              .class = w->m.shards[c->at].class,
+                                              .policy = w->m.shards[c->at].policy };
             changes[i].op = c->op == MODEL_CREATE ? JRN_SHARD_CREATE : JRN_SHARD_DELETE;
         } else if (c->op == MODEL_PUT) {
             changes[i].op = JRN_ROW_PUT;
@@ -637,6 +638,11 @@ static struct model_shard *shard_new(struct workload *w)
 
     *s = (struct model_shard){ .id = last + 1 + below(w, 3) };
     s->class = chance(w, 1, 6) ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA;
+    if (w->compacting && chance(w, 1, 2)) {
+        s->policy.flags = SHARD_COMPACTED;
+        s->policy.min_compaction_lag_ms = chance(w, 1, 2) ? 0 : (int64_t)below(w, 20000);
+        s->policy.delete_retention_ms = (int64_t)below(w, chance(w, 1, 2) ? 100 : 20000);
+    }
     w->m.n_shards++;
     return s;
 }
