@@ -425,6 +425,13 @@ static void piece_start(struct compact *c)
     pool_submit(c->st->env.pool, &r->work);
 }
 
+static int by_id(const void *a, const void *b)
+{
+    const struct compact_shard *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
 /* Takes the shards that are due (urgent: any that have changed), at most a round's, and finds when
  * the next are. */
 static void round_fill(struct compact *c, struct compact_round *r)
@@ -444,6 +451,7 @@ static void round_fill(struct compact *c, struct compact_round *r)
             next = due;
     }
     c->next_due = next;
+    qsort(r->shards, r->n, sizeof r->shards[0], by_id); /* as a segment has them */
 }
 
 void compact_consider(struct store *st, bool urgent)
