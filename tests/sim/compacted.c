@@ -7,16 +7,16 @@
 
 /* --- what a batch is left of --- */
 
+/* Several may have been sent with one sequence (wrong ones, which are refused): timestamps tell. */
 static struct sent *by_producer(struct model *m, const struct model_shard *s,
                                 const struct batch_head *h)
 {
     for (unsigned i = m->n_all; i-- > 0;) {
         struct sent *x = m->all[i];
 
-        /* Of two with one sequence (the first refused) the one that is there counts. */
         if (x->shard == s && x->producer >= 0 && x->producer_id == h->producer_id &&
             x->epoch == h->producer_epoch && x->sequence == h->base_sequence && !x->gone &&
-            x->n_records == (unsigned)h->last_offset_delta + 1 &&
+            x->ts[0] == h->base_timestamp &&
             (!x->offset_known || x->offset == (uint64_t)h->base_offset))
             return x;
     }
