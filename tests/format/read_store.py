@@ -526,7 +526,8 @@ class Store:
             for b in batches:
                 identity.update(struct.pack("<Q", run[0]) + b.data)
                 n += 1
-                yield run[0], b
+            if batches:
+                yield run[0], batches
         if n != seg["n_batches"] or identity.digest() != seg["identity"]:
             self.problem(f"{name}: identity")
 
@@ -536,13 +537,19 @@ class Store:
         holes, all_ = {}, {n: {} for n in shards}
         for (shard, start), v in self.table(b"H"):
             holes.setdefault(shard, []).append((start, u64(v, 7)))
-        sources = [p for seg in self.segments() for p in self.segment_batches(seg)]
-        for shard, b in sources + self.wal_batches:
-            if shard not in shards:
+        taken = {n: [] for n in shards}  # runs, each (base, end)
+        segments = sorted(self.segments(), key=lambda seg: -seg["segment"])  # the newest holds
+        for shard, batches in (p for seg in segments for p in self.segment_batches(seg)):
+            base, end = batches[0].base, batches[-1].base + batches[-1].offsets
+            if shard not in shards or any(base < e and b < end for b, e in taken[shard]):
                 continue
-            have = all_[shard].setdefault(b.base, b)
-            if have.data != b.data:
-                self.problem(f"shard {shard} offset {b.base}: two batches")
+            taken[shard].append((base, end))
+            all_[shard].update((b.base, b) for b in batches)
+        for shard, b in self.wal_batches:
+            if shard in shards and not any(s <= b.base < e for s, e in taken[shard]):
+                have = all_[shard].setdefault(b.base, b)
+                if have.data != b.data:
+                    self.problem(f"shard {shard} offset {b.base}: two batches")
         return shards, holes, {n: [all_[n][base] for base in sorted(all_[n])] for n in shards}
 
     def lines(self):
