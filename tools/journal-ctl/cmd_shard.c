@@ -64,7 +64,8 @@ static const struct emit_column one_columns[] = {
     { "start", EMIT_NUMBER, false },        { "end", EMIT_NUMBER, false },
     { "records", EMIT_NUMBER, false },      { "lost", EMIT_NUMBER, false },
     { "segment_bytes", EMIT_BYTES, false }, { "wal_bytes", EMIT_BYTES, false },
-    { "segments", EMIT_NUMBER, false },     { "state", EMIT_TEXT, false },
+    { "segments", EMIT_NUMBER, false },     { "cleaned", EMIT_NUMBER, false },
+    { "state", EMIT_TEXT, false },
 };
 static const struct emit_column run_columns[] = {
     { "start", EMIT_NUMBER, false },
@@ -124,7 +125,7 @@ static void describe_one(struct ctl *c, const struct inspect_shard *s)
         C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE, C_TEXT("segment"),
         C_TEXT(shard_class(s)), C_U64(s->group), C_I64_BUT(s->created, 0), C_U64(s->start),
         C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->lost), C_U64(s->segment_bytes),
-        C_U64(s->wal_bytes), C_U64(s->n_segments), C_TEXT(shard_state(s)));
+        C_U64(s->wal_bytes), C_U64(s->n_segments), C_U64(s->cleaned), C_TEXT(shard_state(s)));
 }
 
 int cmd_shard_describe(struct ctl *c, struct err *e)
