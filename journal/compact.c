@@ -357,6 +357,10 @@ static void piece_applied(struct catalogue_update *u)
         if (r->out.row.n_extents > 0)
             catalogue_reap_late(r->st, &r->out.builder.index);
     }
+    /* Refused before it was written: nobody ever knew of the segment. After a failure of the device
+     * nobody knows whether it is recorded, and its space stays taken. */
+    if ((rc == E_READONLY || rc == E_NOSPACE || rc == E_CLOSED) && r->out.row.n_extents > 0)
+        segments_remove(&r->st->segments, r->out.segment, true);
     free(cu->dead);
     free(cu);
     segwrite_close(&r->out);
@@ -469,7 +473,8 @@ void compact_consider(struct store *st, bool urgent)
         return;
     }
     urgent = urgent && now_ms(c) >= c->next_urgent;
-    if (!urgent && c->next_due > now_ms(c))
+    /* What it writes comes first, and what it frees later. */
+    if (!urgent && (c->next_due > now_ms(c) || atomic_load(&st->space) != SPACE_OK))
         return;
     if (urgent)
         c->next_urgent = now_ms(c) + st->conf.compact_check_ms / 16 + 1;
