@@ -125,3 +125,17 @@ void batch_empty_write(const struct batch_head *like, uint32_t n_offsets, bool p
     ASSERT(wr_ok(&w) && wr_used(&w) == BATCH_HEAD_BYTES);
     crc_put(mem, BATCH_HEAD_BYTES);
 }
+
+bool batch_lacks_keys(const void *mem, size_t bytes)
+{
+    struct batch_iter it;
+    struct batch_record r;
+    bool lacks = false;
+
+    if (batch_iter_open(&it, mem, bytes, 0) < 0) /* no room for a body: compressed ones stay shut */
+        return false;
+    while (!lacks && batch_iter_next(&it, &r) == 1)
+        lacks = !r.key;
+    batch_iter_close(&it);
+    return lacks;
+}

@@ -23,6 +23,10 @@ int batch_keep(const void *mem, size_t bytes, size_t max_body,
 /* Writes an empty batch for n_offsets (at most 2^31) from `like` on; mem: BATCH_HEAD_BYTES. */
 void batch_empty_write(const struct batch_head *like, uint32_t n_offsets, bool producer, void *mem);
 
+/* True when a record of the validated batch at mem has no key: compaction would take it at once, and a
+ * compacted topic refuses it (INVALID_RECORD). A compressed batch is not opened: false. */
+bool batch_lacks_keys(const void *mem, size_t bytes);
+
 /* True for an empty batch that nobody needs but for its offsets. */
 static inline bool batch_is_filler(const struct batch_head *h)
 {

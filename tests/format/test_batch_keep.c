@@ -190,9 +190,34 @@ static void test_an_empty_batch_reaches_over_two_to_the_31_offsets(void)
     CHECK_EQ(h.last_offset_delta, INT32_MAX);
 }
 
-TEST_MAIN(T(all_or_nothing_makes_no_new_batch)
-              T(what_is_left_keeps_offsets_times_and_head_in_every_codec)
-                  T(largest_timestamp_is_that_of_what_is_left) T(what_is_left_can_lose_more)
-                      T(a_batch_that_cannot_be_opened_is_corrupt)
-                          T(an_empty_batch_is_whole_and_has_no_records)
-                              T(an_empty_batch_reaches_over_two_to_the_31_offsets))
+static void test_a_record_without_a_key_is_seen_where_nothing_must_be_opened(void)
+{
+    for (int codec = CODEC_NONE; codec < CODEC_COUNT; codec++) {
+        struct batch_builder b = { 0 };
+        struct batch_new_record r = {
+            .timestamp = T0, .key = "k", .key_bytes = 1, .value_bytes = 200
+        };
+        static const char value[200];
+        struct buf *all = make((enum batch_codec)codec, false), *out = NULL;
+
+        CHECK(!batch_lacks_keys(all->mem, all->len));
+        buf_unref(all);
+        r.value = value;
+        batch_builder_add(&b, &r);
+        r.key = NULL;
+        r.key_bytes = 0;
+        batch_builder_add(&b, &r);
+        REQUIRE(batch_builder_finish(&b, (enum batch_codec)codec, &out) >= 0);
+        CHECK_EQ(batch_lacks_keys(out->mem, out->len), codec == CODEC_NONE);
+        buf_unref(out);
+        batch_builder_free(&b);
+    }
+}
+
+TEST_MAIN(T(a_record_without_a_key_is_seen_where_nothing_must_be_opened)
+              T(all_or_nothing_makes_no_new_batch)
+                  T(what_is_left_keeps_offsets_times_and_head_in_every_codec)
+                      T(largest_timestamp_is_that_of_what_is_left) T(what_is_left_can_lose_more)
+                          T(a_batch_that_cannot_be_opened_is_corrupt)
+                              T(an_empty_batch_is_whole_and_has_no_records)
+                                  T(an_empty_batch_reaches_over_two_to_the_31_offsets))
