@@ -51,18 +51,18 @@ struct journal_env {
 
 /* Sizes in bytes, times in ms. Zero means the default in brackets. */
 struct journal_conf {
-    uint64_t wal_budget;      /* live WAL past which the oldest extents are destaged [1 GiB] */
-    uint32_t wal_extent;      /* power of two, 64 KiB or more [8 MiB] */
-    uint64_t slab_first;      /* first slab, prewritten at creation [128 MiB] */
-    uint64_t slab_max;        /* slabs grow up to this [1 GiB] */
-    uint64_t space_max;       /* all slabs together; 0: what the file system gives */
-    uint64_t space_floor;     /* free bytes the file system keeps for the rows [256 MiB] */
-    uint32_t block_max;       /* a WAL block stops taking batches here [1 MiB] */
-    uint32_t batch_max;       /* largest batch accepted [2 MiB; at most half of wal_extent] */
-    uint64_t cache_bytes;     /* recent blocks kept for tail reads [64 MiB] */
-    uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
-    uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
-    uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
+    uint64_t wal_budget;        /* live WAL past which the oldest extents are destaged [1 GiB] */
+    uint32_t wal_extent;        /* power of two, 64 KiB or more [8 MiB] */
+    uint64_t slab_first;        /* first slab, prewritten at creation [128 MiB] */
+    uint64_t slab_max;          /* slabs grow up to this [1 GiB] */
+    uint64_t space_max;         /* all slabs together; 0: what the file system gives */
+    uint64_t space_floor;       /* free bytes the file system keeps for the rows [256 MiB] */
+    uint32_t block_max;         /* a WAL block stops taking batches here [1 MiB] */
+    uint32_t batch_max;         /* largest batch accepted [2 MiB; at most half of wal_extent] */
+    uint64_t cache_bytes;       /* recent blocks kept for tail reads [64 MiB] */
+    uint64_t pending_max;       /* bytes accepted but not yet durable [64 MiB] */
+    uint32_t idle_close_ms;     /* idle time after which a closing block is written [10] */
+    uint32_t delete_grace_ms;   /* between a deletion's record and the reuse of its space [10000] */
     uint32_t compact_check_ms;  /* how often dirty compacted shards are looked for [15000] */
     uint64_t compact_map_bytes; /* memory for the keys of a round of log compaction [64 MiB] */
     const uint64_t *accept_loss; /* groups whose lost ranges the operator accepts */

@@ -68,7 +68,8 @@ static void record_key(struct sent *x, struct rng *r, unsigned i, struct batch_n
 
     if (!(x->shard->policy.flags & SHARD_COMPACTED))
         return;
-    *header = (struct batch_header){ (const uint8_t *)"of", 2, (const uint8_t *)&x->id, sizeof x->id };
+    *header =
+        (struct batch_header){ (const uint8_t *)"of", 2, (const uint8_t *)&x->id, sizeof x->id };
     n->headers = header;
     n->n_headers = 1;
     if (rng_chance(r, 1, 5)) {

@@ -22,7 +22,7 @@ enum {
     MODEL_KEYS = 6,      /* rows of the doors */
     MODEL_RECORDS_MAX = 6,
     MODEL_RECORD_KEYS = 7, /* of records in a compacted shard */
-    MODEL_LAST = 5, /* batches per producer that must be known again */
+    MODEL_LAST = 5,        /* batches per producer that must be known again */
     MODEL_CHANGES_MAX = 4
 };
 
@@ -71,7 +71,7 @@ struct model_shard {
     uint64_t id;
     enum shard_class class;
     struct shard_policy policy;
-    uint64_t to_seen; /* rounds of log compaction came so far at most */
+    uint64_t to_seen;         /* rounds of log compaction came so far at most */
     enum model_exists exists; /* by answered updates */
     bool deleting;            /* a deletion has been asked for */
     struct shard *handle;     /* in this life */

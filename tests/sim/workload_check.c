@@ -118,7 +118,7 @@ static void find_checked(struct workload *w, struct model_shard *s)
     if (s->policy.flags & SHARD_COMPACTED)
         compacted_check_time(w, s, f);
     else if (f->rc >= 0 && s->n_lost == 0 &&
-        (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
+             (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
         model_fail(&w->m,
                    "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
                    "), not %s %" PRIu64 " (%" PRId64 ")",
