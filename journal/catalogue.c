@@ -440,7 +440,8 @@ static int trim_prepare(struct catalogue_update *u)
                              .class = (uint8_t)s->group->class,
                              .group = s->group->id,
                              .start = t->start,
-                             .created = s->created };
+                             .created = s->created,
+                             .policy = s->row_policy };
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
     if (atomic_load(&s->deleted))

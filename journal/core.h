@@ -96,6 +96,7 @@ struct shard {
     uint64_t id;
     enum shard_kind kind;
     int64_t created;
+    struct row_policy row_policy; /* as its row had it when it was loaded */
     atomic_uint refs; /* the table holds one */
     atomic_ullong start, end;
     atomic_bool deleted;

@@ -196,6 +196,7 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
     s->id = id;
     s->kind = row.kind;
     s->created = row.created;
+    s->row_policy = row.policy;
     s->group = store_group(st, row.group);
     atomic_store(&s->refs, 1);
     rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
