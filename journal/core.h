@@ -109,7 +109,8 @@ struct shard {
     uint64_t id;
     enum shard_kind kind;
     int64_t created;
-    atomic_uint refs; /* the table holds one */
+    struct row_policy row_policy; /* as its row had it when it was loaded */
+    atomic_uint refs;             /* the table holds one */
     atomic_ullong start, end;
     atomic_bool deleted;
     /* home */
@@ -157,6 +158,7 @@ struct rewrite;
 struct retention;
 struct todo_update;
 struct space;
+struct compact;
 
 struct store {
     struct journal_env env;
@@ -182,6 +184,7 @@ struct store {
     struct destage *destage;
     struct rewrite *rewrite;
     struct retention *retention;
+    struct compact *compact;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct store_bytes bytes;

@@ -123,32 +123,50 @@ static bool run_alive(struct run_filter *f, const struct seg_run *run)
     return f->exists && run->end > f->start;
 }
 
+/* What a row already knows of a producer may be later than what a segment says: a segment that log
+ * compaction made is newer than its entries. */
+static void producer_merge(struct recovery *r, const struct seg_index *x, uint32_t first,
+                           struct producers *p)
+{
+    const struct seg_producer *n = &x->producers[first];
+    struct row_producer before = { 0 };
+    uint8_t key[ROW_KEY_MAX], *mem;
+    size_t bytes;
+    uint32_t i = first;
+
+    if (rows_get(r->st->rows, key, row_key2(key, ROW_PRODUCER, n->shard, (uint64_t)n->producer),
+                 &mem, &bytes) >= 0) {
+        if (row_producer_read(&before, mem, bytes) < 0)
+            before.n = 0;
+        free(mem);
+    }
+    for (unsigned k = 0; k <= before.n; k++) {
+        for (; i < x->n_producers && x->producers[i].shard == n->shard; i++) {
+            const struct seg_producer *m = &x->producers[i];
+            /* Expiry counts from when we saw it; after a rebuild that is now. */
+            struct row_producer_batch b = { m->base, loop_wall_ms(r->st->keeper), m->base_sequence,
+                                            m->last_sequence };
+
+            if (m->producer != n->producer)
+                continue;
+            if (k < before.n && m->base >= before.batch[k].base)
+                break;
+            producer_note_raw(p, m->producer, m->epoch, &b);
+        }
+        if (k < before.n)
+            producer_note_raw(p, n->producer, before.epoch, &before.batch[k]);
+    }
+}
+
 static void producer_rows(struct recovery *r, const struct seg_index *x, uint64_t shard,
                           struct rows_batch *rows)
 {
     struct producers p = { 0 };
 
-    for (uint32_t i = 0; i < x->n_producers; i++) {
-        const struct seg_producer *n = &x->producers[i];
-        struct row_producer_batch b = { n->base, n->max_ts, n->base_sequence, n->last_sequence };
-        uint8_t key[ROW_KEY_MAX], *mem;
-        struct row_producer before;
-        size_t bytes;
-
-        if (n->shard != shard)
-            continue;
-        if (!hash_get(&p.by_id, (uint64_t)n->producer) &&
-            rows_get(r->st->rows, key, row_key2(key, ROW_PRODUCER, shard, (uint64_t)n->producer),
-                     &mem, &bytes) >= 0) {
-            if (row_producer_read(&before, mem, bytes) >= 0)
-                for (unsigned k = 0; k < before.n; k++)
-                    producer_note_raw(&p, n->producer, before.epoch, &before.batch[k]);
-            free(mem);
-        }
-        /* Expiry counts from when we saw it; after a rebuild that is now. */
-        b.time = loop_wall_ms(r->st->keeper);
-        producer_note_raw(&p, n->producer, n->epoch, &b);
-    }
+    for (uint32_t i = 0; i < x->n_producers; i++)
+        if (x->producers[i].shard == shard &&
+            !hash_get(&p.by_id, (uint64_t)x->producers[i].producer))
+            producer_merge(r, x, i, &p);
     producers_save(&p, shard, UINT64_MAX, rows);
     producers_free(&p);
 }
@@ -169,33 +187,65 @@ static void end_row(struct recovery *r, const struct seg_run *run, struct rows_b
                        row_u64_write(run->end, value));
 }
 
+/* Of several runs over the same offsets the one in the segment with the highest number holds: a
+ * segment that was made of older ones (rewritten, compacted) has their runs, and their own are dead,
+ * or are not there any more. */
 struct overlap {
+    struct recovery *r;
     const struct seg_run *run;
-    struct rows_batch *rows;
+    uint64_t segment;
+    struct rows_batch *rows; /* NULL: only look */
+    bool dead;               /* a newer one is there */
 };
+
+static void overlap_live(struct overlap *o, const struct row_run *old)
+{
+    struct segment *seg = hash_get(&o->r->st->segments.by_id, old->segment);
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    if (!seg || seg->live == UINT64_MAX) /* gone, or not filled yet */
+        return;
+    seg->live -= old->bytes < seg->live ? old->bytes : seg->live;
+    rows_batch_put(o->rows, key, row_key(key, ROW_LIVE, seg->id), value,
+                   row_u64_write(seg->live, value));
+}
 
 static int overlap_row(void *ctx, const void *key, size_t key_bytes, const void *value,
                        size_t value_bytes)
 {
     struct overlap *o = ctx;
+    struct row_run old;
     uint64_t shard, base;
 
     if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
         shard != o->run->shard || base >= o->run->end)
         return 1;
+    if (row_run_read(&old, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (!o->rows) {
+        o->dead = old.end > o->run->base && old.segment > o->segment;
+        return 1;
+    }
     rows_batch_delete(o->rows, key, key_bytes);
+    if (old.segment != o->segment)
+        overlap_live(o, &old);
     return 0;
 }
 
-/* A segment that was made of older ones holds their runs as longer ones: where the swap's record is replayed over rows from before it,
- * the rows of the short ones are still there. */
-static int overlaps_delete(struct recovery *r, const struct seg_run *run, struct rows_batch *rows)
+/* Takes the rows of what the run stands for away; 1: it is dead itself. */
+static int overlaps_delete(struct recovery *r, const struct segment *seg, const struct seg_run *run,
+                           struct rows_batch *rows)
 {
-    struct overlap o = { run, rows };
+    struct overlap o = { r, run, seg->id, NULL, false };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base + 1), false,
+    int rc = rows_scan(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), true,
                        overlap_row, &o);
 
+    if (rc < 0 || o.dead)
+        return rc < 0 ? rc : 1;
+    o.rows = rows;
+    rc = rows_scan(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), false,
+                   overlap_row, &o);
     return rc < 0 ? rc : 0;
 }
 
@@ -213,7 +263,9 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
     for (uint32_t i = 0; rc >= 0 && i < x->n_runs; i++) {
         if (!run_alive(&f, &x->runs[i]))
             continue;
-        rc = overlaps_delete(r, &x->runs[i], &rows);
+        rc = overlaps_delete(r, seg, &x->runs[i], &rows);
+        if (rc != 0)
+            continue;
         alive.runs[alive.n_runs++] = x->runs[i];
         seg->live += x->runs[i].bytes;
         end_row(r, &x->runs[i], &rows);

@@ -21,7 +21,8 @@ enum {
     MODEL_PRODUCERS = 2, /* idempotent ones per shard */
     MODEL_KEYS = 6,      /* rows of the doors */
     MODEL_RECORDS_MAX = 6,
-    MODEL_LAST = 5, /* batches per producer that must be known again */
+    MODEL_RECORD_KEYS = 7, /* of records in a compacted shard */
+    MODEL_LAST = 5,        /* batches per producer that must be known again */
     MODEL_CHANGES_MAX = 5
 };
 
@@ -35,6 +36,8 @@ struct sent {
     struct buf *buf;
     unsigned n_records;
     int64_t ts[MODEL_RECORDS_MAX];
+    int key[MODEL_RECORDS_MAX]; /* -1: none */
+    bool tombstone[MODEL_RECORDS_MAX];
     int producer; /* -1: none */
     int64_t producer_id;
     int16_t epoch;
@@ -67,6 +70,9 @@ struct model_range {
 struct model_shard {
     uint64_t id;
     enum shard_class class;
+    bool keyed;               /* its records have keys: it may be compacted */
+    bool compacted;           /* that was asked for, once at least */
+    uint64_t to_seen;         /* rounds of log compaction came so far at most */
     enum model_exists exists; /* by answered updates */
     bool deleting;            /* a deletion has been asked for */
     struct shard *handle;     /* in this life */
@@ -129,7 +135,7 @@ struct sent *model_send(struct model *m, struct model_shard *s, struct rng *r, i
 void model_submitted(struct model *m, struct sent *x);
 /* A batch was answered well at offset. durable: the level asked for says so. */
 void model_acked(struct model *m, struct sent *x, uint64_t offset, bool durable, bool duplicate);
-/* A reader of s was given the batch at mem. Returns what it is. */
+/* A reader of s was given the batch at mem. Returns what it is; NULL: nothing, an empty one of a compacted shard. */
 struct sent *model_seen(struct model *m, struct model_shard *s, const uint8_t *mem,
                         const struct batch_head *h);
 /* A producer's batch was accepted, for the first time. */

@@ -452,8 +452,8 @@ static void life(struct workload *w, bool last)
         faults_end(w);
         workload_check_at_rest(w);
     }
-    if (!w->ending && workload_any_device_is(w, JRN_FULL) && !workload_any_device_is(w, JRN_FAILED) &&
-        chance(w, 1, 2)) {
+    if (!w->ending && workload_any_device_is(w, JRN_FULL) &&
+        !workload_any_device_is(w, JRN_FAILED) && chance(w, 1, 2)) {
         faults_end(w);
         heal(w);
     }
@@ -515,6 +515,9 @@ static void swarm(struct workload *w, uint64_t seed)
         jrn_sim_add_device(&w->js, 64 << 20);
     w->faulty = chance(w, 1, 4);
     w->rotting = !w->faulty && chance(w, 1, 4);
+    w->compacting = chance(w, 1, 2);
+    c->compact_check_ms = 1 + (uint32_t)below(w, 300);
+    c->compact_map_bytes = 24576u << below(w, 3);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
     for (unsigned i = 1; i < 7; i++)

@@ -16,8 +16,8 @@
     X(laps, "laps of the WAL over its budget", 2)                                                  \
     X(reuses, "uses of one extent by the WAL after the first", 2)                                  \
     X(destages, "destages and checkpoints", 1)                                                     \
-    X(direct, "KiB written directly to segments", 1)                                                \
-    X(opens_found, "open segments found by recovery", 1)                                            \
+    X(direct, "KiB written directly to segments", 1)                                               \
+    X(opens_found, "open segments found by recovery", 1)                                           \
     X(grown, "slabs grown", 1)                                                                     \
     X(sealed, "segments sealed", 1)                                                                \
     X(deleted, "segments deleted", 1)                                                              \
@@ -32,15 +32,17 @@
     X(cold, "reads of what is in segments", 0)                                                     \
     X(finds, "times found", 0)                                                                     \
     X(waits, "waits answered with data", 0)                                                        \
+    X(kept, "records left in what was compacted", 0)                                               \
+    X(cleaned, "of so many", 0)                                                                    \
     X(trims, "trims", 1)                                                                           \
-    X(expired, "starts moved by retention", 0)                                                      \
-    X(policies, "policies of shards with data changed", 0)                                          \
+    X(expired, "starts moved by retention", 0)                                                     \
+    X(policies, "policies of shards with data changed", 0)                                         \
     X(updates, "updates", 0)                                                                       \
     X(elsewhere, "shards on another device than the first", 1)                                     \
     X(shards_deleted, "shards deleted", 0)                                                         \
     X(faults, "faults that failed the device", 0)                                                  \
     X(rotten, "bits rotted", 0)                                                                    \
-    X(rotten_direct, "of them in what was written to open segments", 0)                             \
+    X(rotten_direct, "of them in what was written to open segments", 0)                            \
     X(read_only, "groups made read-only by rot", 0)                                                \
     X(accepted, "losses accepted", 0)                                                              \
     X(lost_reads, "reads answered lost", 0)

@@ -681,6 +681,17 @@ void workload_delete(struct workload *w, struct model_shard *s)
     update_send(w, &c, 1, 0);
 }
 
+/* Most that are compacted keep the rest, so that there is something to compact. */
+static void compacted_policy(struct workload *w, struct model_shard *s, struct shard_policy *p)
+{
+    if (chance(w, 2, 3))
+        *p = (struct shard_policy){ 0 };
+    p->flags |= SHARD_COMPACTED;
+    p->min_compaction_lag_ms = chance(w, 1, 2) ? 0 : (int64_t)below(w, 20000);
+    p->delete_retention_ms = (int64_t)below(w, chance(w, 1, 2) ? 100 : 20000);
+    s->compacted = true;
+}
+
 /* A policy, mostly one that lets something go. */
 static struct model_change policy_change(struct workload *w, enum model_op op, unsigned at)
 {
@@ -699,8 +710,8 @@ static struct model_change policy_change(struct workload *w, enum model_op op, u
         if (c.policy.retention_bytes < s->least_bytes)
             s->least_bytes = c.policy.retention_bytes;
     }
-    if (chance(w, 1, 8))
-        c.policy.flags |= SHARD_COMPACTED;
+    if (s->keyed && chance(w, 4, 5))
+        compacted_policy(w, s, &c.policy);
     return c;
 }
 
@@ -738,6 +749,7 @@ static struct model_shard *shard_new(struct workload *w)
                     (device_of(w->m.shards[i].id) != device_of(s->id) || w->m.shards[i].id < s->id);
     }
     w->n->elsewhere += device_of(s->id) > 0;
+    s->keyed = w->compacting && chance(w, 1, 2);
     w->m.n_shards++;
     return s;
 }
@@ -774,7 +786,7 @@ static void do_update(struct workload *w)
     if (w->m.n_shards < MODEL_SHARDS_MAX && live < 6 && !full && chance(w, 1, 2)) {
         shard_new(w);
         list[n] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0, { 0 } };
-        if (chance(w, 1, 2))
+        if (w->m.shards[w->m.n_shards - 1].keyed || chance(w, 1, 2))
             list[n] = policy_change(w, MODEL_CREATE, w->m.n_shards - 1);
         n++;
     }
