@@ -51,10 +51,12 @@ struct topic {
     /* What stood where no setting did when the topic was made: a server whose defaults change does
      * not change its topics. None: the topic is older than policies, and keeps everything. */
     struct topic_setting *defaults;
-    /* From the settings, for those who append: max.message.bytes (UINT32_MAX: none) and whether
-     * message.timestamp.type is LogAppendTime. */
+    /* From the settings, for those who append: max.message.bytes (UINT32_MAX: none), whether
+     * message.timestamp.type is LogAppendTime, and whether the topic is compacted: then its records
+     * must have keys. */
     uint32_t message_max;
     bool append_time;
+    bool compacted;
 };
 
 /* 1..249 of [a-zA-Z0-9._-], and not "." or "..". */
