@@ -118,7 +118,7 @@ static void check_described(const char *topic, const char *name, const char *val
     CHECK_EQ(c->config_source, source);
 }
 
-/* What the journal holds for the topic's one partition: after a produce its shard is open. */
+/* What the journal holds for the topic's one partition: after a fetch its shard is open. */
 static struct shard_policy policy_of(const char *topic)
 {
     struct topic *t = topics_find(server.kafka->topics, topic, strlen(topic));
@@ -126,7 +126,7 @@ static struct shard_policy policy_of(const char *topic)
 
     REQUIRE(t != NULL);
     if (!topic_shard(t, 0))
-        kafka_ask_produce_now(&client, topic, 0, 1, 10, 1000);
+        kafka_ask_fetch_now(&client, topic, 0, 0);
     topic_unref(t);
     t = topics_find(server.kafka->topics, topic, strlen(topic));
     REQUIRE(topic_shard(t, 0) != NULL);
