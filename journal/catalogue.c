@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "format/batch.h"
+#include "journal/compact.h"
 #include "journal/io/rows_int.h"
 #include "journal/keyindex.h"
 #include "journal/memory.h"
@@ -65,7 +66,9 @@ static void rows_write_run(struct rows_work *w)
 {
     struct catalogue_update *u = (struct catalogue_update *)w;
 
-    w->rc = rows_write(w->st->rows, &u->rows, 0);
+    w->rc = u->derive ? u->derive(u) : 0;
+    if (w->rc >= 0)
+        w->rc = rows_write(w->st->rows, &u->rows, 0);
 }
 
 static void update_appended(struct append_done *d)
@@ -393,6 +396,7 @@ static int door_prepare(struct catalogue_update *u)
             policy_row(d, i);
         } else if (c->op == JRN_SHARD_DELETE) {
             rows_batch_delete(&u->rows, key, row_key(key, ROW_SHARD, c->shard));
+            rows_batch_delete(&u->rows, key, row_key(key, ROW_CLEANED, c->shard));
         } else {
             app_row(&u->rows, c);
         }
@@ -436,6 +440,7 @@ static void shard_deleted(struct store *st, uint64_t id)
         hop->shard = s;
         loop_post(s->group->loop, &hop->task);
     }
+    compact_forget(st, id);
     catalogue_reap(st, id, UINT64_MAX);
 }
 
@@ -452,6 +457,13 @@ static void policy_applied(struct store *st, const struct jrn_change *c,
         return;
     retention_policy(st, found->group, &c->policy);
     retention_shard(st, c->shard);
+    compact_policy(st, c->shard, c->policy.flags);
+}
+
+static void created(struct store *st, const struct jrn_change *c)
+{
+    retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);
+    compact_policy(st, c->shard, c->policy.flags);
 }
 
 static void change_applied(struct door_update *d, unsigned i)
@@ -464,7 +476,7 @@ static void change_applied(struct door_update *d, unsigned i)
     else if (c->op == JRN_SHARD_POLICY && c->shard)
         policy_applied(st, c, &d->found[i]);
     else if (c->op == JRN_SHARD_CREATE && c->kind != SHARD_MEMORY)
-        retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);
+        created(st, c);
 }
 
 static void update_done_run(struct task *t)

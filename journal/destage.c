@@ -9,6 +9,7 @@
 #include "format/block.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/group.h"
 #include "journal/retention.h"
 #include "journal/segwrite.h"
@@ -435,6 +436,8 @@ static void sealed(struct catalogue_update *u)
     }
     for (unsigned i = 0; i < d->st->n_groups; i++)
         catalogue_reap_late(d->st, &d->parts[i].out.builder.index);
+    for (unsigned i = 0; i < d->st->n_groups; i++)
+        compact_sealed(d->st, &d->parts[i].out.builder.index);
     checkpoint(d);
 }
 

@@ -681,7 +681,8 @@ static bool time_in_batch(struct time_work *tw, int64_t wanted, const uint8_t *m
     struct batch_iter it;
     struct batch_record r;
 
-    if (h->attributes & BATCH_ATTR_LOG_APPEND_TIME) {
+    /* Whole, so its first offset has a record: compaction may have taken some, or all. */
+    if ((h->attributes & BATCH_ATTR_LOG_APPEND_TIME) && h->record_count > h->last_offset_delta) {
         f->offset = (uint64_t)h->base_offset;
         f->timestamp = h->max_timestamp;
         return f->found = true;
