@@ -424,7 +424,9 @@ static void piece_start(struct compact *c)
 {
     struct compact_round *r = c->round;
 
+#ifdef WEIR_MUTANT_COMPACT_EARLY_NUMBER
     r->segment = store_new_segment(c->st);
+#endif
     r->work = (struct work){ .run = piece_run, .done = piece_done, .loop = c->st->keeper };
     pool_submit(c->st->env.pool, &r->work);
 }

@@ -262,9 +262,14 @@ static int piece_write(struct piece *p)
 {
     struct compact_round *r = p->r;
     uint64_t at = 0;
-    int rc = segwrite_open(&r->out, r->st, r->group, r->segment,
-                           p->bytes + (uint64_t)p->n_runs * SEG_RUN_HEAD_BYTES);
+    int rc;
 
+#ifndef WEIR_MUTANT_COMPACT_EARLY_NUMBER
+    /* Above those of all segments that were read: after a crash that says which runs hold. */
+    r->segment = store_new_segment(r->st);
+#endif
+    rc = segwrite_open(&r->out, r->st, r->group, r->segment,
+                       p->bytes + (uint64_t)p->n_runs * SEG_RUN_HEAD_BYTES);
     for (unsigned i = 0; rc >= 0 && i < r->n; i++) {
         const struct compact_shard *s = &r->shards[i];
 

@@ -157,8 +157,7 @@ static bool is_there(const struct compacted_seen *seen, uint64_t offset)
     return offset < seen->alive || offset >= seen->end || seen->there[offset - seen->start];
 }
 
-/* Offsets in [from, to) of which nobody knows what they held: a batch that was never answered and is gone. */
-static bool unknown_between(const struct model_shard *s, uint64_t from, uint64_t to)
+bool compacted_unknown(const struct model_shard *s, uint64_t from, uint64_t to)
 {
     for (unsigned i = model_find(s, from); from < to; i++) {
         if (i == s->n_log || s->log[i]->offset > from)
@@ -166,6 +165,25 @@ static bool unknown_between(const struct model_shard *s, uint64_t from, uint64_t
         from = s->log[i]->offset + s->log[i]->n_records;
     }
     return false;
+}
+
+static bool record_may_go(const struct model_shard *s, const struct sent *x, unsigned k)
+{
+    uint64_t latest;
+    bool tombstone;
+
+    return x->key[k] < 0 || x->tombstone[k] ||
+           !latest_of(s, x->key[k], UINT64_MAX, &latest, &tombstone) || latest > x->offset + k;
+}
+
+bool compacted_may_go(const struct model_shard *s, const struct sent *x)
+{
+    if (!s->compacted)
+        return false;
+    for (unsigned k = 0; k < x->n_records; k++)
+        if (!record_may_go(s, x, k))
+            return compacted_unknown(s, x->offset, s->handed);
+    return true;
 }
 
 void compacted_begin(struct workload *w, struct model_shard *s, struct compacted_seen *seen)
@@ -185,7 +203,7 @@ static void latest_check(struct workload *w, struct model_shard *s,
 
         if (!latest_of(s, key, UINT64_MAX, &offset, &tombstone) || is_there(seen, offset) ||
             (tombstone && offset < row->drop_below) || model_may_be_lost(s, offset) ||
-            unknown_between(s, offset, row->drop_below))
+            compacted_unknown(s, offset, row->drop_below))
             continue;
         model_fail(&w->m, "shard %" PRIu64 ": the latest record of key %d, at %" PRIu64 ", is gone",
                    s->id, key, offset);
@@ -260,7 +278,7 @@ void compacted_check_time(struct workload *w, struct model_shard *s, const struc
         int64_t ts;
 
         if (!latest_of(s, key, UINT64_MAX, &offset, &tombstone) || tombstone || offset < start ||
-            unknown_between(s, offset, shard_end(s->handle)))
+            compacted_unknown(s, offset, shard_end(s->handle)))
             continue;
         x = s->log[model_find(s, offset)];
         ts = x->ts[offset - x->offset];

@@ -11,6 +11,11 @@
 struct sent *compacted_origin(struct model *m, struct model_shard *s, const uint8_t *mem,
                               const struct batch_head *h);
 
+/* Offsets in [from, to) of which nobody knows what they held: of a batch that no reader met while it was there. */
+bool compacted_unknown(const struct model_shard *s, uint64_t from, uint64_t to);
+/* Every record of the batch may have gone for a later one. */
+bool compacted_may_go(const struct model_shard *s, const struct sent *x);
+
 /* Reading a shard whole: begin, each batch that is met, check. Free `there`. */
 struct compacted_seen {
     uint64_t start, end;

@@ -328,6 +328,8 @@ void model_expire(struct model_shard *s, int64_t now, uint64_t end)
         left -= x->buf->len < left ? x->buf->len : left;
         if (x->offset + x->n_records <= s->start_max)
             continue; /* trimmed, maybe: retention goes on from there */
+        if (s->least_ms != INT64_MAX && compacted_may_go(s, x))
+            continue; /* then it is as old as what is left around it */
         if (!(s->least_ms != INT64_MAX && max + s->least_ms < now) &&
             !(s->least_bytes != INT64_MAX && left >= (uint64_t)s->least_bytes))
             break;
