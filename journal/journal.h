@@ -386,9 +386,9 @@ struct find_time {
     struct shard *shard; /* ours */
     void *impl;          /* ours */
 };
-/* The first record (in offset order) whose timestamp is at or after f->time; with SHARD_TIME_MAX
- * the first one with the largest
- * timestamp. Only what is below the high watermark. */
+/* The first record (in offset order) whose timestamp is at or after f->time, whatever the order of
+ * timestamps; with SHARD_TIME_MAX the first one with the largest timestamp. Only what is below the high
+ * watermark. A batch is taken at its header's word that no record of it is later than that says. */
 void shard_find_time(struct shard *s, struct find_time *f);
 
 struct shard_trim {

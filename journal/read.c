@@ -1,5 +1,7 @@
-/* Reading: from the recent blocks, from the live WAL, from sealed segments (journal.h: shard_read,
- * shard_find_time). */
+/* Reading: from the recent blocks, from the live WAL, from sealed segments (journal.h:
+ * shard_read). */
+#include "journal/read_int.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,20 +16,7 @@
 enum {
     COLD_ENTRIES = 32, /* runs of the WAL read in one go */
     SEGMENT_CHUNK_MIN = 128 * 1024,
-    SEGMENT_CHUNK_MAX = 4 << 20,
-    TIME_CANDIDATES = 8,
-    TIME_TRIES = 4,
-    TIME_BODY_MAX = 256 << 20
-};
-
-/* A run of the live WAL, or a direct batch of an open segment: where it lies is pinned, or slice is
- * set. */
-struct cold_entry {
-    struct index_entry entry; /* its direct is not to be followed */
-    struct index_direct direct;
-    struct wal_extent *extent;
-    struct segment *seg;
-    struct slice slice;
+    SEGMENT_CHUNK_MAX = 4 << 20
 };
 
 struct read_work {
@@ -139,8 +128,7 @@ static void read_answer(struct read_done *d, int rc)
 
 /* --- cold reads, on a pool thread --- */
 
-/* Pins where an entry's bytes lie; false: they are not there any more. Home. */
-static bool cold_pin(struct store *st, const struct index_entry *n, struct cold_entry *c)
+bool read_pin(struct store *st, const struct index_entry *n, struct cold_entry *c)
 {
     *c = (struct cold_entry){ .entry = *n };
     if (!n->direct)
@@ -150,7 +138,7 @@ static bool cold_pin(struct store *st, const struct index_entry *n, struct cold_
     return c->seg != NULL;
 }
 
-static void cold_unpin(struct store *st, struct cold_entry *c)
+void read_unpin(struct store *st, struct cold_entry *c)
 {
     buf_unref(c->slice.buf);
     if (c->extent)
@@ -159,9 +147,8 @@ static void cold_unpin(struct store *st, struct cold_entry *c)
         segment_unpin(&st->segments, c->seg);
 }
 
-/* Reads the bytes of one run of the WAL, or of a direct batch. */
-static int wal_run_read(struct store *st, const struct cold_entry *c, struct buf **buf,
-                        const uint8_t **mem)
+int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
+                 const uint8_t **mem)
 {
     uint64_t pos, start, end;
     struct dev_file *file;
@@ -214,7 +201,7 @@ static void cold_run(struct work *w)
         struct buf *buf = NULL;
         const uint8_t *mem;
 
-        rc = wal_run_read(st, c, &buf, &mem);
+        rc = read_wal_run(st, c, &buf, &mem);
         if (rc >= 0)
             stats_read(st, STATS_WAL, c->entry.bytes);
         if (rc >= 0)
@@ -224,7 +211,7 @@ static void cold_run(struct work *w)
         buf_unref(buf);
     }
     for (unsigned i = 0; i < rw->n_cold; i++)
-        cold_unpin(st, &rw->cold[i]);
+        read_unpin(st, &rw->cold[i]);
     d->rc = rc;
 }
 
@@ -274,7 +261,7 @@ static int segment_of(struct shard *s, uint64_t offset, struct find_run *f, stru
     }
 }
 
-static const struct seg_run *index_run(const struct seg_index *x, uint64_t shard, uint64_t base)
+const struct seg_run *read_index_run(const struct seg_index *x, uint64_t shard, uint64_t base)
 {
     uint32_t low = 0, high = x->n_runs;
 
@@ -482,7 +469,7 @@ static void segment_run(struct work *w)
     if (rc >= 0) {
         rc = segment_index(&st->segments, seg, &x);
         if (rc >= 0) {
-            run = index_run(x, rw->s->id, rw->d->from);
+            run = read_index_run(x, rw->s->id, rw->d->from);
             rc = E_LOST;
             if (run) {
                 rc = segment_runs(rw, seg, x, (uint32_t)(run - x->runs));
@@ -533,7 +520,7 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
         const struct index_entry *n = index_at(&s->index, i);
 
         if (n->base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) ||
-            !cold_pin(st, n, &rw->cold[rw->n_cold]))
+            !read_pin(st, n, &rw->cold[rw->n_cold]))
             break;
         next = n->base + n->n_offsets;
         bytes += n->bytes;
@@ -547,8 +534,7 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
     pool_submit(st->env.read_pool, &rw->work);
 }
 
-/* The bytes of an entry, if they are among the recent ones. */
-static bool entry_cached(struct shard *s, const struct index_entry *n, struct slice *slice)
+bool read_cached(struct shard *s, const struct index_entry *n, struct slice *slice)
 {
     if (n->direct)
         return run_cache_get(&s->st->runs, n->direct->segment, n->direct->pos, n->bytes, slice);
@@ -573,7 +559,7 @@ static void read_tail(struct read_done *d, uint32_t i)
 
         if (k > i && n->base != at)
             break; /* a hole: it answers when asked for */
-        if (!entry_cached(s, n, &slice)) {
+        if (!read_cached(s, n, &slice)) {
             if (d->bytes == 0) {
                 read_cold_wal(d, k);
                 return;
@@ -659,387 +645,4 @@ void shard_read(struct shard *s, struct read_done *d)
     d->lost_until = 0;
     d->task.run = read_home;
     loop_post(s->group->loop, &d->task);
-}
-
-/* --- finding by time --- */
-
-struct time_work {
-    struct work work;
-    struct find_time *f;
-    struct shard *s;
-    uint64_t start;
-    struct cold_entry wal[TIME_CANDIDATES]; /* runs of the WAL that may hold the answer, in order */
-    unsigned n_wal;
-    int64_t best; /* SHARD_TIME_MAX: the largest timestamp seen */
-};
-
-/* Looks through one batch; true when found. wanted: the least timestamp that will do. */
-static bool time_in_batch(struct time_work *tw, int64_t wanted, const uint8_t *mem,
-                          const struct batch_head *h)
-{
-    struct find_time *f = tw->f;
-    struct batch_iter it;
-    struct batch_record r;
-
-    /* Whole, so its first offset has a record: compaction may have taken some, or all. */
-    if ((h->attributes & BATCH_ATTR_LOG_APPEND_TIME) && h->record_count > h->last_offset_delta) {
-        f->offset = (uint64_t)h->base_offset;
-        f->timestamp = h->max_timestamp;
-        return f->found = true;
-    }
-    if (batch_iter_open(&it, mem, h->bytes, TIME_BODY_MAX) < 0)
-        return false;
-    while (!f->found && batch_iter_next(&it, &r) == 1) {
-        if (r.timestamp < wanted || (uint64_t)r.offset < tw->start)
-            continue;
-        f->offset = (uint64_t)r.offset;
-        f->timestamp = r.timestamp;
-        f->found = true;
-    }
-    batch_iter_close(&it);
-    return f->found;
-}
-
-/* Looks through a run's bytes, whose first batch has offset base; damaged ones end it. A batch's
- * own offset is not under its CRC: it must be the one that follows. */
-static int time_in_bytes(struct time_work *tw, int64_t wanted, const uint8_t *mem, uint64_t bytes,
-                         uint64_t base)
-{
-    while (bytes > 0) {
-        struct batch_head h;
-
-        if (batch_check(&h, mem, bytes) < 0 || (uint64_t)h.base_offset != base)
-            return E_LOST;
-        base += (uint64_t)h.last_offset_delta + 1;
-        if (h.max_timestamp >= wanted && time_in_batch(tw, wanted, mem, &h))
-            return 1;
-        mem += h.bytes;
-        bytes -= h.bytes;
-    }
-    return 0;
-}
-
-/* Reads a run from its first promising sparse entry on, in pieces between sparse entries. */
-static int time_in_run(struct time_work *tw, int64_t wanted, struct segment *seg,
-                       const struct seg_index *x, const struct seg_run *run)
-{
-    struct segments *t = &tw->s->st->segments;
-    int rc = 0;
-
-    for (uint32_t i = 0; rc == 0 && i < run->n_sparse; i++) {
-        const struct seg_sparse *n = &x->sparse[run->first_sparse + i];
-        uint64_t end = i + 1 < run->n_sparse ? n[1].pos : run->bytes;
-        struct buf *buf;
-        uint32_t at;
-
-        if (n->max_ts < wanted)
-            continue;
-        rc = segment_read(t, seg, run->pos + n->pos, end - n->pos, &buf, &at);
-        if (rc < 0)
-            break;
-        rc = time_in_bytes(tw, wanted, buf->mem + at, end - n->pos, n->offset);
-        buf_unref(buf);
-    }
-    return rc;
-}
-
-/* The largest timestamp of the records from the start on, in a run in which the start lies: what a
- * run says of itself counts the
- * trimmed ones, too. */
-static int time_max_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t bytes,
-                             uint64_t base)
-{
-    while (bytes > 0) {
-        struct batch_head h;
-        struct batch_iter it;
-        struct batch_record r;
-
-        if (batch_check(&h, mem, bytes) < 0 || (uint64_t)h.base_offset != base)
-            return E_LOST;
-        base += (uint64_t)h.last_offset_delta + 1;
-        if ((uint64_t)h.base_offset + (uint64_t)h.last_offset_delta >= tw->start &&
-            h.max_timestamp > tw->best) {
-            if ((uint64_t)h.base_offset >= tw->start ||
-                (h.attributes & BATCH_ATTR_LOG_APPEND_TIME)) {
-                tw->best = h.max_timestamp;
-            } else if (batch_iter_open(&it, mem, h.bytes, TIME_BODY_MAX) >= 0) {
-                while (batch_iter_next(&it, &r) == 1)
-                    if ((uint64_t)r.offset >= tw->start && r.timestamp > tw->best)
-                        tw->best = r.timestamp;
-                batch_iter_close(&it);
-            }
-        }
-        mem += h.bytes;
-        bytes -= h.bytes;
-    }
-    return 0;
-}
-
-struct time_scan {
-    struct time_work *tw;
-    uint64_t shard;
-    int64_t wanted;
-    bool max_only; /* only look for the largest timestamp */
-    int rc;
-};
-
-static int time_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                    size_t value_bytes)
-{
-    struct time_scan *ts = ctx;
-    struct time_work *tw = ts->tw;
-    const struct seg_index *x;
-    const struct seg_run *run;
-    struct segment *seg;
-    struct row_run row;
-    uint64_t shard, base;
-
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != ts->shard)
-        return 1;
-    if (row_run_read(&row, value, value_bytes) < 0)
-        return E_CORRUPT;
-    if (row.end <= tw->start)
-        return 0;
-    if (ts->max_only && (base >= tw->start || row.max_ts <= tw->best)) {
-        if (row.max_ts > tw->best)
-            tw->best = row.max_ts;
-        return 0;
-    }
-    if (row.max_ts < ts->wanted)
-        return 0;
-    seg = segment_pin(&tw->s->st->segments, row.segment);
-    if (!seg) {
-        ts->rc = E_BUSY; /* rewritten meanwhile: its row has changed */
-        return 1;
-    }
-    if (ts->max_only) {
-        struct buf *buf;
-        uint32_t at;
-
-        ts->rc = segment_read(&tw->s->st->segments, seg, row.pos, row.bytes, &buf, &at);
-        if (ts->rc >= 0) {
-            ts->rc = time_max_in_bytes(tw, buf->mem + at, row.bytes, base);
-            buf_unref(buf);
-        }
-        segment_unpin(&tw->s->st->segments, seg);
-        return ts->rc != 0;
-    }
-    ts->rc = segment_index(&tw->s->st->segments, seg, &x);
-    run = ts->rc >= 0 ? index_run(x, shard, base) : NULL;
-    if (run)
-        ts->rc = time_in_run(tw, ts->wanted, seg, x, run);
-    segment_unpin(&tw->s->st->segments, seg);
-    return ts->rc != 0;
-}
-
-static int time_scan(struct time_work *tw, struct time_scan *ts)
-{
-    uint8_t key[ROW_KEY_MAX];
-    int rc = 0;
-
-    for (int tries = 0; rc >= 0 && tries < TIME_TRIES; tries++) {
-        ts->rc = 0;
-        rc = rows_scan(tw->s->st->rows, key, row_key2(key, ROW_RUN, tw->s->id, 0), false, time_row,
-                       ts);
-        if (ts->rc != E_BUSY)
-            break;
-    }
-    return rc < 0 ? rc : ts->rc == E_BUSY ? 0 : ts->rc;
-}
-
-static int time_in_wal(struct time_work *tw, int64_t wanted)
-{
-    int rc = 0;
-
-    for (unsigned i = 0; rc == 0 && i < tw->n_wal; i++) {
-        struct cold_entry *c = &tw->wal[i];
-        struct buf *buf = NULL;
-        const uint8_t *mem = c->slice.mem;
-
-        if (c->entry.max_ts < wanted)
-            continue;
-        rc = c->slice.buf ? 0 : wal_run_read(tw->s->st, c, &buf, &mem);
-        if (rc >= 0)
-            rc = time_in_bytes(tw, wanted, mem, c->entry.bytes, c->entry.base);
-        buf_unref(buf);
-    }
-    return rc;
-}
-
-static int time_max_in_wal(struct time_work *tw)
-{
-    int rc = 0;
-
-    for (unsigned i = 0; rc >= 0 && i < tw->n_wal; i++) {
-        struct cold_entry *c = &tw->wal[i];
-        struct buf *buf = NULL;
-        const uint8_t *mem = c->slice.mem;
-
-        if (c->entry.max_ts <= tw->best)
-            continue;
-        if (c->entry.base >= tw->start) {
-            tw->best = c->entry.max_ts;
-            continue;
-        }
-        rc = c->slice.buf ? 0 : wal_run_read(tw->s->st, c, &buf, &mem);
-        if (rc >= 0)
-            rc = time_max_in_bytes(tw, mem, c->entry.bytes, c->entry.base);
-        buf_unref(buf);
-    }
-    return rc;
-}
-
-static void time_run(struct work *w)
-{
-    struct time_work *tw = (struct time_work *)w;
-    struct time_scan ts = { .tw = tw, .shard = tw->s->id, .wanted = tw->f->time };
-    int rc = 0;
-
-    if (tw->f->time == SHARD_TIME_MAX) {
-        tw->best = INT64_MIN;
-        rc = time_max_in_wal(tw);
-        ts.max_only = true;
-        if (rc >= 0)
-            rc = time_scan(tw, &ts);
-        ts.max_only = false;
-        ts.wanted = tw->best;
-    }
-    if (rc >= 0)
-        rc = time_scan(tw, &ts);
-    if (rc >= 0 && !tw->f->found)
-        rc = time_in_wal(tw, ts.wanted);
-    for (unsigned i = 0; i < tw->n_wal; i++)
-        cold_unpin(tw->s->st, &tw->wal[i]);
-    tw->f->rc = rc < 0 ? rc : 0;
-}
-
-static void time_done_run(struct task *t)
-{
-    struct find_time *f = (struct find_time *)t;
-
-    f->fn(f);
-}
-
-static void time_finish(struct work *w)
-{
-    struct time_work *tw = (struct time_work *)w;
-    struct find_time *f = tw->f;
-    struct store *st = tw->s->st;
-
-    shard_unref(tw->s);
-    free(tw);
-    atomic_fetch_sub(&st->busy, 1);
-    f->fn(f);
-}
-
-static void time_take_memory(struct time_work *tw, uint32_t i)
-{
-    const struct memory_batch *b = memory_at(tw->s, i);
-    struct cold_entry *c = &tw->wal[tw->n_wal++];
-
-    *c =
-        (struct cold_entry){ .entry = { .base = b->base, .bytes = b->bytes, .max_ts = b->max_ts } };
-    c->slice = (struct slice){ buf_ref(b->buf), b->buf->mem + b->at, b->bytes };
-}
-
-/* As time_candidates; only the first batch can reach below the start. */
-static void time_candidates_memory(struct time_work *tw)
-{
-    uint32_t best = 0, i = 0;
-    bool max = tw->f->time == SHARD_TIME_MAX;
-
-    if (memory_count(tw->s) > 0 && memory_at(tw->s, 0)->base < tw->start) {
-        time_take_memory(tw, 0);
-        best = i = 1;
-    }
-    for (; i < memory_count(tw->s) && tw->n_wal < TIME_CANDIDATES; i++) {
-        int64_t ts = memory_at(tw->s, i)->max_ts;
-
-        if (max && ts > memory_at(tw->s, best)->max_ts)
-            best = i;
-        else if (!max && ts >= tw->f->time)
-            time_take_memory(tw, i);
-    }
-    if (max && best < memory_count(tw->s))
-        time_take_memory(tw, best);
-}
-
-static bool time_take(struct time_work *tw, const struct index_entry *n)
-{
-    struct cold_entry *c = &tw->wal[tw->n_wal];
-
-    struct slice slice;
-
-    if (entry_cached(tw->s, n, &slice))
-        *c = (struct cold_entry){ .entry = *n, .slice = slice };
-    else if (!cold_pin(tw->s->st, n, c))
-        return false;
-    tw->n_wal++;
-    return true;
-}
-
-/* The runs of the WAL that may hold the answer: the first ones late enough, or the one with the
- * largest timestamp, and the one in
- * which the shard starts. */
-static void time_candidates(struct time_work *tw)
-{
-    struct index *x = &tw->s->index;
-    const struct index_entry *best = NULL;
-
-    if (tw->s->memory)
-        time_candidates_memory(tw);
-
-    for (uint32_t i = 0; i < index_count(x) && tw->n_wal < TIME_CANDIDATES; i++) {
-        const struct index_entry *n = index_at(x, i);
-
-        if (tw->f->time != SHARD_TIME_MAX && n->max_ts >= tw->f->time)
-            time_take(tw, n);
-    }
-    for (uint32_t i = 0; tw->f->time == SHARD_TIME_MAX && i < index_count(x); i++) {
-        const struct index_entry *n = index_at(x, i);
-
-        if (n->base < tw->start) /* some of it is trimmed: what it says of itself may be too much */
-            time_take(tw, n);
-        else if (!best || n->max_ts > best->max_ts)
-            best = n;
-    }
-    if (best)
-        time_take(tw, best);
-}
-
-static void time_home(struct task *t)
-{
-    struct find_time *f = (struct find_time *)t;
-    struct shard *s = f->shard;
-    struct time_work *tw;
-
-    f->found = false;
-    f->task.run = time_done_run;
-    if (s->memory)
-        memory_expire(s);
-    if (atomic_load(&s->deleted)) {
-        f->rc = E_DELETED;
-        loop_post(f->loop, &f->task);
-        atomic_fetch_sub(&s->st->busy, 1);
-        shard_unref(s);
-        return;
-    }
-    tw = mem_new(sizeof *tw);
-    tw->f = f;
-    tw->s = s;
-    tw->start = atomic_load(&s->start);
-    tw->work.run = time_run;
-    tw->work.done = time_finish;
-    tw->work.loop = f->loop;
-    time_candidates(tw);
-    pool_submit(s->st->env.read_pool, &tw->work);
-}
-
-void shard_find_time(struct shard *s, struct find_time *f)
-{
-    atomic_fetch_add(&s->st->busy, 1);
-    f->shard = shard_ref(s);
-    f->task.run = time_home;
-    loop_post(s->group->loop, &f->task);
 }

@@ -791,10 +791,11 @@ static void do_update(struct workload *w)
 {
     struct model_change list[MODEL_CHANGES_MAX];
     bool full = workload_any_device_is(w, JRN_FULL);
-    unsigned n = 0, live = live_shards(w);
+    unsigned n = 0, n_rows, live = live_shards(w);
 
     while (n == 0 || (n < 2 && chance(w, 1, 2)))
         list[n++] = row_change(w);
+    n_rows = n;
     if (w->m.n_shards > 0 && chance(w, 1, 12)) { /* a number that was used */
         struct model_shard *s = &w->m.shards[below(w, w->m.n_shards)];
 
@@ -816,8 +817,8 @@ static void do_update(struct workload *w)
     if (live > 0 && chance(w, 1, 4)) {
         struct model_shard *s = shard_to_delete(w);
 
-        if (s) { /* what is put tells the updates apart */
-            list[0] = (struct model_change){ MODEL_PUT, 0, ++w->stamp, { 0 } };
+        if (s) { /* what is put last tells the updates apart */
+            list[n_rows - 1] = (struct model_change){ MODEL_PUT, 0, ++w->stamp, { 0 } };
             list[n++] = policy_change(w, MODEL_POLICY, (unsigned)(s - w->m.shards));
             w->n->policies += s->n_log > 0;
         }
