@@ -6,6 +6,7 @@
 #include "journal/catalogue.h"
 #include "journal/destage.h"
 #include "journal/rewrite.h"
+#include "journal/stats.h"
 
 /* Bytes of runs that are dead in a segment from now on. */
 struct dead {
@@ -207,6 +208,8 @@ static void round_end(struct compact *c, int rc)
     struct compact_round *r = c->round;
     uint64_t now = now_ms(c);
 
+    if (rc >= 0)
+        metric_add(&c->st->stats->compact_rounds, 1);
     for (unsigned i = 0; i < r->n; i++) {
         const struct compact_shard *s = &r->shards[i];
         int64_t wait = rc < 0 || s->damaged ? c->st->conf.compact_check_ms : s->wait_ms;
@@ -223,6 +226,7 @@ static void round_end(struct compact *c, int rc)
 
 static void round_failed(struct compact *c, int rc)
 {
+    metric_add(&c->st->stats->compact_failed, 1);
     LOG_WARN("compact.failed", F_INT("group", c->round->group), F_ERR(rc));
     round_end(c, rc);
 }
@@ -332,16 +336,19 @@ static void dead_drop(struct compact_update *cu)
     }
 }
 
-static void piece_log(const struct compact_update *cu)
+static void piece_told(const struct compact_update *cu)
 {
     const struct compact_round *r = cu->r;
     uint64_t before = 0;
 
     for (unsigned i = 0; i < cu->n_dead; i++)
         before += cu->dead[i].bytes;
-    if (r->out.row.n_extents > 0)
-        LOG_INFO("segment.compacted", F_INT("group", r->group), F_INT("into", r->out.segment),
-                 F_INT("before", before), F_BYTES(r->out.row.data_bytes));
+    if (r->out.row.n_extents == 0)
+        return;
+    metric_add(&r->st->stats->compact_before, before);
+    metric_add(&r->st->stats->compact_after, r->out.row.data_bytes);
+    LOG_INFO("segment.compacted", F_INT("group", r->group), F_INT("into", r->out.segment),
+             F_INT("before", before), F_BYTES(r->out.row.data_bytes));
 }
 
 static void piece_applied(struct catalogue_update *u)
@@ -352,7 +359,7 @@ static void piece_applied(struct catalogue_update *u)
     int rc = u->rc;
 
     if (rc >= 0) {
-        piece_log(cu);
+        piece_told(cu);
         dead_drop(cu);
         if (r->out.row.n_extents > 0)
             catalogue_reap_late(r->st, &r->out.builder.index);

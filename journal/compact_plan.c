@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/logger.h"
+#include "journal/read_int.h"
 
 /* --- reading what segments hold of a shard --- */
 
@@ -185,21 +186,62 @@ static int cleaned_row(struct compact_round *r, struct compact_shard *s)
     return rc;
 }
 
-/* Bytes of the runs, and of what in them is not clean yet. */
-static void weigh(const struct compact_run *list, unsigned n, uint64_t cleaned, uint64_t *total,
-                  uint64_t *dirty)
+/* The byte of a run where offset lies, about: the sparse entries around it say where to look. Little
+ * may be left of what is clean, so offsets alone do not tell. */
+static uint64_t pos_about(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
 {
-    *total = *dirty = 0;
-    for (unsigned i = 0; i < n; i++) {
-        const struct row_run *run = &list[i].row;
+    uint64_t base = run->base, end = run->end, pos = 0, pos_end = run->bytes;
 
-        *total += run->bytes;
-        if (list[i].base >= cleaned)
-            *dirty += run->bytes;
-        else if (run->end > cleaned)
-            *dirty += (uint64_t)((double)run->bytes * (double)(run->end - cleaned) /
-                                 (double)(run->end - list[i].base));
+    for (uint32_t i = 0; i < run->n_sparse; i++) {
+        const struct seg_sparse *n = &x->sparse[run->first_sparse + i];
+
+        if (n->offset > offset) {
+            end = n->offset;
+            pos_end = n->pos;
+            break;
+        }
+        base = n->offset;
+        pos = n->pos;
     }
+    if (end <= base || pos_end < pos)
+        return pos;
+    return pos +
+           (uint64_t)((double)(pos_end - pos) * (double)(offset - base) / (double)(end - base));
+}
+
+/* What is not clean of a run in which `cleaned` lies. */
+static int run_dirty(struct compact_round *r, uint64_t shard, const struct compact_run *run,
+                     uint64_t cleaned, uint64_t *dirty)
+{
+    struct segment *seg = segment_pin(&r->st->segments, run->row.segment);
+    const struct seg_index *x;
+    const struct seg_run *in;
+    int rc = seg ? segment_index(&r->st->segments, seg, &x) : E_CORRUPT;
+
+    if (rc >= 0) {
+        in = read_index_run(x, shard, run->base);
+        *dirty += in ? in->bytes - pos_about(x, in, cleaned) : run->row.bytes;
+    }
+    if (seg)
+        segment_unpin(&r->st->segments, seg);
+    return rc == E_IO ? E_CORRUPT : rc;
+}
+
+/* Bytes of the runs, and of what in them is not clean yet. */
+static int weigh(struct compact_round *r, const struct compact_shard *s,
+                 const struct compact_run *list, unsigned n, uint64_t *total, uint64_t *dirty)
+{
+    int rc = 0;
+
+    *total = *dirty = 0;
+    for (unsigned i = 0; rc >= 0 && i < n; i++) {
+        *total += list[i].row.bytes;
+        if (list[i].base >= s->now.cleaned)
+            *dirty += list[i].row.bytes;
+        else if (list[i].row.end > s->now.cleaned)
+            rc = run_dirty(r, s->id, &list[i], s->now.cleaned, dirty);
+    }
+    return rc;
 }
 
 /* The time of the tombstones below the horizon is over. */
@@ -247,8 +289,9 @@ static int shard_weigh(struct compact_round *r, struct compact_shard *s)
     bool due;
     int rc = compact_runs(r->st, s->id, 0, UINT64_MAX, &list, &n);
 
+    if (rc >= 0)
+        rc = weigh(r, s, list, n, &total, &dirty);
     if (rc >= 0) {
-        weigh(list, n, s->now.cleaned, &total, &dirty);
         due = total > 0 &&
               ((s->now.tombstones > 0 && horizon_passed(r, s)) || s->now.to > s->now.cleaned);
         s->wait_ms = COMPACT_WHEN_SEALED;

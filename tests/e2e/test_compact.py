@@ -4,14 +4,15 @@
 test-limit: 180"""
 import json
 import os
+import subprocess
 import sys
 import uuid
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from server import Server, run_claims, until  # noqa: E402
+from server import OUT, Server, run_claims, until  # noqa: E402
 
 KEYS = 50
 
@@ -64,6 +65,23 @@ def events(s, name):
     return [e for e in map(json.loads, filter(None, s.log().splitlines())) if e["event"] == name]
 
 
+def policy(s, topic, text):
+    """Another cleanup.policy from now on."""
+    r = ConfigResource("topic", topic, set_config={"cleanup.policy": text, "min.compaction.lag.ms": "0"})
+    a = AdminClient({"bootstrap.servers": s.address, "log_level": 2})
+    a.alter_configs([r])[r].result(30)
+
+
+def used(s):
+    """Bytes of the device that segments take, dead ones and the topics' alike; the server ends for it."""
+    s.stop()
+    out = subprocess.run([os.path.join(OUT, "bin/journal-ctl"), "--data", s.data, "-o", "json", "stat"],
+                         capture_output=True, timeout=60, check=True).stdout
+    s.start()
+    device = json.loads(out)["devices"][0]
+    return device["segment_live"] + device["segment_dead"]
+
+
 def value(round_, key, size):
     return b"%d %d " % (round_, key) + os.urandom(size)
 
@@ -87,26 +105,40 @@ def only_latest(s, topic, latest):
 
 
 def test_only_the_latest_values_stay_and_the_space_of_the_others_comes_back(s):
-    t = create(s, "latest", cleanup_policy="compact", min_compaction_lag_ms="0")
+    t = create(s, "latest", cleanup_policy="delete", min_compaction_lag_ms="0")
     latest = overwrite(s, t, 60, 4000)  # 12 MB, of which 200 kB are the latest
-    until(lambda: events(s, "segment.compacted"), 60, "a compaction")
+    until(lambda: events(s, "segment.sealed"), 60, "segments")
+    before = used(s)
+    assert len(read(s, t)[0]) == 60 * KEYS and not events(s, "segment.compacted"), "nobody has asked yet"
+    policy(s, t, "compact")
     until(lambda: only_latest(s, t, latest), 60, "only the latest values")
-    before = sum(int(e["before"]) for e in events(s, "segment.compacted"))
-    after = sum(int(e["bytes"]) for e in events(s, "segment.compacted"))
-    assert after < before / 4, (before, after)
-    until(lambda: events(s, "segment.deleted"), 60, "the old segments to be deleted")
-    slabs = lambda: sum(os.stat(os.path.join(s.data, f)).st_size  # noqa: E731
-                        for f in os.listdir(s.data) if f.startswith("slab-"))
-    size = slabs()
+    written = [(int(e["before"]), int(e["bytes"])) for e in events(s, "segment.compacted")]
+    assert sum(b for _, b in written) < sum(b for b, _ in written) / 4, written
+    after = used(s)
+    assert before > 8 << 20 and after < before / 4, (before, after)
     for i in range(6):  # 72 MB more
         latest = overwrite(s, t, 60, 4000, first=100 + 60 * i)
     until(lambda: only_latest(s, t, latest), 60, "only the latest values, again")
-    assert slabs() <= size + (32 << 20), (size, slabs())
+    again = used(s)
+    assert again < before / 2, (before, after, again)
     found, end = read(s, t)
     assert end == 7 * 60 * KEYS and found[0][0] >= 6 * 60 * KEYS, (found[0][0], end)
     s.kill()
     s.start()
     assert only_latest(s, t, latest), "after a kill"
+
+
+def test_a_topic_that_is_compacted_no_more_keeps_what_follows(s):
+    t = create(s, "back", cleanup_policy="compact", min_compaction_lag_ms="0")
+    latest = overwrite(s, t, 30, 2000)
+    until(lambda: only_latest(s, t, latest), 60, "only the latest values")
+    policy(s, t, "delete")
+    start = read(s, t)[1]
+    overwrite(s, t, 30, 2000, first=100)
+    other = create(s, "other", cleanup_policy="compact", min_compaction_lag_ms="0")
+    newest = overwrite(s, other, 30, 2000)
+    until(lambda: only_latest(s, other, newest), 60, "the other topic to be compacted")
+    assert [o for o, _, _ in read(s, t)[0] if o >= start] == list(range(start, start + 30 * KEYS))
 
 
 def test_large_batches_are_compacted_too(s):
