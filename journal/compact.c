@@ -208,8 +208,10 @@ static void round_end(struct compact *c, int rc)
     struct compact_round *r = c->round;
     uint64_t now = now_ms(c);
 
-    if (rc >= 0)
+    if (rc >= 0) {
         metric_add(&c->st->stats->compact_rounds, 1);
+        LOG_DEBUG("compact.done", F_INT("group", r->group));
+    }
     for (unsigned i = 0; i < r->n; i++) {
         const struct compact_shard *s = &r->shards[i];
         int64_t wait = rc < 0 || s->damaged ? c->st->conf.compact_check_ms : s->wait_ms;
@@ -501,6 +503,7 @@ void compact_consider(struct store *st, bool urgent)
     keymap_init(&r->map, st->conf.compact_map_bytes, seed);
     c->running = true;
     c->round = r;
+    LOG_DEBUG("compact.begin", F_INT("shards", r->n), F_INT("urgent", urgent));
     piece_start(c);
 }
 
