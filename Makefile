@@ -88,18 +88,18 @@ $(foreach r,$(ROOMS),$(eval $(call room_tests,$(r))))
 TESTS := $(foreach r,$(ROOMS),$(TESTS_$(r)))
 .SECONDARY:
 
-tests: $(TESTS)
 -include $(wildcard tests/*/rules.mk bench/rules.mk)
+tests: $(TESTS) $(TEST_PROGRAMS)
 
 deps:
 	@sh tests/deps.sh
 
 test: deps
-	$(Q)$(MAKE) --no-print-directory all tests $(TEST_PROGRAMS)
+	$(Q)$(MAKE) --no-print-directory all tests
 	$(Q)tests/run-tests
 
 soak: deps
-	$(Q)$(MAKE) --no-print-directory all tests $(TEST_PROGRAMS)
+	$(Q)$(MAKE) --no-print-directory all tests
 	$(Q)tests/soak.sh
 
 demo: deps

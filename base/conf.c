@@ -337,3 +337,28 @@ const char *conf_where(const struct conf *c, enum conf_key key)
 {
     return c->slots[key].where;
 }
+
+/* --- all of them together --- */
+
+static int fault(const struct conf *c, enum conf_key key, const char *what, const char *other,
+                 struct err *e)
+{
+    return err_set(e, E_INVALID, "%s: %s: %s%s", conf_where(c, key), conf_rows[key].name, what,
+                   other);
+}
+
+int conf_check(const struct conf *c, struct err *e)
+{
+#define X(low, high) { CONF_##low, CONF_##high },
+    static const enum conf_key order[][2] = { CONF_ORDER(X) };
+#undef X
+
+    if (!conf_has(c, CONF_ROLES, "meta") || !conf_has(c, CONF_ROLES, "broker") ||
+        !conf_has(c, CONF_ROLES, "engine"))
+        return fault(c, CONF_ROLES,
+                     "this version needs meta, broker and engine together in one process", "", e);
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++)
+        if (conf_num(c, order[i][0]) > conf_num(c, order[i][1]))
+            return fault(c, order[i][0], "is above ", conf_rows[order[i][1]].name, e);
+    return 0;
+}

@@ -27,6 +27,7 @@ enum conf_type {
     CONF_BOOL,
     CONF_U64,
     CONF_BYTES,
+    CONF_BYTES_AUTO,
     CONF_POWER2,
     CONF_MS,
     CONF_ADDRESS,
@@ -72,6 +73,10 @@ int conf_load_set(struct conf *c, const char *assignment, struct err *e) MUST_US
 /* One value from an option of the command line of its own ("--data"). */
 int conf_load_option(struct conf *c, const char *option, enum conf_key key, const char *value,
                      struct err *e) MUST_USE;
+
+/* What no value says alone: keys that contradict one another, and roles that this version does not have
+ * apart. For when all sources are loaded. E_INVALID. */
+int conf_check(const struct conf *c, struct err *e) MUST_USE;
 
 /* The value: numbers, bytes, milliseconds, bools (0, 1), the index of a choice. */
 uint64_t conf_num(const struct conf *c, enum conf_key key);

@@ -108,6 +108,8 @@ static void print_limits(FILE *out, const struct conf_row *row)
         fprintf(out, "port %s to %s", low, high);
     else if (row->type == CONF_STRING || row->type == CONF_PATHS)
         fprintf(out, "%s to %s characters", low, high);
+    else if (row->type == CONF_BYTES_AUTO)
+        fprintf(out, "auto, %s to %s", low, high);
     else if (row->max == UINT64_MAX)
         fprintf(out, "%s or more", low);
     else
@@ -120,6 +122,7 @@ static void print_doc_row(FILE *out, const struct conf_row *row)
                                          [CONF_BOOL] = "bool",
                                          [CONF_U64] = "number",
                                          [CONF_BYTES] = "size",
+                                         [CONF_BYTES_AUTO] = "size or auto",
                                          [CONF_POWER2] = "size, power of two",
                                          [CONF_MS] = "time",
                                          [CONF_ADDRESS] = "address",

@@ -6,7 +6,8 @@
  *            BOOL    true or false
  *            U64     a whole number
  *            BYTES   a number of bytes, or with KiB, MiB, GiB, TiB
- *            POWER2  the same, a power of two
+ *            BYTES_AUTO the same, or auto, which is 0; min is above 0
+ *            POWER2  a number of bytes that is a power of two
  *            MS      a time with ms, s, m or h; kept in milliseconds
  *            ADDRESS host:port ([::1]:9092); min and max bound the port
  *            ADDRESS0 the same, or empty
@@ -92,9 +93,9 @@
     X(JOURNAL_WAL_EXTENT, "journal.wal_extent", POWER2, "2MiB", 64 * CONF_KIB, CONF_GIB, NULL, RESTART, \
       "Size of the pieces that the write-ahead log takes; a power of two.") \
     X(JOURNAL_SLAB_FIRST, "journal.slab_first", BYTES, "32MiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "The first slab file, written through when the store is made. Each further one doubles what there is.") \
+      "The first slab file, written through when the store is made; eight times journal.wal_extent at least, whatever is set here. Each further one doubles what there is.") \
     X(JOURNAL_SLAB_MAX, "journal.slab_max", BYTES, "1GiB", 256 * CONF_KIB, CONF_TIB, NULL, RESTART, \
-      "No slab file is larger than this.") \
+      "No slab file is larger than this, or than the first.") \
     X(JOURNAL_SPACE_MAX, "journal.space_max", BYTES, "0", 0, UINT64_MAX, NULL, RESTART, \
       "All slab files of one device together. 0: what the file system gives.") \
     X(JOURNAL_SPACE_FLOOR, "journal.space_floor", BYTES, "256MiB", 4 * CONF_KIB, CONF_TIB, NULL, RESTART, \
@@ -107,6 +108,8 @@
       "Percent from which on producers are refused, with an error that they try again after. The rest is kept for trims, deletions and the server's own records.") \
     X(JOURNAL_BLOCK_MAX, "journal.block_max", BYTES, "1MiB", 4 * CONF_KIB, 256 * CONF_MIB, NULL, RESTART, \
       "A block of the write-ahead log, which is one flush, takes no more batches from this size on.") \
+    X(JOURNAL_DIRECT_FROM, "journal.direct_from", BYTES_AUTO, "auto", 4 * CONF_KIB, CONF_GIB, NULL, RESTART, \
+      "Batches from this size on are written once, straight to where they stay; smaller ones go through the WAL. auto: 16 to 64 KiB, found at each start by trying the device. Above every batch: none are.") \
     X(JOURNAL_BATCH_MAX, "journal.batch_max", BYTES, "16MiB", CONF_KIB, 512 * CONF_MIB, NULL, RESTART, \
       "Largest batch that is stored; at most three quarters of journal.wal_extent, whatever is set here.") \
     X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
@@ -135,6 +138,13 @@
       "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \
       "Memory for the rows (RocksDB): cache and write buffers together.")
+/* Keys of numbers: the first is never above the second. */
+#define CONF_ORDER(X) \
+    X(KAFKA_SESSION_MIN, KAFKA_SESSION_MAX) \
+    X(KAFKA_BATCH_MAX, KAFKA_REQUEST_MAX) \
+    X(KAFKA_DEFAULT_PARTITIONS, KAFKA_PARTITIONS_MAX) \
+    X(JOURNAL_SPACE_URGENT, JOURNAL_SPACE_THROTTLE) \
+    X(JOURNAL_SPACE_THROTTLE, JOURNAL_SPACE_REFUSE)
 /* clang-format on */
 
 #endif

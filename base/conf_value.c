@@ -23,7 +23,7 @@ static const struct unit *units_of(enum conf_type type)
 {
     static const struct unit none[] = { { "", 1 }, { NULL, 0 } };
 
-    if (type == CONF_BYTES || type == CONF_POWER2)
+    if (type == CONF_BYTES || type == CONF_BYTES_AUTO || type == CONF_POWER2)
         return byte_units;
     return type == CONF_MS ? time_units : none;
 }
@@ -71,6 +71,8 @@ static int number(uint64_t *out, const struct conf_row *row, const char *text, s
                                         [CONF_U64S] = "whole number",
                                         [CONF_BYTES] = "size (a number, or with KiB, MiB, GiB, "
                                                        "TiB)",
+                                        [CONF_BYTES_AUTO] = "size (a number, or with KiB, MiB, "
+                                                            "GiB, TiB), nor auto",
                                         [CONF_POWER2] = "size (a number, or with KiB, MiB, GiB, "
                                                         "TiB)",
                                         [CONF_MS] = "time (a number with ms, s, m or h)" };
@@ -269,6 +271,10 @@ static int scalar(struct conf_value *v, const struct conf_row *row, const char *
     char canonical[32];
     int rc;
 
+    if (row->type == CONF_BYTES_AUTO && strcmp(text, "auto") == 0) {
+        v->text = mem_str(text);
+        return 0;
+    }
     switch (row->type) {
     case CONF_STRING:
         return string(v, row, text, e);

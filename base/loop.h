@@ -82,9 +82,13 @@ int loop_event_new(struct loop **out, unsigned index, struct err *e) MUST_USE;
 void loop_event_run(struct loop *l);
 /* Asks the loop to return. Any thread. */
 void loop_event_stop(struct loop *l);
+/* What a loop posts wakes others at the end of the loop's turn; this wakes them now, ahead of a call that
+ * blocks. Anywhere; does nothing outside a loop. */
+void loop_event_wake(void);
 /* The libevent base, for sockets. Home only. */
 struct event_base *loop_event_base(struct loop *l);
-/* Frees a loop that does not run and that nobody posts to any more (free pools first). */
+/* Frees a loop that does not run and that nobody posts to any more: pools are freed, and the loops that posted to
+ * it have returned. */
 void loop_event_free(struct loop *l);
 
 /* --- a pool for what may block --- */

@@ -20,7 +20,7 @@
 
 #include "base/buf.h"
 
-enum { TURNS_A_POLL = 4 };
+enum { TURNS_A_POLL = 4, WAKES_MAX = 16 };
 
 struct loop_event {
     struct loop loop;
@@ -41,6 +41,10 @@ struct loop_event {
     size_t heap_cap;
     uint64_t serial;
     uint64_t armed_us; /* what timer_fd is set to; UINT64_MAX: nothing */
+
+    /* home: loops that got news in this turn, and are to be woken at its end */
+    struct loop_event *to_wake[WAKES_MAX];
+    unsigned n_to_wake;
 };
 
 /* The loop that this thread runs. */
@@ -101,6 +105,36 @@ static void wake_if_asleep(struct loop_event *le)
         wake(le);
 }
 
+/* A loop that posts to another one wakes it at the end of its turn: all that the turn has for it is
+ * then there, and the other needs one turn for it instead of several. */
+static void wake_later(struct loop_event *le)
+{
+    struct loop_event *here = running_here;
+
+    if (!here || here == le) {
+        wake_if_asleep(le);
+        return;
+    }
+    if (!atomic_load(&le->asleep))
+        return;
+    for (unsigned i = 0; i < here->n_to_wake; i++)
+        if (here->to_wake[i] == le)
+            return;
+    if (here->n_to_wake == WAKES_MAX)
+        loop_event_wake();
+    here->to_wake[here->n_to_wake++] = le;
+}
+
+void loop_event_wake(void)
+{
+    struct loop_event *here = running_here;
+
+    for (unsigned i = 0; here && i < here->n_to_wake; i++)
+        wake_if_asleep(here->to_wake[i]);
+    if (here)
+        here->n_to_wake = 0;
+}
+
 static void event_post(struct loop *l, struct task *t)
 {
     struct loop_event *le = event_of(l);
@@ -110,7 +144,7 @@ static void event_post(struct loop *l, struct task *t)
         t->next = head;
     while (!atomic_compare_exchange_weak(&le->posted, &head, t));
     /* t may be gone already. */
-    wake_if_asleep(le);
+    wake_later(le);
 }
 
 /* Runs all that was posted before the call; what they post waits for the next turn. */
@@ -132,12 +166,9 @@ static void drain(struct loop_event *le)
     }
 }
 
+/* Each write is an edge of its own, so nobody needs to read. */
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
-    uint64_t n;
-
-    if (read(fd, &n, sizeof n) < 0)
-        ASSERT(errno == EAGAIN);
 }
 
 /* --- timers --- */
@@ -290,9 +321,9 @@ static struct event_base *base_new(void)
     return base;
 }
 
-static struct event *watch(struct loop_event *le, int fd, event_callback_fn fn)
+static struct event *watch(struct loop_event *le, int fd, short edge, event_callback_fn fn)
 {
-    struct event *ev = event_new(le->base, fd, EV_READ | EV_PERSIST, fn, le);
+    struct event *ev = event_new(le->base, fd, EV_READ | EV_PERSIST | edge, fn, le);
 
     if (ev && event_add(ev, NULL) < 0) {
         event_free(ev);
@@ -317,8 +348,9 @@ int loop_event_new(struct loop **out, unsigned index, struct err *e)
         rc = err_set(e, E_SYSTEM, "eventfd: %s", strerror(errno));
     else if ((le->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
         rc = err_set(e, E_SYSTEM, "timerfd_create: %s", strerror(errno));
-    else if (!(le->base = base_new()) || !(le->wake_event = watch(le, le->wake_fd, on_wake)) ||
-             !(le->timer_event = watch(le, le->timer_fd, on_timer)))
+    else if (!(le->base = base_new()) ||
+             !(le->wake_event = watch(le, le->wake_fd, EV_ET, on_wake)) ||
+             !(le->timer_event = watch(le, le->timer_fd, 0, on_timer)))
         rc = err_set(e, E_SYSTEM, "event loop %u: libevent: %s", index, strerror(errno));
     if (rc < 0) {
         loop_event_free(&le->loop);
@@ -349,6 +381,7 @@ static void poll_events(struct loop_event *le)
         ASSERT(!"event_base_loop");
     if (block)
         atomic_store(&le->asleep, false);
+    loop_event_wake();
 }
 
 void loop_event_run(struct loop *l)
@@ -363,8 +396,10 @@ void loop_event_run(struct loop *l)
         /* A few turns of what tasks post to their own loop, before the sockets are asked again: that
          * is a system call. */
         for (int i = 0; i < TURNS_A_POLL && atomic_load_explicit(&le->posted, memory_order_relaxed);
-             i++)
+             i++) {
             drain(le);
+            loop_event_wake();
+        }
     } while (!atomic_load(&le->stop) || atomic_load(&le->posted));
     atomic_store(&le->stop, false); /* may be run again */
     running_here = outer;

@@ -10,7 +10,8 @@
  * direct is throughput against a stream of raw writes without a sync, and says how many bytes the
  * device was given for each that was accepted (name_amp).
  *
- * recovery kills a child of this program that appends, and opens its store in another. restart
+ * recovery kills a child of this program that appends, and opens its store in another; a store that is
+ * in DIR already is taken as it is. restart
  * runs a server, whose data folder is DIR and which was killed before, until it logs that it is
  * ready (JSON), and kills it again.
  *
@@ -617,6 +618,14 @@ static void recovery_round(struct child *c, const char *const *argv, const char 
     measure_round(figure, took, scan_live(live));
 }
 
+static bool is_store(const char *dir)
+{
+    char path[4096];
+
+    snprintf(path, sizeof path, "%s/superblock", dir);
+    return access(path, F_OK) == 0;
+}
+
 static void recovery(void)
 {
     struct measure_rounds figure = { .name = opt.name ? opt.name : "recovery", .unit = "s" };
@@ -630,7 +639,8 @@ static void recovery(void)
              " shards, against a raw scan with crc32c",
              opt.budget_mib, opt.records, opt.bytes, opt.shards);
     figure.text = text;
-    child_run(c, self_args(&args, "recovery-fill"), NULL);
+    if (!is_store(opt.dir))
+        child_run(c, self_args(&args, "recovery-fill"), NULL);
     for (unsigned r = 0; r < opt.rounds; r++)
         recovery_round(c, self_args(&args, "recovery-open"), "opened", &figure);
     measure_report(&figure);

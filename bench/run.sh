@@ -129,6 +129,8 @@ if wants recovery; then
     journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 10 1000)" -c 64 -s 1000 \
         -x recovery_64
     rm -rf "$data/recovery"
+    journal recovery -d "$data/recovery" -b "$(n 16 1024)" -k "$(n 100 100000)" -x recovery_100k
+    rm -rf "$data/recovery"
 fi
 if wants produce || wants paced || wants small || wants consume || wants restart; then
     server_start
@@ -222,6 +224,7 @@ direct_64k_amp ours <= 1.03 aim
 direct_1k_amp ours <= 2.3
 recovery ratio <= 3
 recovery_64 ratio <= 3
+recovery_100k ratio <= 1.6
 restart ratio <= 3
 idle_bytes ours <= 64
 idle_rss ours <= 30

@@ -597,16 +597,3 @@ void batch_builder_free(struct batch_builder *b)
     free(b->body);
     *b = (struct batch_builder){ 0 };
 }
-
-bool batches_are_strange(const void *mem, uint64_t bytes, uint64_t xxh3)
-{
-    const uint8_t *m = mem;
-    struct batch_head h;
-    uint64_t at = 0;
-
-    if (sum_xxh3(m, bytes, 0) == xxh3)
-        return false;
-    while (at < bytes && batch_check(&h, m + at, bytes - at) >= 0)
-        at += h.bytes;
-    return at == bytes;
-}

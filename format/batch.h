@@ -179,9 +179,4 @@ int batch_builder_finish(struct batch_builder *b, enum batch_codec codec,
                          struct buf **out) MUST_USE;
 void batch_builder_free(struct batch_builder *b);
 
-/* True when mem is whole and sound batches, and yet not those whose bytes have this XXH3: another's,
- * that lie here because a write was lost or went astray, or damage where no CRC reaches. What is plainly
- * damaged is not strange: the batches before it are good. */
-bool batches_are_strange(const void *mem, uint64_t bytes, uint64_t xxh3);
-
 #endif

@@ -32,8 +32,8 @@ void frame_head_write(const struct frame_head *h, uint8_t *mem)
     wr_u64le(&w, (uint64_t)h->append_time);
     wr_u32le(&w, h->n_items);
     wr_u32le(&w, h->bytes);
-    wr_u64le(&w, 0);
-    wr_u64le(&w, 0);
+    wr_u64le(&w, h->segment.first);
+    wr_u64le(&w, h->segment.bytes);
     ASSERT(wr_ok(&w) && wr_used(&w) == FRAME_HEAD_BYTES);
 }
 
@@ -83,7 +83,8 @@ int frame_head_read(struct frame_head *h, const uint8_t *mem, size_t left)
     h->append_time = (int64_t)rd_u64le(&r);
     h->n_items = rd_u32le(&r);
     h->bytes = rd_u32le(&r);
-    rd_bytes(&r, 16);
+    h->segment.first = rd_u64le(&r);
+    h->segment.bytes = rd_u64le(&r);
     if (!rd_ok(&r) || magic != FRAME_MAGIC)
         return E_CORRUPT;
     if (version != FRAME_VERSION)

@@ -2,12 +2,14 @@
  * little-endian.
  *
  *    0 u32 magic "WFRM"    4 u16 version 1
- *    6 u16 flags (1: the chain restarts here, prev_hash is 0)
+ *    6 u16 flags (1: the chain restarts here, prev_hash is 0; 2: its segment ends with this frame)
  *    8 u64 group          16 u64 epoch       24 u64 entry (from 1, dense across epochs)
  *   32 u64 prev_hash: XXH3 of the group's previous frame (0: there is none)
  *   40 u64 lac: last entry known to be committed when this one was made
  *   48 i64 append_time, ms since 1970
- *   56 u32 n_items        60 u32 bytes of the whole frame     64 zeros to 80
+ *   56 u32 n_items        60 u32 bytes of the whole frame
+ *   64 u64 first entry of the segment that it is in (0: written before the log said so)
+ *   72 u64 bytes of the batches, direct ones too, that this segment has in the frames before
  *   80 items of 40 bytes:
  *        0 u64 shard       8 u64 base_offset 16 u32 n_offsets
  *       20 u32 bytes of the batch            24 u8 kind (0 inline batch, 1 direct batch)
@@ -26,7 +28,13 @@
 
 #include "base/err.h"
 
-enum { FRAME_HEAD_BYTES = 80, FRAME_ITEM_BYTES = 40, FRAME_ALIGN = 8, FRAME_RESTART = 1 };
+enum {
+    FRAME_HEAD_BYTES = 80,
+    FRAME_ITEM_BYTES = 40,
+    FRAME_ALIGN = 8,
+    FRAME_RESTART = 1,
+    FRAME_CUT = 2
+};
 
 enum frame_item_kind { ITEM_INLINE = 0, ITEM_DIRECT = 1 };
 
@@ -39,12 +47,19 @@ struct frame_item {
     uint64_t xxh3;
 };
 
+/* Where a group's log stands in its present segment: a run of entries that the log itself ends. */
+struct frame_segment {
+    uint64_t first; /* entry; 0: unknown */
+    uint64_t bytes; /* of its batches so far */
+};
+
 struct frame_head {
     uint16_t flags;
     uint64_t group, epoch, entry, prev_hash, lac;
     int64_t append_time;
     uint32_t n_items;
     uint32_t bytes;
+    struct frame_segment segment; /* before this frame */
 };
 
 /* Bytes of a frame with that many items and bytes of bodies behind them. */

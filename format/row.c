@@ -5,7 +5,12 @@
 #include "base/rd.h"
 #include "format/sum.h"
 
-enum { ROW_VERSION = 1, ROW_SHARD_POLICY_VERSION = 2, ROW_SEGMENT_VERSION = SEG_FOOTER_VERSION };
+enum {
+    ROW_VERSION = 1,
+    ROW_GROUP_VERSION = 2,
+    ROW_SHARD_POLICY_VERSION = 2,
+    ROW_SEGMENT_VERSION = 3 /* its footer has version 2 */
+};
 
 size_t row_key(uint8_t *key, enum row_table table, uint64_t a)
 {
@@ -97,28 +102,42 @@ static int close_value(const struct rd *r)
 
 size_t row_group_write(const struct row_group *v, uint8_t *mem)
 {
-    struct wr w = begin(mem);
+    struct wr w = wr_of(mem, ROW_VALUE_MAX);
 
+    wr_u8(&w, v->segment.first ? ROW_GROUP_VERSION : ROW_VERSION);
     wr_u8(&w, v->class);
     wr_u16le(&w, 0);
     wr_u64le(&w, v->destaged_lsn);
     wr_u64le(&w, v->last_entry);
     wr_u64le(&w, v->last_hash);
+    if (v->segment.first) {
+        wr_u64le(&w, v->segment.first);
+        wr_u64le(&w, v->segment.bytes);
+    }
     return end(&w);
 }
 
 int row_group_read(struct row_group *v, const void *mem, size_t bytes)
 {
-    struct rd r;
-    int rc = open_value(&r, mem, bytes);
+    struct rd r = rd_of(mem, bytes);
+    uint8_t version = rd_u8(&r);
 
-    if (rc < 0)
-        return rc;
+    if (!rd_ok(&r) || version == 0)
+        return E_CORRUPT;
+    if (version > ROW_GROUP_VERSION)
+        return E_VERSION;
     v->class = rd_u8(&r);
     rd_u16le(&r);
     v->destaged_lsn = rd_u64le(&r);
     v->last_entry = rd_u64le(&r);
     v->last_hash = rd_u64le(&r);
+    v->segment = (struct frame_segment){ 0 };
+    if (version == ROW_GROUP_VERSION) {
+        v->segment.first = rd_u64le(&r);
+        v->segment.bytes = rd_u64le(&r);
+        if (v->segment.first == 0)
+            return E_CORRUPT; /* one that does not say is written in version 1 */
+    }
     return close_value(&r);
 }
 
@@ -176,10 +195,12 @@ int row_shard_read(struct row_shard *v, const void *mem, size_t bytes)
 size_t row_segment_write(const struct row_segment *v, uint8_t *mem)
 {
     struct wr w = wr_of(mem, ROW_VALUE_MAX);
-    uint8_t version = v->version ? v->version : ROW_SEGMENT_VERSION;
+    uint8_t version = v->version ? v->version : SEG_FOOTER_VERSION;
 
+    if (v->segment_first)
+        version = ROW_SEGMENT_VERSION;
     wr_u8(&w, version);
-    wr_u8(&w, 0);
+    wr_u8(&w, v->segment_first ? v->flags : 0);
     wr_u16le(&w, v->n_extents);
     wr_u64le(&w, v->group);
     wr_u64le(&w, v->first_entry);
@@ -196,6 +217,8 @@ size_t row_segment_write(const struct row_segment *v, uint8_t *mem)
         wr_u64le(&w, v->direct_bytes);
         wr_u64le(&w, v->sorted_pos);
     }
+    if (v->segment_first)
+        wr_u64le(&w, v->segment_first);
     for (unsigned i = 0; i < v->n_extents; i++) {
         wr_u64le(&w, v->extents[i].place);
         wr_u32le(&w, v->extents[i].log2);
@@ -207,13 +230,14 @@ int row_segment_read(struct row_segment *v, const void *mem, size_t bytes)
 {
     struct rd r = rd_of(mem, bytes);
     const uint8_t *identity;
+    uint8_t version = rd_u8(&r);
 
-    v->version = rd_u8(&r);
-    if (!rd_ok(&r) || v->version == 0)
+    if (!rd_ok(&r) || version == 0)
         return E_CORRUPT;
-    if (v->version > ROW_SEGMENT_VERSION)
+    if (version > ROW_SEGMENT_VERSION)
         return E_VERSION;
-    rd_u8(&r);
+    v->version = version < ROW_SEGMENT_VERSION ? version : SEG_FOOTER_VERSION;
+    v->flags = rd_u8(&r);
     v->n_extents = rd_u16le(&r);
     v->group = rd_u64le(&r);
     v->first_entry = rd_u64le(&r);
@@ -228,8 +252,12 @@ int row_segment_read(struct row_segment *v, const void *mem, size_t bytes)
     v->created = (int64_t)rd_u64le(&r);
     v->direct_bytes = v->version > 1 ? rd_u64le(&r) : 0;
     v->sorted_pos = v->version > 1 ? rd_u64le(&r) : 0;
-    if (!rd_ok(&r) || v->n_extents > SEG_MAX_EXTENTS)
+    v->segment_first = version == ROW_SEGMENT_VERSION ? rd_u64le(&r) : 0;
+    if (!rd_ok(&r) || v->n_extents > SEG_MAX_EXTENTS ||
+        (version == ROW_SEGMENT_VERSION) != (v->segment_first != 0))
         return E_CORRUPT;
+    if (v->segment_first == 0)
+        v->flags = 0;
     memcpy(v->identity.bytes, identity, sizeof v->identity.bytes);
     for (unsigned i = 0; i < v->n_extents; i++) {
         v->extents[i].place = rd_u64le(&r);

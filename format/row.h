@@ -6,16 +6,20 @@
  *
  * In the catalogue and in the view:
  *   'G' group u64      group: u8 1, u8 class, u16 0, u64 destaged_lsn (its batches below are in
- *                      segments), u64 last entry below it, u64 hash of that entry's frame
+ *                      segments), u64 last entry below it, u64 hash of that entry's frame; or
+ *                      u8 2, and behind these u64 first entry of the segment that the entry after
+ *                      that is in, u64 bytes of batches that this segment has below
  *   'S' shard u64      shard: u8 1, u8 kind, u8 class, u8 0, u64 group, u64 start offset,
  *                      i64 created, ms; or, when it has a policy: u8 2, and behind these
  *                      u32 flags (1 expires, 2 limited, 4 compacted), u32 0, i64 retention ms,
  *                      i64 retention bytes, i64 least compaction lag ms, i64 delete retention ms
- *   'M' segment u64    segment: u8 1, u8 0, u16 n_extents, u64 group, u64 first entry, u64 last
+ *   'M' segment u64    segment: u8 1, u8 flags, u16 n_extents, u64 group, u64 first entry, u64 last
  *                      entry, u64 data_bytes, u64 index_pos, u64 index_bytes, u64 n_batches,
  *                      i64 min_ts, i64 max_ts, u8[16] identity, i64 created, ms, then (version
- *                      byte 2) u64 direct_bytes, u64 sorted_pos, then the extents, 12 bytes each:
- *                      u64 place, u32 log2. The version says which identity it is (segfile.h)
+ *                      byte 2 and 3) u64 direct_bytes, u64 sorted_pos, then (3) u64 first entry of
+ *                      the log's segment that it is a piece of, then the extents, 12 bytes each:
+ *                      u64 place, u32 log2. The version says which identity it is (segfile.h; of 2
+ *                      and 3 the same). Flags (with 3, else 0) as in the footer
  *   'H' shard u64, start u64   hole (records lost): u8 1, u8[7] 0, u64 end offset
  *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn,
  *                      u64 offsets that may have been used at most
@@ -50,6 +54,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "format/frame.h"
 #include "format/segfile.h"
 
 enum row_table {
@@ -95,6 +100,7 @@ bool row_key_is_name(const void *key, size_t bytes, uint64_t shard);
 struct row_group {
     uint8_t class;
     uint64_t destaged_lsn, last_entry, last_hash;
+    struct frame_segment segment; /* that the next entry is in; first 0: the row does not say */
 };
 struct row_policy {
     uint32_t flags; /* enum shard_flag, journal.h; 0: no policy, all is kept */
@@ -107,11 +113,13 @@ struct row_shard {
     struct row_policy policy;
 };
 struct row_segment {
-    uint8_t version; /* as read, that of its footer; 0 to write the newest */
+    uint8_t version; /* that of its footer: 1 or 2; 0 to write the newest */
+    uint8_t flags;   /* SEG_ENDS, SEG_SEVERAL */
     uint64_t group, first_entry, last_entry, data_bytes, index_pos, index_bytes, n_batches;
     int64_t min_ts, max_ts, created;
     struct sum128 identity;
     uint64_t direct_bytes, sorted_pos;
+    uint64_t segment_first; /* 0: not known, from before there was such a thing */
     uint16_t n_extents;
     struct seg_extent extents[SEG_MAX_EXTENTS];
 };

@@ -10,7 +10,7 @@ enum {
     INDEX_MAGIC = 0x58444957,  /* "WIDX" */
     FOOTER_MAGIC = 0x52544657, /* "WFTR" */
     RUN_MAGIC = 0x4e555257,    /* "WRUN" */
-    INDEX_VERSION = 1,
+    INDEX_VERSION = SEG_INDEX_VERSION,
     FOOTER_VERSION = SEG_FOOTER_VERSION,
     FOOTER_DIRECT = 152 + 16 * SEG_MAX_EXTENTS,
     SUM_START = 16
@@ -24,11 +24,17 @@ size_t seg_index_bytes(uint32_t n_runs, uint32_t n_sparse, uint32_t n_producers)
     return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-static void sum_put(uint8_t *mem, size_t bytes)
+/* From version 2 on the version seeds the sum: a flipped bit in it is damage, too. */
+static uint64_t sum_of(const uint8_t *mem, size_t bytes, uint16_t version)
+{
+    return sum_xxh3(mem + SUM_START, bytes - SUM_START, version > 1 ? version : 0);
+}
+
+static void sum_put(uint8_t *mem, size_t bytes, uint16_t version)
 {
     struct wr w = wr_of(mem + 8, 8);
 
-    wr_u64le(&w, sum_xxh3(mem + SUM_START, bytes - SUM_START, 0));
+    wr_u64le(&w, sum_of(mem, bytes, version));
 }
 
 static void run_write(struct wr *w, const struct seg_run *r)
@@ -61,10 +67,11 @@ static void producer_write(struct wr *w, const struct seg_producer *p)
 void seg_index_write(const struct seg_index *x, uint8_t *mem)
 {
     size_t bytes = seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers);
+    uint16_t version = x->version ? x->version : INDEX_VERSION;
     struct wr w = wr_of(mem, bytes);
 
     wr_u32le(&w, INDEX_MAGIC);
-    wr_u16le(&w, INDEX_VERSION);
+    wr_u16le(&w, version);
     wr_u16le(&w, 0);
     wr_u64le(&w, 0);
     wr_u64le(&w, x->segment);
@@ -77,14 +84,14 @@ void seg_index_write(const struct seg_index *x, uint8_t *mem)
     for (uint32_t i = 0; i < x->n_sparse; i++) {
         wr_u64le(&w, x->sparse[i].offset);
         wr_u32le(&w, x->sparse[i].pos);
-        wr_u32le(&w, 0);
+        wr_u32le(&w, version > 1 ? x->sparse[i].sum : 0);
         wr_u64le(&w, (uint64_t)x->sparse[i].max_ts);
     }
     for (uint32_t i = 0; i < x->n_producers; i++)
         producer_write(&w, &x->producers[i]);
     wr_pad(&w, PAGE_BYTES);
     ASSERT(wr_ok(&w) && wr_used(&w) == bytes);
-    sum_put(mem, bytes);
+    sum_put(mem, bytes, version);
 }
 
 static void runs_read(struct seg_index *x, struct rd *r)
@@ -111,7 +118,7 @@ static void sparse_read(struct seg_index *x, struct rd *r)
     for (uint32_t i = 0; i < x->n_sparse; i++) {
         x->sparse[i].offset = rd_u64le(r);
         x->sparse[i].pos = rd_u32le(r);
-        rd_u32le(r);
+        x->sparse[i].sum = rd_u32le(r);
         x->sparse[i].max_ts = (int64_t)rd_u64le(r);
     }
 }
@@ -132,6 +139,15 @@ static void producers_read(struct seg_index *x, struct rd *r)
     }
 }
 
+static bool stretches_make_sense(const struct seg_sparse *list, const struct seg_run *run)
+{
+    for (uint32_t k = 0; k < run->n_sparse; k++)
+        if (list[k].pos >= run->bytes ||
+            (k == 0 ? list[k].pos > 0 : list[k].pos <= list[k - 1].pos))
+            return false;
+    return true;
+}
+
 static bool runs_make_sense(const struct seg_index *x)
 {
     for (uint32_t i = 0; i < x->n_runs; i++) {
@@ -144,9 +160,8 @@ static bool runs_make_sense(const struct seg_index *x)
         if (before &&
             (before->shard > n->shard || (before->shard == n->shard && before->end > n->base)))
             return false;
-        for (uint32_t k = 0; k < n->n_sparse; k++)
-            if (x->sparse[n->first_sparse + k].pos >= n->bytes)
-                return false;
+        if (!stretches_make_sense(&x->sparse[n->first_sparse], n))
+            return false;
     }
     return true;
 }
@@ -163,10 +178,11 @@ static int index_head_read(struct seg_index *x, struct rd *r, const uint8_t *mem
     x->n_sparse = rd_u32le(r);
     x->n_producers = rd_u32le(r);
     rd_bytes(r, SEG_INDEX_HEAD_BYTES - 36);
-    if (!rd_ok(r) || magic != INDEX_MAGIC || sum != sum_xxh3(mem + SUM_START, bytes - SUM_START, 0))
+    if (!rd_ok(r) || magic != INDEX_MAGIC || sum != sum_of(mem, bytes, version))
         return E_CORRUPT;
-    if (version != INDEX_VERSION)
+    if (version == 0 || version > INDEX_VERSION)
         return version > INDEX_VERSION ? E_VERSION : E_CORRUPT;
+    x->version = version;
     return reserved == 0 && seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers) == bytes
                ? 0
                : E_CORRUPT;
@@ -201,6 +217,32 @@ void seg_index_free(struct seg_index *x)
     *x = (struct seg_index){ 0 };
 }
 
+void seg_run_sum(struct seg_index *x, uint32_t i, const uint8_t *mem)
+{
+    struct seg_run *run = &x->runs[i];
+
+    run->xxh3 = sum_xxh3(mem, run->bytes, 0);
+    for (uint32_t k = 0; k < run->n_sparse; k++) {
+        struct seg_sparse *n = &x->sparse[run->first_sparse + k];
+
+        n->sum = (uint32_t)(run->n_sparse == 1
+                                ? run->xxh3
+                                : sum_xxh3(mem + n->pos, seg_stretch_bytes(x, run, k), 0));
+    }
+}
+
+bool seg_stretch_is(const struct seg_index *x, const struct seg_run *run, uint32_t k,
+                    const uint8_t *mem)
+{
+    uint64_t sum;
+
+    if (x->version == 1 && run->n_sparse > 1)
+        return true;
+    sum = sum_xxh3(mem, seg_stretch_bytes(x, run, k), 0);
+    return run->n_sparse == 1 ? sum == run->xxh3
+                              : (uint32_t)sum == x->sparse[run->first_sparse + k].sum;
+}
+
 void seg_run_head_write(const struct seg_run *run, uint64_t segment, uint8_t *mem)
 {
     struct wr w = wr_of(mem, SEG_RUN_HEAD_BYTES);
@@ -227,12 +269,6 @@ int seg_run_head_read(struct seg_run *run, uint64_t segment, const uint8_t *mem,
                    magic == RUN_MAGIC && run->bytes <= rd_left(&r)
                ? 0
                : E_CORRUPT;
-}
-
-/* From version 2 on the version seeds the sum: a flipped bit in it is damage, too. */
-static uint64_t footer_sum(const uint8_t *page, uint16_t version)
-{
-    return sum_xxh3(page + SUM_START, PAGE_BYTES - SUM_START, version > 1 ? version : 0);
 }
 
 void seg_footer_write(const struct seg_footer *f, uint8_t *page)
@@ -267,12 +303,14 @@ void seg_footer_write(const struct seg_footer *f, uint8_t *page)
         wr_u32le(&w, f->extents[i].log2);
         wr_u32le(&w, 0);
     }
-    w = wr_of(page + FOOTER_DIRECT, 16);
+    w = wr_of(page + FOOTER_DIRECT, 28);
     wr_u64le(&w, f->direct_bytes);
     wr_u64le(&w, f->sorted_pos);
+    wr_u64le(&w, f->segment_first);
+    wr_u32le(&w, f->flags);
     ASSERT(wr_ok(&w));
     w = wr_of(page + 8, 8);
-    wr_u64le(&w, footer_sum(page, version));
+    wr_u64le(&w, sum_of(page, PAGE_BYTES, version));
 }
 
 int seg_footer_read(struct seg_footer *f, const uint8_t *page)
@@ -281,7 +319,7 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
     uint32_t magic = rd_u32le(&r);
     uint16_t version = rd_u16le(&r), reserved = rd_u16le(&r);
 
-    if (magic != FOOTER_MAGIC || rd_u64le(&r) != footer_sum(page, version))
+    if (magic != FOOTER_MAGIC || rd_u64le(&r) != sum_of(page, PAGE_BYTES, version))
         return E_CORRUPT;
     if (version == 0 || version > FOOTER_VERSION)
         return version > FOOTER_VERSION ? E_VERSION : E_CORRUPT;
@@ -311,9 +349,11 @@ int seg_footer_read(struct seg_footer *f, const uint8_t *page)
         if (f->extents[i].log2 < UNIT_LOG2 || f->extents[i].log2 > EXTENT_MAX_LOG2)
             return E_CORRUPT;
     }
-    r = rd_of(page + FOOTER_DIRECT, 16);
+    r = rd_of(page + FOOTER_DIRECT, 28);
     f->direct_bytes = rd_u64le(&r);
     f->sorted_pos = rd_u64le(&r);
+    f->segment_first = rd_u64le(&r);
+    f->flags = rd_u32le(&r);
     return f->index_pos % PAGE_BYTES == 0 && f->data_bytes <= f->index_pos &&
                    f->sorted_pos % PAGE_BYTES == 0 && f->sorted_pos <= f->data_bytes &&
                    f->direct_bytes <= f->sorted_pos

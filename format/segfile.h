@@ -12,7 +12,8 @@
  *   24 u64 bytes of the batches              32 u64 xxh3 of bytes 0..31, seed: the segment
  *
  * index:  at index_pos, whole pages:
- *    0 u32 magic "WIDX"    4 u16 version 1    6 u16 0        8 u64 xxh3 of bytes 16..index_bytes
+ *    0 u32 magic "WIDX"    4 u16 version 2 (or 1)            6 u16 0
+ *    8 u64 xxh3 of bytes 16..index_bytes, seed: the version (0 in version 1)
  *   16 u64 segment        24 u32 n_runs      28 u32 n_sparse
  *   32 u32 n_producers    36 u32 0           40 zeros to 64
  *   runs of 72 bytes, in (shard, base) order (their pos is then in any order):
@@ -21,9 +22,10 @@
  *     40 u32 n_batches    44 u32 n_sparse    48 u32 number of its first sparse entry    52 u32 0
  *     56 i64 largest timestamp               64 u64 XXH3 of its bytes
  *   sparse entries of 24 bytes, one per 32 KiB or batch, whichever is more, from each run's first
- *   batch on:
- *      0 u64 offset        8 u32 pos in the run   12 u32 0
- *     16 i64 largest timestamp from here up to the next entry
+ *   batch on; a stretch goes from one up to the next, or to the run's end:
+ *      0 u64 offset        8 u32 pos in the run
+ *     12 u32 lower half of the XXH3 of the stretch's bytes (version 1: 0)
+ *     16 i64 largest timestamp in the stretch
  *   producer entries of 48 bytes: the last batches (up to 5) of each (shard, producer) in the
  *   segment, in offset order:
  *      0 u64 shard         8 i64 producer id 16 u64 base offset    24 i64 largest timestamp
@@ -43,6 +45,9 @@
  *  144 u32 n_extents     148 u32 0
  *  152 extents of 16 bytes: 0 u64 place  8 u32 log2 bytes  12 u32 0;  then zeros
  * 3992 u64 direct_bytes (0: none)           4000 u64 sorted_pos           (version 1: zeros)
+ * 4008 u64 first entry of the log's segment (frame.h) that these entries are in; 0: not known
+ * 4016 u32 flags: 1 that segment ends with the last entry, 2 the entries are of several segments,
+ *      of which it is the first
  *
  * Identity: XXH3-128 (canonical form) over, for each batch that the index names, in (shard, offset)
  * order, the shard id (u64 little-endian) and XXH3 of the batch's bytes (u64 little-endian, seed 0).
@@ -51,6 +56,7 @@
 #ifndef WEIR_FORMAT_SEGFILE_H
 #define WEIR_FORMAT_SEGFILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,7 +72,10 @@ enum {
     SEG_PRODUCER_BYTES = 48,
     SEG_SPARSE_EVERY = 32 * 1024,
     SEG_MAX_EXTENTS = 240,
-    SEG_FOOTER_VERSION = 2 /* what is written; 1 is read, too */
+    SEG_INDEX_VERSION = 2,  /* what is written; 1 is read, too */
+    SEG_FOOTER_VERSION = 2, /* what is written; 1 is read, too */
+    SEG_ENDS = 1,           /* flags */
+    SEG_SEVERAL = 2
 };
 
 struct seg_run {
@@ -78,6 +87,7 @@ struct seg_run {
 struct seg_sparse {
     uint64_t offset;
     uint32_t pos;
+    uint32_t sum; /* of its stretch */
     int64_t max_ts;
 };
 struct seg_producer {
@@ -95,6 +105,7 @@ struct seg_extent {
 
 struct seg_index {
     uint64_t segment;
+    uint16_t version; /* as read; 0 to write the newest */
     struct seg_run *runs;
     uint32_t n_runs;
     struct seg_sparse *sparse;
@@ -111,6 +122,22 @@ void seg_index_write(const struct seg_index *x, uint8_t *mem);
  * order and bounds. */
 int seg_index_read(struct seg_index *x, const uint8_t *mem, size_t bytes) MUST_USE;
 void seg_index_free(struct seg_index *x);
+
+/* Fills in the sums of run i and of its stretches; mem: the run's bytes. */
+void seg_run_sum(struct seg_index *x, uint32_t i, const uint8_t *mem);
+/* Bytes of the k-th stretch of a run. */
+static inline uint64_t seg_stretch_bytes(const struct seg_index *x, const struct seg_run *run,
+                                         uint32_t k)
+{
+    const struct seg_sparse *n = &x->sparse[run->first_sparse + k];
+
+    return (k + 1 < run->n_sparse ? n[1].pos : run->bytes) - n->pos;
+}
+/* False: mem is not what was written there, however sound its batches are: a write that was lost or
+ * went astray leaves another's. In an index of version 1 that can be told only of a run that is one
+ * stretch. */
+bool seg_stretch_is(const struct seg_index *x, const struct seg_run *run, uint32_t k,
+                    const uint8_t *mem);
 
 /* The header in front of a run's batches; mem: SEG_RUN_HEAD_BYTES. Only shard, base, bytes and
  * n_batches are in it. */
@@ -129,6 +156,8 @@ struct seg_footer {
     uint32_t n_extents;
     struct seg_extent extents[SEG_MAX_EXTENTS];
     uint64_t direct_bytes, sorted_pos;
+    uint64_t segment_first;
+    uint32_t flags;
 };
 void seg_footer_write(const struct seg_footer *f, uint8_t *page);
 int seg_footer_read(struct seg_footer *f, const uint8_t *page) MUST_USE;

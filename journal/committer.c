@@ -207,7 +207,8 @@ static struct wal_mark *marks_now(struct committer *c, unsigned *n)
     *n = st->n_groups;
     for (unsigned i = 0; i < st->n_groups; i++)
         marks[i] = (struct wal_mark){ st->groups[i]->id, st->groups[i]->last_entry,
-                                      st->groups[i]->restart ? 0 : st->groups[i]->last_hash };
+                                      st->groups[i]->restart ? 0 : st->groups[i]->last_hash,
+                                      st->groups[i]->segment };
     return marks;
 }
 

@@ -13,7 +13,7 @@ static void group_begin(struct committer *c, struct jrn_group *g)
     g->in_block = NULL;
     g->in_block_end = &g->in_block;
     g->n_in_block = 0;
-    g->bytes_in_block = 0;
+    g->bytes_in_block = g->bytes_all = 0;
     c->in_block = mem_grow(c->in_block, (c->n_in_block + 1) * sizeof(*c->in_block));
     c->in_block[c->n_in_block++] = g;
 }
@@ -91,6 +91,7 @@ uint64_t committer_gather(struct committer *c)
         g->in_block_end = &a->next;
         g->n_in_block++;
         g->bytes_in_block += body_bytes(a);
+        g->bytes_all += a->bytes;
         now = with;
     }
     if (!c->taken)
@@ -148,6 +149,21 @@ static void item_make(const struct append *a, uint8_t *mem, uint32_t i, uint8_t 
     memcpy(to, a->batch->mem + a->at, body_bytes(a));
 }
 
+/* The frame of that entry is in the group's present segment, and perhaps its last: that follows from
+ * the log alone, whatever lane its batches take. */
+static bool segment_advance(struct jrn_group *g, uint64_t entry)
+{
+    const struct journal_conf *conf = &g->st->conf;
+    bool cut;
+
+    g->segment.bytes += g->bytes_all;
+    cut = g->segment.bytes >= conf->segment_bytes ||
+          (conf->segment_entries && entry - g->segment.first + 1 >= conf->segment_entries);
+    if (cut)
+        g->segment = (struct frame_segment){ .first = entry + 1 };
+    return cut;
+}
+
 /* Writes one group's frame at pos of the block and its row of the directory. */
 static void frame_make(struct committer *c, struct jrn_group *g, struct block_dir *d, uint8_t *mem,
                        uint32_t pos)
@@ -162,9 +178,12 @@ static void frame_make(struct committer *c, struct jrn_group *g, struct block_di
         .append_time = c->block_time,
         .n_items = g->n_in_block,
         .bytes = (uint32_t)frame_bytes(g->n_in_block, g->bytes_in_block),
+        .segment = g->segment,
     };
     uint32_t at = pos + FRAME_HEAD_BYTES + h.n_items * FRAME_ITEM_BYTES, i = 0, offsets = 0;
 
+    g->cut = segment_advance(g, h.entry);
+    h.flags |= g->cut ? FRAME_CUT : 0;
     frame_head_write(&h, mem + pos);
     for (struct append *a = g->in_block; a; a = a->next, i++) {
         item_make(a, mem + pos, i, mem + at);
@@ -254,6 +273,14 @@ void committer_block_make(struct committer *c, uint64_t room, uint32_t flags)
     c->block = b;
     c->block_lsn = c->lsn;
     c->lsn += h.block_bytes;
+    for (unsigned i = 0; i < c->n_in_block; i++) {
+        const struct jrn_group *g = c->in_block[i];
+
+        if (!g->cut)
+            continue;
+        wal_cut(&c->st->wal, g->id, g->last_entry, c->lsn);
+        committer_direct_cut(c, g);
+    }
 }
 
 void committer_ungather(struct committer *c)

@@ -40,12 +40,20 @@ void committer_direct_renew(struct committer *c)
             *c->open[i] = (struct direct_open){ 0 };
 }
 
+void committer_direct_cut(struct committer *c, const struct jrn_group *g)
+{
+    if (c->open && c->open[g->id])
+        c->open[g->id]->ended = true; /* what goes out now is still its */
+}
+
 static struct direct_open *open_of(struct committer *c, const struct jrn_group *g)
 {
     if (!c->open)
         c->open = mem_new(c->st->n_groups * sizeof(*c->open));
     if (!c->open[g->id])
         c->open[g->id] = mem_new(sizeof(struct direct_open));
+    if (c->open[g->id]->ended)
+        *c->open[g->id] = (struct direct_open){ 0 };
     return c->open[g->id];
 }
 

@@ -18,6 +18,7 @@ enum {
 /* A group's open segment under the present WAL extent: all its extents are of the WAL's size. */
 struct direct_open {
     uint64_t segment; /* 0: none yet */
+    bool ended;       /* the log has cut its segment: the next batch begins another */
     uint64_t pos;     /* the next piece begins here, a page */
     unsigned n_places;
     unsigned n_known; /* of these the headers are written, or in the request being made */
@@ -124,6 +125,8 @@ uint64_t committer_direct_placements(const struct committer *c, uint64_t n, uint
 uint64_t committer_direct_max(const struct committer *c);
 /* Begins new segments with the next direct batch of each group. */
 void committer_direct_renew(struct committer *c);
+/* The same for one group, whose part of the block has been laid out. */
+void committer_direct_cut(struct committer *c, const struct jrn_group *g);
 /* Adds the direct part to the request. */
 void committer_direct_request(struct committer *c);
 /* The request was answered: readers may have it (good), memory goes. */

@@ -256,6 +256,7 @@ static int piece_prepare(struct catalogue_update *u)
     seg->live = 0;
     for (uint32_t i = 0; i < r->out.builder.index.n_runs; i++)
         seg->live += r->out.builder.index.runs[i].bytes;
+    seg->settled = seg->live;
     return 0;
 }
 

@@ -81,7 +81,10 @@ struct jrn_group {
     uint64_t epoch;
     /* committer */
     uint64_t last_entry, last_hash, durable_entry;
-    bool restart; /* the next frame begins a new chain */
+    struct frame_segment segment; /* that the next frame is in */
+    bool restart;                 /* the next frame begins a new chain */
+    bool cut;                     /* its last frame has ended a segment */
+    uint64_t bytes_all;           /* of the batches in the block being made, direct ones too */
     struct append *in_block, **in_block_end;
     uint32_t n_in_block;
     uint64_t bytes_in_block;
@@ -101,6 +104,7 @@ struct jrn_group {
     bool used;             /* had a batch in this life; home */
     /* keeper */
     uint64_t destaged_lsn, destaged_entry, destaged_hash;
+    struct frame_segment destaged_segment; /* that the entry after destaged_entry is in */
     int64_t least_retention_ms; /* of its shards that expire, at most this; INT64_MAX: none does */
     bool any_limited;           /* perhaps */
 };
@@ -123,6 +127,7 @@ struct shard {
     struct shard *dirty_next;
     bool dirty;
     uint64_t saved_end; /* as the last round of destage has taken it for rows, with the producers */
+    uint64_t rows_end;  /* as rows have it for certain, with the producers; UINT64_MAX: not known */
     uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
     struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
     struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */

@@ -17,8 +17,11 @@
 #include "journal/stats.h"
 
 enum {
-    ROUND_EXTENTS = 8,
+    ROUND_EXTENTS = 16,
     ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
+     * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */
+    ROUND_PART = 4,
     READ_PIECE = 1 << 20
 };
 
@@ -28,6 +31,7 @@ struct destage_entry {
     struct index_entry
         entry; /* its direct is not NULL where direct holds, and is not to be followed */
     struct index_direct direct;
+    uint32_t piece; /* of its part */
 };
 
 struct lsn_range {
@@ -38,6 +42,22 @@ struct lost_range {
     uint64_t shard, start, end;
 };
 
+/* What of a part lies between two ends of segments, or the ends of the round: one segment is written
+ * of it, a piece of the log's (format/frame.h). */
+struct destage_piece {
+    uint64_t first_entry, last_entry;
+    uint64_t segment_first;
+    bool ends;        /* its segment */
+    uint64_t end_lsn; /* its batches are below */
+    /* made by the pool */
+    uint32_t from, n; /* of the part's list */
+    uint64_t segment;
+    struct segwrite out;
+    uint64_t open; /* the open segment of its direct batches; 0: none, or several */
+    bool seals;    /* it becomes the piece's segment */
+    bool in_table; /* as such, already */
+};
+
 /* One group's part of a round. */
 struct destage_part {
     struct task task;
@@ -45,16 +65,12 @@ struct destage_part {
     struct jrn_group *group;
     struct destage_entry *list;
     uint32_t n, cap;
-    uint32_t n_direct;      /* of them */
     struct rows_batch rows; /* ends and producers of its dirty shards */
+    struct destage_piece *pieces;
+    unsigned n_pieces;
     /* made by the pool */
-    uint64_t segment;
-    struct segwrite out;
     struct lost_range *lost;
     unsigned n_lost;
-    uint64_t open; /* the open segment that the round ends; 0: none */
-    bool seals;    /* it becomes the part's segment */
-    bool in_table; /* as such, already */
 };
 
 struct destage {
@@ -117,7 +133,9 @@ static void round_clean(struct destage *d)
         free(p->list);
         free(p->lost);
         rows_batch_free(&p->rows);
-        segwrite_close(&p->out);
+        for (unsigned k = 0; k < p->n_pieces; k++)
+            segwrite_close(&p->pieces[k].out);
+        free(p->pieces);
     }
     free(d->parts);
     free(d->whole);
@@ -144,9 +162,9 @@ static void dropped_on_keeper(struct store *st, void *arg)
 
     if (--d->waiting > 0)
         return;
-    for (unsigned i = 0; i < st->n_groups; i++)
-        if (d->parts[i].open && !d->parts[i].seals)
-            segments_remove_open(&st->segments, d->parts[i].open);
+    /* Those in which nothing was alive, or that could not be sealed. */
+    for (unsigned i = 0; i < d->extents[0]->n_direct; i++)
+        segments_remove_open(&st->segments, d->extents[0]->direct[i].segment);
     wal_passed(&st->wal, d->end_lsn);
     LOG_DEBUG("destage.done", F_LSN(d->end_lsn));
     metric_add(&st->stats->destage_rounds, 1);
@@ -167,6 +185,7 @@ static void drop_home(struct task *t)
         struct shard *s = *at;
 
         index_drop_lsn(&s->index, p->d->end_lsn);
+        s->rows_end = s->saved_end;
         if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
             s->saved_end != s->next) {
             at = &s->dirty_next;
@@ -200,6 +219,7 @@ static void checkpoint_done(struct rows_work *w)
         if (m) {
             st->groups[i]->destaged_entry = m->last_entry;
             st->groups[i]->destaged_hash = m->last_hash;
+            st->groups[i]->destaged_segment = m->segment;
         }
     }
     d->waiting = st->n_groups;
@@ -333,6 +353,7 @@ static void group_row(struct destage *d, struct jrn_group *g, struct rows_batch 
         return;
     row.last_entry = m->last_entry;
     row.last_hash = m->last_hash;
+    row.segment = m->segment;
     rows_batch_put(rows, key, row_key(key, ROW_GROUP, g->id), value, row_group_write(&row, value));
 }
 
@@ -352,39 +373,49 @@ static void lost_rows(struct destage *d, struct destage_part *p, struct rows_bat
                        value, row_loss_write(&loss, value));
 }
 
+static void piece_rows(struct destage *d, struct destage_piece *n, struct rows_batch *rows)
+{
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    if (n->out.row.n_extents == 0)
+        return;
+    rows_batch_put(rows, key, row_key(key, ROW_SEGMENT, n->segment), value,
+                   row_segment_write(&n->out.row, value));
+    segment_run_rows(n->segment, &n->out.builder.index, rows);
+    /* Known as sealed before the rows name it: a reader may follow them at once. */
+    if (n->seals)
+        segments_seal(&d->st->segments, n->segment, &n->out.row);
+    n->in_table = n->seals;
+}
+
 static int seal_prepare(struct catalogue_update *u)
 {
     struct destage *d = ((struct seal_update *)u)->d;
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
     for (unsigned i = 0; i < d->st->n_groups; i++) {
         struct destage_part *p = &d->parts[i];
 
         group_row(d, p->group, &u->rows);
         lost_rows(d, p, &u->rows);
-        if (p->out.row.n_extents == 0)
-            continue;
-        rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, p->segment), value,
-                       row_segment_write(&p->out.row, value));
-        segment_run_rows(p->segment, &p->out.builder.index, &u->rows);
-        /* Known as sealed before the rows name it: a reader may follow them at once. */
-        if (p->seals)
-            segments_seal(&d->st->segments, p->segment, &p->out.row);
-        p->in_table = p->seals;
+        for (unsigned k = 0; k < p->n_pieces; k++)
+            piece_rows(d, &p->pieces[k], &u->rows);
     }
     return 0;
 }
 
+static void piece_give_back(struct destage *d, struct destage_piece *n)
+{
+    if (n->in_table)
+        segments_unseal(&d->st->segments, n->segment, n->out.n_open);
+    n->in_table = false;
+    segwrite_undo(&n->out);
+}
+
 static void give_back(struct destage *d)
 {
-    for (unsigned i = 0; i < d->st->n_groups; i++) {
-        struct destage_part *p = &d->parts[i];
-
-        if (p->in_table)
-            segments_unseal(&d->st->segments, p->segment, p->out.n_open);
-        p->in_table = false;
-        segwrite_undo(&p->out);
-    }
+    for (unsigned i = 0; i < d->st->n_groups; i++)
+        for (unsigned k = 0; k < d->parts[i].n_pieces; k++)
+            piece_give_back(d, &d->parts[i].pieces[k]);
 }
 
 /* What was written directly was there already. */
@@ -397,6 +428,24 @@ static uint64_t moved_bytes(const struct segwrite *out)
         if (x->runs[i].pos >= out->row.sorted_pos)
             bytes += x->runs[i].bytes;
     return bytes;
+}
+
+static void piece_sealed(struct destage *d, struct destage_piece *n)
+{
+    struct store *st = d->st;
+    struct segment *seg;
+
+    if (n->out.row.n_extents == 0)
+        return;
+    seg = segments_add(&st->segments, n->segment, &n->out.row);
+    seg->live = 0;
+    for (uint32_t i = 0; i < n->out.builder.index.n_runs; i++)
+        seg->live += n->out.builder.index.runs[i].bytes;
+    seg->open = false;
+    retention_sealed(st, seg);
+    metric_add(&st->stats->destage_bytes, moved_bytes(&n->out));
+    LOG_INFO("segment.sealed", F_INT("segment", n->segment), F_INT("group", n->out.row.group),
+             F_INT("batches", n->out.row.n_batches), F_BYTES(n->out.row.data_bytes));
 }
 
 static void sealed(struct catalogue_update *u)
@@ -415,29 +464,20 @@ static void sealed(struct catalogue_update *u)
     }
     for (unsigned i = 0; i < d->st->n_groups; i++) {
         struct destage_part *p = &d->parts[i];
-        struct segment *seg;
 
         if (p->n_lost > 0) {
             atomic_store(&p->group->read_only, true);
             LOG_ERROR("wal.rot", F_INT("group", p->group->id), F_LSN(d->extents[0]->first_lsn),
                       F_INT("ranges", p->n_lost));
         }
-        if (p->out.row.n_extents == 0)
-            continue;
-        seg = segments_add(&d->st->segments, p->segment, &p->out.row);
-        seg->live = 0;
-        for (uint32_t k = 0; k < p->out.builder.index.n_runs; k++)
-            seg->live += p->out.builder.index.runs[k].bytes;
-        seg->open = false;
-        retention_sealed(d->st, seg);
-        metric_add(&d->st->stats->destage_bytes, moved_bytes(&p->out));
-        LOG_INFO("segment.sealed", F_INT("segment", p->segment), F_INT("group", p->group->id),
-                 F_INT("batches", p->out.row.n_batches), F_BYTES(p->out.row.data_bytes));
+        for (unsigned k = 0; k < p->n_pieces; k++)
+            piece_sealed(d, &p->pieces[k]);
     }
     for (unsigned i = 0; i < d->st->n_groups; i++)
-        catalogue_reap_late(d->st, &d->parts[i].out.builder.index);
-    for (unsigned i = 0; i < d->st->n_groups; i++)
-        compact_sealed(d->st, &d->parts[i].out.builder.index);
+        for (unsigned k = 0; k < d->parts[i].n_pieces; k++) {
+            catalogue_reap_late(d->st, &d->parts[i].pieces[k].out.builder.index);
+            compact_sealed(d->st, &d->parts[i].pieces[k].out.builder.index);
+        }
     checkpoint(d);
 }
 
@@ -523,6 +563,8 @@ static int by_shard_offset(const void *a, const void *b)
 {
     const struct destage_entry *x = a, *y = b;
 
+    if (x->piece != y->piece)
+        return x->piece < y->piece ? -1 : 1;
     if (x->shard != y->shard)
         return x->shard < y->shard ? -1 : 1;
     return x->entry.base < y->entry.base ? -1 : x->entry.base > y->entry.base;
@@ -534,13 +576,15 @@ static void lost_add(struct destage_part *p, uint64_t shard, uint64_t start, uin
     p->lost[p->n_lost++] = (struct lost_range){ shard, start, end };
 }
 
-/* Copies one run's batches to their places; a damaged batch loses the rest of its run. */
-static void entry_add(struct destage *d, struct destage_part *p, const struct destage_entry *n)
+/* Copies one run's batches to their places. One that is not what was written is lost as a whole: its
+ * batches may be sound, and another's. */
+static void entry_add(struct destage *d, struct destage_part *p, struct destage_piece *to,
+                      const struct destage_entry *n)
 {
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
 
-    if (mem && batches_are_strange(mem, n->entry.bytes, n->entry.xxh3))
+    if (mem && sum_xxh3(mem, n->entry.bytes, 0) != n->entry.xxh3)
         mem = NULL;
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
@@ -548,7 +592,7 @@ static void entry_add(struct destage *d, struct destage_part *p, const struct de
         if (batch_check(&h, mem + at, n->entry.bytes - at) < 0 || (uint64_t)h.base_offset != next ||
             h.last_offset_delta < 0)
             break;
-        segwrite_add(&p->out, n->shard, &h, mem + at);
+        segwrite_add(&to->out, n->shard, &h, mem + at);
         at += h.bytes;
         next += (uint64_t)h.last_offset_delta + 1;
     }
@@ -576,8 +620,8 @@ static int direct_head(struct destage *d, struct segment *seg, const struct dest
 }
 
 /* Names a direct batch, which stays where it is. */
-static int direct_name(struct destage *d, struct destage_part *p, struct segment *seg,
-                       const struct destage_entry *n)
+static int direct_name(struct destage *d, struct destage_part *p, struct destage_piece *to,
+                       struct segment *seg, const struct destage_entry *n)
 {
     struct batch_head h;
     int rc = direct_head(d, seg, n, &h);
@@ -588,24 +632,30 @@ static int direct_name(struct destage *d, struct destage_part *p, struct segment
         (uint64_t)h.last_offset_delta + 1 != n->entry.n_offsets)
         lost_add(p, n->shard, n->entry.base, n->entry.base + n->entry.n_offsets);
     else
-        segwrite_add_direct(&p->out, n->shard, &h, n->direct.pos, n->direct.xxh3);
+        segwrite_add_direct(&to->out, n->shard, &h, n->direct.pos, n->direct.xxh3);
     return 0;
 }
 
 /* Copies a direct batch out of an open segment that cannot be sealed. */
-static int direct_copy(struct destage *d, struct destage_part *p, struct segment *seg,
+static int direct_copy(struct destage *d, struct destage_part *p, struct destage_piece *to,
                        const struct destage_entry *n)
 {
+    struct segments *t = &d->st->segments;
+    struct segment *seg = segment_pin(t, n->direct.segment);
     struct batch_head h;
     struct buf *buf;
     uint32_t at;
-    int rc = segment_read(&d->st->segments, seg, n->direct.pos, n->entry.bytes, &buf, &at);
+    int rc;
 
+    if (!seg)
+        return E_CORRUPT; /* our own books are wrong */
+    rc = segment_read(t, seg, n->direct.pos, n->entry.bytes, &buf, &at);
+    segment_unpin(t, seg);
     if (rc < 0 && rc != E_CORRUPT)
         return rc;
     if (rc >= 0 && batch_check(&h, buf->mem + at, n->entry.bytes) >= 0 &&
         h.bytes == n->entry.bytes && (uint64_t)h.base_offset == n->entry.base)
-        segwrite_add(&p->out, n->shard, &h, buf->mem + at);
+        segwrite_add(&to->out, n->shard, &h, buf->mem + at);
     else
         lost_add(p, n->shard, n->entry.base, n->entry.base + n->entry.n_offsets);
     if (rc >= 0)
@@ -624,62 +674,119 @@ static bool can_seal(const struct segment *seg)
 }
 
 /* What the segment must hold in memory. */
-static uint64_t part_bytes(const struct destage_part *p)
+static uint64_t piece_bytes(const struct destage_part *p, const struct destage_piece *to)
 {
     uint64_t bytes = 0;
 
-    for (uint32_t i = 0; i < p->n; i++)
-        if (!p->list[i].entry.direct || !p->seals)
+    for (uint32_t i = to->from; i < to->from + to->n; i++)
+        if (!p->list[i].entry.direct || !to->seals)
             bytes += p->list[i].entry.bytes + SEG_RUN_HEAD_BYTES;
     return bytes;
 }
 
-static int part_entries(struct destage *d, struct destage_part *p, struct segment *seg)
+static int piece_entries(struct destage *d, struct destage_part *p, struct destage_piece *to,
+                         struct segment *seg)
 {
     int rc = 0;
 
-    for (uint32_t i = 0; rc >= 0 && i < p->n; i++) {
+    for (uint32_t i = to->from; rc >= 0 && i < to->from + to->n; i++) {
         const struct destage_entry *n = &p->list[i];
 
         if (!n->entry.direct)
-            entry_add(d, p, n);
+            entry_add(d, p, to, n);
         else
-            rc = p->seals ? direct_name(d, p, seg, n) : direct_copy(d, p, seg, n);
+            rc = to->seals ? direct_name(d, p, to, seg, n) : direct_copy(d, p, to, n);
     }
     return rc;
 }
 
-static int part_run(struct destage *d, struct destage_part *p)
+static int piece_run(struct destage *d, struct destage_part *p, struct destage_piece *to)
 {
-    const struct wal_mark *m = mark_of(d, p->group->id);
     struct segment *seg = NULL;
     int rc;
 
-    if (p->n == 0)
+    if (to->n == 0)
         return 0;
-    if (p->n_direct > 0) {
-        seg = segment_pin(&d->st->segments, p->open);
+    if (to->open) {
+        seg = segment_pin(&d->st->segments, to->open);
         if (!seg)
             return E_CORRUPT; /* our own books are wrong */
-        p->seals = can_seal(seg);
-        if (p->seals)
-            p->segment = p->open;
+        to->seals = can_seal(seg);
+        if (to->seals)
+            to->segment = to->open;
     }
-    qsort(p->list, p->n, sizeof *p->list, by_shard_offset);
-    rc = segwrite_open(&p->out, d->st, p->group->id, p->segment, part_bytes(p));
-    if (rc >= 0 && p->seals)
-        segwrite_begin_open(&p->out, seg->row.extents, seg->row.n_extents, seg->row.data_bytes);
+    rc = segwrite_open(&to->out, d->st, p->group->id, to->segment, piece_bytes(p, to));
+    to->out.row.segment_first = to->segment_first;
+    to->out.row.flags = to->ends && to->segment_first ? SEG_ENDS : 0;
+    if (rc >= 0 && to->seals)
+        segwrite_begin_open(&to->out, seg->row.extents, seg->row.n_extents, seg->row.data_bytes);
     if (rc >= 0)
-        rc = part_entries(d, p, seg);
-    if (rc >= 0 && p->out.builder.n_batches > 0)
-        rc = segwrite_finish(&p->out, p->group->destaged_entry + 1,
-                             m ? m->last_entry : p->group->destaged_entry);
-    if (rc >= 0 && p->seals && p->out.builder.n_batches == 0) {
-        p->seals = false; /* all of it is lost: nothing is sealed */
-        p->out.row.n_extents = 0;
+        rc = piece_entries(d, p, to, seg);
+    if (rc >= 0 && to->out.builder.n_batches > 0)
+        rc = segwrite_finish(&to->out, to->first_entry, to->last_entry);
+    if (rc >= 0 && to->seals && to->out.builder.n_batches == 0) {
+        to->seals = false; /* all of it is lost: nothing is sealed */
+        to->out.row.n_extents = 0;
     }
     if (seg)
         segment_unpin(&d->st->segments, seg);
+    return rc;
+}
+
+/* The piece that holds what lies at lsn. */
+static uint32_t piece_at(const struct destage_part *p, uint64_t lsn)
+{
+    uint32_t low = 0, high = p->n_pieces - 1;
+
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+
+        if (p->pieces[mid].end_lsn <= lsn)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* An open segment becomes the piece's whose direct batches it has. Should it have those of another,
+ * too, or they be in several, nothing is sealed: they are copied. */
+static void piece_open(struct destage_part *p, struct destage_piece *to)
+{
+    uint32_t n_direct = 0;
+
+    for (uint32_t i = to->from; i < to->from + to->n; i++) {
+        const struct destage_entry *n = &p->list[i];
+
+        if (!n->entry.direct)
+            continue;
+        if (n_direct++ == 0)
+            to->open = n->direct.segment;
+        else if (to->open != n->direct.segment)
+            to->open = 0;
+    }
+    for (const struct destage_piece *k = p->pieces; to->open && k < to; k++)
+        if (k->open == to->open)
+            to->open = 0;
+}
+
+static int part_run(struct destage *d, struct destage_part *p)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; i < p->n; i++) {
+        p->list[i].piece = piece_at(p, p->list[i].entry.lsn);
+        p->pieces[p->list[i].piece].n++;
+    }
+    if (p->n > 0)
+        qsort(p->list, p->n, sizeof *p->list, by_shard_offset);
+    for (unsigned k = 0; rc >= 0 && k < p->n_pieces; k++) {
+        struct destage_piece *to = &p->pieces[k];
+
+        to->from = k > 0 ? to[-1].from + to[-1].n : 0;
+        piece_open(p, to);
+        rc = piece_run(d, p, to);
+    }
     return rc;
 }
 
@@ -710,6 +817,43 @@ static void pool_done(struct work *w)
 
 /* --- 2: every group says what it has there --- */
 
+static void piece_add(struct destage_part *p, uint64_t last_entry, uint64_t end_lsn, bool ends)
+{
+    const struct jrn_group *g = p->group;
+    struct destage_piece *n;
+    const struct destage_piece *before;
+
+    p->pieces = mem_grow(p->pieces, (p->n_pieces + 1) * sizeof *p->pieces);
+    n = &p->pieces[p->n_pieces++];
+    before = p->n_pieces > 1 ? n - 1 : NULL;
+    *n = (struct destage_piece){ .first_entry =
+                                     (before ? before->last_entry : g->destaged_entry) + 1,
+                                 .last_entry = last_entry,
+                                 .segment_first =
+                                     before ? before->last_entry + 1 : g->destaged_segment.first,
+                                 .ends = ends,
+                                 .end_lsn = end_lsn,
+                                 .segment = store_new_segment(p->d->st) };
+}
+
+/* One more than segments of the group that end in the round. */
+static void pieces_make(struct destage_part *p)
+{
+    const struct destage *d = p->d;
+    const struct jrn_group *g = p->group;
+    const struct wal_mark *m = mark_of(d, g->id);
+
+    for (unsigned i = 0; i < d->n_extents; i++)
+        for (unsigned k = 0; k < d->extents[i]->n_cuts; k++) {
+            const struct wal_cut *c = &d->extents[i]->cuts[k];
+
+            if (c->group == g->id && c->end_lsn > g->destaged_lsn)
+                piece_add(p, c->entry, c->end_lsn, true);
+        }
+    piece_add(p, m && g->destaged_lsn < d->end_lsn ? m->last_entry : g->destaged_entry, d->end_lsn,
+              false);
+}
+
 static void collected_on_keeper(struct store *st, void *arg)
 {
     struct destage *d = arg;
@@ -717,7 +861,7 @@ static void collected_on_keeper(struct store *st, void *arg)
     if (--d->waiting > 0)
         return;
     for (unsigned i = 0; i < st->n_groups; i++)
-        d->parts[i].segment = store_new_segment(st);
+        pieces_make(&d->parts[i]);
     d->work = (struct work){ .run = pool_run, .done = pool_done, .loop = st->keeper };
     pool_submit(st->env.pool, &d->work);
 }
@@ -742,9 +886,10 @@ static void shard_collect(struct destage_part *p, struct shard *s)
         p->list[p->n] = (struct destage_entry){ .shard = s->id, .entry = *n };
         if (n->direct)
             p->list[p->n].direct = *n->direct;
-        p->n_direct += n->direct != NULL;
         p->n++;
     }
+    if (end == s->rows_end)
+        return; /* nor has any producer written since */
     rows_batch_put(&p->rows, key, row_key(key, ROW_END, s->id), value, row_u64_write(end, value));
     producers_save(&s->producers, s->id, end, &p->rows);
 }
@@ -784,7 +929,9 @@ void destage_consider(struct store *st, bool anything)
     live = wal_live(&st->wal);
     closed = live.closed_bytes + live.closed_direct;
     want = closed > st->conf.wal_budget
-               ? (unsigned)((closed - st->conf.wal_budget) >> st->wal_log2) + 1
+               ? (unsigned)((closed - st->conf.wal_budget + st->conf.wal_budget / ROUND_PART) >>
+                            st->wal_log2) +
+                     1
                : 0;
     if (anything && want == 0 && closed > 0)
         want = ROUND_EXTENTS;
@@ -807,9 +954,6 @@ void destage_consider(struct store *st, bool anything)
 
         p->d = d;
         p->group = st->groups[i];
-        for (unsigned k = 0; k < d->extents[0]->n_direct; k++)
-            if (d->extents[0]->direct[k].group == p->group->id)
-                p->open = d->extents[0]->direct[k].segment;
         p->task.run = collect_home;
         loop_post(p->group->loop, &p->task);
     }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "format/batch.h"
+#include "format/sum.h"
 #include "journal/memory.h"
 #include "journal/read_int.h"
 #include "journal/shard.h"
@@ -147,7 +148,9 @@ static int time_in_run(struct time_work *tw, struct segment *seg, const struct s
         rc = segment_read(t, seg, run->pos + n->pos, end - n->pos, &buf, &at);
         if (rc < 0)
             break;
-        rc = time_in_bytes(tw, buf->mem + at, end - n->pos, n->offset);
+        rc = seg_stretch_is(x, run, i, buf->mem + at)
+                 ? time_in_bytes(tw, buf->mem + at, end - n->pos, n->offset)
+                 : E_LOST;
         buf_unref(buf);
     }
     return rc;
@@ -168,7 +171,9 @@ static int time_in_segment(struct time_scan *ts, struct segment *seg, const stru
         rc = segment_read(t, seg, row->pos, row->bytes, &buf, &at);
         if (rc < 0)
             return rc;
-        rc = max_in_bytes(tw, buf->mem + at, row->bytes, base);
+        rc = sum_xxh3(buf->mem + at, row->bytes, 0) == row->xxh3
+                 ? max_in_bytes(tw, buf->mem + at, row->bytes, base)
+                 : E_LOST;
         buf_unref(buf);
         return rc;
     }

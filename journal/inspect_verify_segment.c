@@ -189,15 +189,16 @@ static void plain_data(struct sealed *s, struct walked *w, const uint8_t *data)
 
 /* The index that the data gives must be the stored one, byte for byte. */
 static void index_compare(struct sealed *s, struct walked *w, const uint8_t *data,
-                          const uint8_t *stored)
+                          const uint8_t *stored, uint16_t version)
 {
     struct seg_index *x = &w->builder.index;
     size_t bytes = seg_index_bytes(x->n_runs, x->n_sparse, x->n_producers);
     uint8_t *again = mem_new(bytes);
 
     x->segment = s->id;
+    x->version = version;
     for (uint32_t i = 0; i < x->n_runs; i++)
-        x->runs[i].xxh3 = sum_xxh3(data + x->runs[i].pos, x->runs[i].bytes, 0);
+        seg_run_sum(x, i, data + x->runs[i].pos);
     seg_index_write(x, again);
     if (bytes != s->row->index_bytes || memcmp(stored, again, bytes) != 0)
         segment_damage(s, s->row->index_pos, s->row->index_bytes,
@@ -219,6 +220,7 @@ static const char *footer_fault(struct sealed *s, const struct seg_footer *f,
         f->min_ts != row->min_ts || f->max_ts != row->max_ts || f->created != row->created ||
         f->n_extents != row->n_extents || f->version != row->version ||
         f->direct_bytes != row->direct_bytes || f->sorted_pos != row->sorted_pos ||
+        f->segment_first != row->segment_first || f->flags != row->flags ||
         memcmp(&f->identity, &row->identity, sizeof f->identity) != 0)
         return "the footer does not say what the catalogue says";
     for (unsigned i = 0; i < row->n_extents; i++)
@@ -295,7 +297,7 @@ static void segment_body(struct sealed *s, struct walked *w, const uint8_t *data
     else
         plain_data(s, w, data);
     if (has_index && !w->damaged)
-        index_compare(s, w, data, index);
+        index_compare(s, w, data, index, x.version);
     if (!bytes_are_zero(data + s->row->data_bytes, s->row->index_pos - s->row->data_bytes))
         segment_damage(s, s->row->data_bytes, s->row->index_pos - s->row->data_bytes,
                        "the bytes behind the data are not zero");

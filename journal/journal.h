@@ -66,21 +66,23 @@ struct journal_env {
 
 /* Sizes in bytes, times in ms. Zero means the default in brackets. */
 struct journal_conf {
-    uint64_t wal_budget;    /* live WAL past which the oldest extents are destaged [1 GiB] */
-    uint32_t wal_extent;    /* power of two, 64 KiB or more [2 MiB] */
-    uint64_t slab_first;    /* first slab, prewritten at creation [32 MiB] */
-    uint64_t slab_max;      /* slabs grow up to this [1 GiB] */
-    uint64_t space_max;     /* all slabs together; 0: what the file system gives */
-    uint64_t space_floor;   /* free bytes the file system keeps for the rows [256 MiB] */
-    uint32_t direct_from;   /* batches of so many bytes or more are written once, straight to their
+    uint64_t wal_budget;  /* live WAL past which the oldest extents are destaged [1 GiB] */
+    uint32_t wal_extent;  /* power of two, 64 KiB or more [2 MiB] */
+    uint64_t slab_first;  /* first slab, prewritten at creation [32 MiB] */
+    uint64_t slab_max;    /* slabs grow up to this [1 GiB] */
+    uint64_t space_max;   /* all slabs together; 0: what the file system gives */
+    uint64_t space_floor; /* free bytes the file system keeps for the rows [256 MiB] */
+    uint32_t direct_from; /* batches of so many bytes or more are written once, straight to their
                                  segment; UINT32_MAX: none are [found by trying the device] */
-    uint64_t segment_bytes; /* such a segment is ended about here [256 MiB] */
-    uint32_t block_max;     /* a WAL block stops taking batches here [1 MiB] */
-    uint32_t batch_max;     /* largest batch accepted [2 MiB; at most 3/4 of wal_extent] */
-    uint64_t cache_bytes;   /* recent blocks kept for tail reads [64 MiB] */
-    uint64_t pending_max;   /* bytes accepted but not yet durable [64 MiB] */
-    uint64_t memory_bytes;  /* what all MEMORY shards of a device may hold together [256 MiB] */
-    uint32_t idle_close_ms; /* idle time after which a closing block is written [10] */
+    uint64_t
+        segment_bytes; /* a group's segment ends with the entry that brings it here [256 MiB] */
+    uint32_t segment_entries; /* or once it has so many entries; 0: does not count [0] */
+    uint32_t block_max;       /* a WAL block stops taking batches here [1 MiB] */
+    uint32_t batch_max;       /* largest batch accepted [2 MiB; at most 3/4 of wal_extent] */
+    uint64_t cache_bytes;     /* recent blocks kept for tail reads [64 MiB] */
+    uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
+    uint64_t memory_bytes;    /* what all MEMORY shards of a device may hold together [256 MiB] */
+    uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
     uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */
     uint32_t retention_check_ms; /* how often retention looks for what may go [30000] */

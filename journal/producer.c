@@ -125,6 +125,20 @@ void producer_insert_raw(struct producers *p, int64_t id, int16_t epoch,
     s->batch[at] = *b;
 }
 
+/* A row that was made from a segment may lack one between two that it has. */
+void producer_note_under(struct producers *p, int64_t id, const struct row_producer *r)
+{
+    struct producer *later = hash_take(&p->by_id, (uint64_t)id);
+
+    if (later && later->n == 0)
+        p->n_refused--;
+    for (unsigned i = 0; i < r->n; i++)
+        producer_note_raw(p, id, r->epoch, &r->batch[i]);
+    for (unsigned i = 0; later && i < later->n; i++)
+        producer_insert_raw(p, id, later->epoch, &later->batch[i]);
+    free(later);
+}
+
 void producer_note(struct producers *p, const struct batch_head *h, uint64_t offset, int64_t now)
 {
     struct row_producer_batch b = {

@@ -39,6 +39,9 @@ void producer_note_raw(struct producers *p, int64_t id, int16_t epoch,
  * come in the order of any one shard. */
 void producer_insert_raw(struct producers *p, int64_t id, int16_t epoch,
                          const struct row_producer_batch *b);
+/* A row of one whose later batches may be remembered already: as if the row had been there first, and
+ * with what is remembered and it lacks. */
+void producer_note_under(struct producers *p, int64_t id, const struct row_producer *r);
 /* The last sequence of a batch. */
 int32_t producer_last_sequence(int32_t base, int32_t n_records);
 /* Walks the producers that have something below end: the last five batches there of each. *pos begins

@@ -178,7 +178,8 @@ int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
     b->len = (uint32_t)(end - start);
     *buf = b;
     *mem = b->mem + (pos - start);
-    return batches_are_strange(*mem, c->entry.bytes, c->entry.xxh3) ? E_LOST : 0;
+    /* Sound batches may be another's: of a block that was lost or went astray. */
+    return sum_xxh3(*mem, c->entry.bytes, 0) == c->entry.xxh3 ? 0 : E_LOST;
 }
 
 static void log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
@@ -279,10 +280,8 @@ const struct seg_run *read_index_run(const struct seg_index *x, uint64_t shard, 
                : NULL;
 }
 
-/* The byte of the run where the batch that holds offset can be looked for; *base: the offset of
- * the batch there. */
-static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run, uint64_t offset,
-                           uint64_t *base)
+/* The stretch of the run in which the batch that holds offset begins. */
+static uint32_t stretch_of(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
 {
     uint32_t low = 0, high = run->n_sparse;
 
@@ -294,68 +293,40 @@ static uint64_t sparse_pos(const struct seg_index *x, const struct seg_run *run,
         else
             high = mid;
     }
-    *base = low ? x->sparse[run->first_sparse + low - 1].offset : run->base;
-    return low ? x->sparse[run->first_sparse + low - 1].pos : 0;
+    return low ? low - 1 : 0;
 }
 
-/* Cuts bytes down to whole batches; 0 when not even the one that holds `at` fits: *need says how
- * long it is. */
-static uint64_t whole_batches(const uint8_t *mem, uint64_t bytes, uint64_t at, uint64_t *need)
+/* Batches of one run, from stretch k of it on. Each stretch is held against its own sum before anything
+ * of it is given out: a sound batch may be another's (a write that was lost or went astray), and no CRC
+ * reaches offsets and epochs. */
+static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
+                        const struct seg_run *run, uint32_t k, uint64_t *at)
 {
-    uint64_t done = 0;
-    bool has = false;
-
-    *need = 0;
-    while (bytes - done >= BATCH_HEAD_BYTES) {
-        uint64_t n = (uint64_t)get_u32be(mem + done + 8) + BATCH_LENGTH_END;
-
-        if (n > bytes - done) {
-            *need = done + n;
-            break;
-        }
-        has = has || get_u64be(mem + done) + get_u32be(mem + done + 23) + 1 > at;
-        done += n;
-    }
-    return has ? done : 0;
-}
-
-/* Bytes that are not the run's: another's sound batches at its place (a write that was lost or went
- * astray), or damage where no CRC reaches (offsets, epochs). Only the run's own sum tells, so only
- * where all of it was read. */
-static bool run_is_strange(const struct seg_run *run, const uint8_t *mem)
-{
-    if (run->n_batches == 1)
-        return sum_xxh3(mem, run->bytes, 0) != run->xxh3;
-    return batches_are_strange(mem, run->bytes, run->xxh3);
-}
-
-/* Batches of one run, from byte pos of it on, where offset base begins. */
-static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                        uint64_t pos, uint64_t base, uint64_t *at)
-{
-    struct read_done *d = rw->d;
-    uint64_t left = run->bytes - pos, want = (uint64_t)d->max_bytes + SEG_SPARSE_EVERY * 2;
+    const struct seg_sparse *list = &x->sparse[run->first_sparse];
+    uint64_t want = (uint64_t)rw->d->max_bytes + SEG_SPARSE_EVERY * 2, bytes = 0;
+    uint64_t pos = list[k].pos;
+    struct buf *buf;
+    uint32_t start, n = 0;
+    int rc;
 
     want = want < SEGMENT_CHUNK_MIN ? SEGMENT_CHUNK_MIN : want;
     want = want > SEGMENT_CHUNK_MAX ? SEGMENT_CHUNK_MAX : want;
-    for (;;) {
-        uint64_t n = left < want ? left : want, whole, need = 0;
-        struct buf *buf;
-        uint32_t start;
-        int rc = segment_read(&rw->s->st->segments, seg, run->pos + pos, n, &buf, &start);
+    while (k + n < run->n_sparse && bytes < want)
+        bytes += seg_stretch_bytes(x, run, k + n++);
+    rc = segment_read(&rw->s->st->segments, seg, run->pos + pos, bytes, &buf, &start);
+    if (rc < 0)
+        return rc;
+    rc = 1;
+    for (; rc == 1 && n > 0; n--, k++) {
+        const uint8_t *mem = buf->mem + start + (list[k].pos - pos);
 
-        if (rc < 0)
-            return rc;
-        whole = n == left ? n : whole_batches(buf->mem + start, n, *at, &need);
-        if (n == run->bytes && run_is_strange(run, buf->mem + start))
-            rc = E_LOST;
-        else if (whole > 0)
-            rc = take_batches(d, at, buf, buf->mem + start, whole, true, base);
-        buf_unref(buf);
-        if (whole > 0)
-            return rc;
-        want = need > n && need <= left ? need : left;
+        rc = seg_stretch_is(x, run, k, mem)
+                 ? take_batches(rw->d, at, buf, mem, seg_stretch_bytes(x, run, k), true,
+                                list[k].offset)
+                 : E_LOST;
     }
+    buf_unref(buf);
+    return rc;
 }
 
 /* How many runs from this one on lie behind one another and follow one another, as far as the budget
@@ -380,8 +351,8 @@ static uint32_t runs_together(const struct read_done *d, const struct seg_index 
 }
 
 /* Such runs, in one read. */
-static int runs_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                     uint32_t n, uint64_t *at)
+static int runs_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
+                     const struct seg_run *run, uint32_t n, uint64_t *at)
 {
     const struct seg_run *last = &run[n - 1];
     struct buf *buf;
@@ -395,9 +366,9 @@ static int runs_take(struct read_work *rw, struct segment *seg, const struct seg
     for (uint32_t i = 0; rc == 1 && i < n; i++) {
         const uint8_t *mem = buf->mem + start + (run[i].pos - run->pos);
 
-        rc = run_is_strange(&run[i], mem)
-                 ? E_LOST
-                 : take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base);
+        rc = seg_stretch_is(x, &run[i], 0, mem)
+                 ? take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base)
+                 : E_LOST;
     }
     buf_unref(buf);
     return rc;
@@ -422,22 +393,21 @@ static int cached_take(struct read_work *rw, struct segment *seg, const struct s
 static int segment_runs(struct read_work *rw, struct segment *seg, const struct seg_index *x,
                         uint32_t i)
 {
-    uint64_t at = rw->d->from, base;
+    uint64_t at = rw->d->from;
     int rc = 1;
 
     while (rc == 1 && i < x->n_runs && x->runs[i].shard == rw->s->id && x->runs[i].base <= at) {
         const struct seg_run *run = &x->runs[i];
-        uint64_t pos = sparse_pos(x, run, at, &base);
+        uint32_t k = stretch_of(x, run, at);
         uint32_t n = run->n_batches == 1 ? runs_together(rw->d, x, i) : 1;
 
-        rc = pos == 0 ? cached_take(rw, seg, run, &at) : 2;
+        rc = k == 0 ? cached_take(rw, seg, run, &at) : 2;
         if (rc == 1) {
             i++;
             continue;
         }
         if (rc == 2)
-            rc = n > 1 ? runs_take(rw, seg, run, n, &at)
-                       : segment_take(rw, seg, run, pos, base, &at);
+            rc = n > 1 ? runs_take(rw, seg, x, run, n, &at) : segment_take(rw, seg, x, run, k, &at);
         i += n;
         if (at != x->runs[i - 1].end)
             break; /* there is more of this one */

@@ -180,33 +180,6 @@ int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes)
     return rc;
 }
 
-static void hole_add(struct recovery *r, uint64_t shard, uint64_t start, uint64_t end)
-{
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-
-    r->holes = true;
-    atomic_store(&r->st->no_holes, false);
-    rows_batch_put(&r->todo->rows, key, row_key2(key, ROW_HOLE, shard, start), value,
-                   row_u64_write(end, value));
-}
-
-/* The shard in memory; NULL when it does not exist (deleted, or about to be). */
-static int shard_at(struct recovery *r, uint64_t id, struct shard **out)
-{
-    struct shard *s = shard_find(r->st, id);
-    int rc = 0;
-
-    if (!s) {
-        rc = shard_load(r->st, id, &s);
-        if (rc >= 0)
-            s = shard_publish(s);
-    }
-    *out = rc < 0 ? NULL : s;
-    if (s)
-        shard_unref(s); /* the table holds it */
-    return rc == E_NOTFOUND ? 0 : rc;
-}
-
 /* One run: items first .. (before end) of one shard, lying back to back at lsn; or one direct item,
  * with its header there. */
 static int run_apply(struct recovery *r, struct jrn_group *g, struct shard *s, int64_t time,
@@ -231,14 +204,6 @@ static int run_apply(struct recovery *r, struct jrn_group *g, struct shard *s, i
         if (h.max_timestamp > n.max_ts)
             n.max_ts = h.max_timestamp;
     }
-    if (n.base > s->next) {
-        hole_add(r, s->id, s->next, n.base);
-        LOG_WARN("shard.hole", F_INT("shard", s->id), F_INT("start", s->next),
-                 F_INT("end", n.base));
-    }
-    if (n.base + n.n_offsets > s->next)
-        s->next = n.base + n.n_offsets;
-    atomic_store(&s->end, s->next);
     s->last_lsn = lsn;
     if (!direct)
         n.xxh3 = sum_xxh3(mem, n.bytes, 0);
@@ -256,7 +221,6 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
     while (rc >= 0 && i < f->n_items) {
         struct frame_item item, next;
         struct index_direct direct;
-        struct shard *s;
         uint32_t first = i, bytes = 0;
         bool is_direct;
 
@@ -279,13 +243,32 @@ static int items_apply(struct recovery *r, struct jrn_group *g, const struct fra
             bytes += next.bytes;
         }
         if (rc >= 0)
-            rc = shard_at(r, item.shard, &s);
-        if (rc >= 0 && s)
-            rc = run_apply(r, g, s, f->append_time, frame, first, i, frame + at, lsn + at,
-                           is_direct ? &direct : NULL);
+            rc = run_apply(r, g, recover_shard(r, g, item.shard), f->append_time, frame, first, i,
+                           frame + at, lsn + at, is_direct ? &direct : NULL);
         at += bytes;
     }
     return rc;
+}
+
+/* Where the group's log stands behind this frame. One that was written before the log said so goes
+ * on with what is known. */
+static void segment_follow(struct recovery *r, struct jrn_group *g, const struct frame_head *f,
+                           const uint8_t *frame)
+{
+    if (f->segment.first)
+        g->segment = f->segment;
+    else if (!g->segment.first)
+        g->segment.first = f->entry;
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        struct frame_item item;
+
+        frame_item_read(&item, frame, i);
+        g->segment.bytes += item.bytes;
+    }
+    if (!(f->flags & FRAME_CUT))
+        return;
+    g->segment = (struct frame_segment){ .first = f->entry + 1 };
+    wal_cut(&r->st->wal, g->id, f->entry, r->head->lsn + r->head->block_bytes);
 }
 
 static int frame_apply(struct recovery *r, const struct block_dir *d, const uint8_t *frame,
@@ -314,6 +297,7 @@ static int frame_apply(struct recovery *r, const struct block_dir *d, const uint
     g->last_entry = f.entry;
     g->last_hash = d->hash;
     g->restart = false;
+    segment_follow(r, g, &f, frame);
     return items_apply(r, g, &f, frame, lsn);
 }
 
@@ -359,97 +343,16 @@ static int on_extent_end(void *ctx, uint64_t end_lsn)
 
     for (unsigned i = 0; i < st->n_groups; i++)
         /* Behind rot the chain is not known: hash 0. The log is then taken up at the next frame, whatever it follows. */
-        marks[i] = (struct wal_mark){ i, st->groups[i]->last_entry,
-                                      r->suspects[i] || st->groups[i]->restart
-                                          ? 0
-                                          : st->groups[i]->last_hash };
+        marks[i] =
+            (struct wal_mark){ i, st->groups[i]->last_entry,
+                               r->suspects[i] || st->groups[i]->restart ? 0
+                                                                        : st->groups[i]->last_hash,
+                               st->groups[i]->segment };
     wal_end(&st->wal, end_lsn, marks, st->n_groups);
     return 0;
 }
 
 /* --- after the scan --- */
-
-/* Brings a loaded shard in line with its row as the whole replay left it. */
-static int shard_settle(struct recovery *r, struct shard *s)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    struct row_shard row;
-    size_t bytes;
-    int rc;
-
-    if (s->id == SHARD_CATALOGUE)
-        return 0;
-    rc = rows_get(r->st->rows, key, row_key(key, ROW_SHARD, s->id), &mem, &bytes);
-    if (rc == E_NOTFOUND) {
-        atomic_store(&s->deleted, true);
-        index_free(&s->index);
-        return 1;
-    }
-    if (rc < 0)
-        return rc;
-    rc = row_shard_read(&row, mem, bytes);
-    free(mem);
-    if (rc < 0)
-        return rc;
-    /* What rot has taken from the WAL may have been destaged: then it is there, and readers are told
-     * so. */
-    if (s->group->n_losses > 0)
-        rc = shard_load_end(s);
-    if (rc < 0)
-        return rc;
-    shard_policy_load(s, &row);
-    if (s->next < row.start)
-        s->next = row.start;
-    atomic_store(&s->start, row.start);
-    atomic_store(&s->end, s->next);
-    index_drop_offset(&s->index, row.start);
-    return 0;
-}
-
-static int hole_seen(void *ctx, const void *key, size_t key_bytes, const void *value,
-                     size_t value_bytes)
-{
-    *(bool *)ctx = ((const uint8_t *)key)[0] == ROW_HOLE;
-    return 1;
-}
-
-/* Holes whose rows were replayed after their shard was loaded: the offsets in them are used up. */
-static int holes_settle(struct recovery *r)
-{
-    uint64_t pos = 0;
-    bool any = false;
-    void *value;
-    int rc = recover_table_scan(r->st, ROW_HOLE, hole_seen, &any);
-
-    atomic_store(&r->st->no_holes, rc >= 0 && !any && !r->holes);
-    while (rc >= 0 && any && hash_next(&r->st->shards, &pos, NULL, &value)) {
-        struct shard *s = value;
-
-        rc = shard_load_holes(s);
-        atomic_store(&s->end, s->next);
-    }
-    return rc < 0 ? rc : 0;
-}
-
-static int shards_settle(struct recovery *r)
-{
-    struct store *st = r->st;
-    uint64_t pos = 0, id;
-    void *value;
-    int rc = 0;
-
-    while (rc >= 0 && hash_next(&st->shards, &pos, &id, &value)) {
-        struct shard *s = value;
-
-        index_drop_lsn(&s->index, s->group->destaged_lsn);
-        rc = shard_settle(r, s);
-        if (rc == 1) {
-            hash_take(&st->shards, id);
-            shard_unref(s);
-        }
-    }
-    return rc < 0 ? rc : 0;
-}
 
 static int max_shard_load(struct store *st)
 {
@@ -485,6 +388,23 @@ static void loss_row(struct recovery *r, struct jrn_group *g, const struct group
                    row_loss_write(&row, value));
 }
 
+/* The shard in memory; NULL when it does not exist (deleted, or about to be). */
+static int shard_at(struct recovery *r, uint64_t id, struct shard **out)
+{
+    struct shard *s = shard_find(r->st, id);
+    int rc = 0;
+
+    if (!s) {
+        rc = shard_load(r->st, id, &s);
+        if (rc >= 0)
+            s = shard_publish(s);
+    }
+    *out = rc < 0 ? NULL : s;
+    if (s)
+        shard_unref(s); /* the table holds it */
+    return rc == E_NOTFOUND ? 0 : rc;
+}
+
 struct accept_scan {
     struct recovery *r;
     struct jrn_group *g;
@@ -510,7 +430,7 @@ static int accept_shard(void *ctx, const void *key, size_t key_bytes, const void
     rc = shard_at(a->r, id, &s);
     if (rc < 0 || !s || s->last_lsn >= a->loss->end_lsn)
         return rc < 0 ? rc : 0;
-    hole_add(a->r, id, s->next, s->next + a->loss->max_offsets);
+    recover_hole_add(a->r, id, s->next, s->next + a->loss->max_offsets);
     s->next += a->loss->max_offsets;
     atomic_store(&s->end, s->next);
     group_dirty(a->g, s);
@@ -554,6 +474,7 @@ static int catalogue_shard_open(struct store *st)
     int rc;
 
     s->st = st;
+    s->rows_end = UINT64_MAX;
     s->id = SHARD_CATALOGUE;
     s->group = st->groups[GROUP_CATALOGUE];
     atomic_store(&s->refs, 1);
@@ -580,6 +501,7 @@ static int scan(struct recovery *r, struct walscan_end *end)
     for (unsigned i = 0; i < st->n_groups; i++) {
         st->groups[i]->last_entry = st->groups[i]->destaged_entry;
         st->groups[i]->last_hash = st->groups[i]->destaged_hash;
+        st->groups[i]->segment = st->groups[i]->destaged_segment;
     }
     rc = walscan_run(st->dev, &st->slabs, &st->super, &calls, r, end, r->e);
     for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++)
@@ -602,6 +524,7 @@ static int groups_at_checkpoint(struct recovery *r)
         if (g->destaged_lsn != st->super.ckpt_lsn) {
             g->destaged_entry = 0; /* unknown: the chain is taken up at the first frame seen */
             g->destaged_hash = 0;
+            g->destaged_segment = (struct frame_segment){ 0 };
         }
     }
     return rc;
@@ -616,7 +539,12 @@ static void groups_after_scan(struct store *st)
         if (g->last_entry < g->destaged_entry) {
             g->last_entry = g->destaged_entry;
             g->last_hash = g->destaged_hash;
+            g->segment = g->destaged_segment;
         }
+        if (!g->segment.first)
+            g->segment.first = g->last_entry + 1;
+        if (!g->destaged_segment.first)
+            g->destaged_segment.first = g->destaged_entry + 1;
         g->durable_entry = g->last_entry;
     }
 }
@@ -650,9 +578,7 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
         recover_open_publish(r);
     }
     if (rc >= 0)
-        rc = shards_settle(r);
-    if (rc >= 0)
-        rc = holes_settle(r);
+        rc = recover_shards_settle(r);
     if (rc >= 0)
         rc = max_shard_load(st);
     for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++)

@@ -1,5 +1,5 @@
 /* What the files of recovery share: recover.c (superblock, frames, settling), recover_rows.c (rows and
- * segments), recover_rebuild.c (rows that are lost). */
+ * segments), recover_shards.c (the shards that the WAL names), recover_rebuild.c (rows that are lost). */
 #ifndef WEIR_JOURNAL_RECOVER_INT_H
 #define WEIR_JOURNAL_RECOVER_INT_H
 
@@ -44,6 +44,15 @@ void recover_open_mark(struct recovery *r);
 /* And makes them known. */
 void recover_open_publish(struct recovery *r);
 void recover_open_free(struct recovery *r);
+
+/* recover_shards.c: the shard as the WAL read so far makes it, without any row of it; the table holds
+ * it. Its group is the one that it was met in. */
+struct shard *recover_shard(struct recovery *r, struct jrn_group *g, uint64_t id);
+/* The whole WAL is read and rows are final: brings every shard in line with its rows, finds the holes
+ * between what they say and what the WAL has, takes out those that are deleted. */
+int recover_shards_settle(struct recovery *r);
+/* Offsets [start, end) are lost: the catalogue is to be told. */
+void recover_hole_add(struct recovery *r, uint64_t shard, uint64_t start, uint64_t end);
 
 /* recover.c: applies one stored catalogue batch to the rows. */
 int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes);

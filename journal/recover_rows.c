@@ -38,6 +38,9 @@ int recover_group_row(void *ctx, const void *key, size_t key_bytes, const void *
     g->destaged_lsn = row.destaged_lsn;
     g->destaged_entry = row.last_entry;
     g->destaged_hash = row.last_hash;
+    g->destaged_segment = row.segment;
+    if (!row.segment.first)
+        g->destaged_segment = (struct frame_segment){ .first = row.last_entry + 1 };
     return 0;
 }
 
@@ -171,18 +174,6 @@ static void end_row(struct recovery *r, const struct seg_run *run, struct rows_b
                        row_u64_write(run->end, value));
 }
 
-/* Rot may have taken from the WAL what the segment has: the scan left the shard below it. */
-static void end_raise(struct recovery *r, const struct seg_run *run)
-{
-    struct shard *s = shard_find(r->st, run->shard);
-
-    if (s && run->end > s->next) {
-        s->next = run->end;
-        atomic_store(&s->end, s->next);
-    }
-    shard_unref(s);
-}
-
 /* Of several runs over the same offsets the one in the segment with the highest number holds: a
  * segment that was made of older ones (rewritten, compacted) has their runs, and their own are dead,
  * or are not there any more. */
@@ -293,7 +284,6 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
         alive.runs[alive.n_runs++] = x->runs[i];
         seg->live += x->runs[i].bytes;
         end_row(r, &x->runs[i], &rows);
-        end_raise(r, &x->runs[i]);
         if (x->runs[i].shard != shard)
             producer_rows(r, x, x->runs[i].shard, &rows);
         shard = x->runs[i].shard;

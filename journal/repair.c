@@ -270,7 +270,9 @@ static int footer_repair(struct repair *r, const struct segment *seg, const stru
                               .created = row->created,
                               .n_extents = row->n_extents,
                               .direct_bytes = row->direct_bytes,
-                              .sorted_pos = row->sorted_pos };
+                              .sorted_pos = row->sorted_pos,
+                              .segment_first = row->segment_first,
+                              .flags = row->flags };
     for (uint32_t i = 0; i < x->n_runs; i++)
         f->n_offsets += x->runs[i].end - x->runs[i].base;
     memcpy(f->extents, row->extents, row->n_extents * sizeof f->extents[0]);

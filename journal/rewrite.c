@@ -101,6 +101,7 @@ static int swap_prepare(struct catalogue_update *u)
     seg->live = 0;
     for (uint32_t i = 0; i < r->out.builder.index.n_runs; i++)
         seg->live += r->out.builder.index.runs[i].bytes;
+    seg->settled = seg->live;
     return 0;
 }
 
@@ -218,6 +219,25 @@ static int run_copy(struct rewrite *r, const struct rewrite_run *n)
     return rc;
 }
 
+/* Which of the log's segments the new one is a piece of. */
+static void piece_of(struct rewrite *r)
+{
+    struct row_segment *row = &r->out.row;
+
+    row->segment_first = r->old[0]->row.segment_first;
+    row->flags = r->old[r->n - 1]->row.flags & SEG_ENDS;
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct row_segment *old = &r->old[i]->row;
+
+        if (old->segment_first != r->old[0]->row.segment_first || (old->flags & SEG_SEVERAL))
+            row->flags |= SEG_SEVERAL;
+        if (old->segment_first == 0)
+            row->segment_first = 0;
+    }
+    if (row->segment_first == 0)
+        row->flags = 0;
+}
+
 static void copy_run(struct work *w)
 {
     struct rewrite *r = (struct rewrite *)((char *)w - offsetof(struct rewrite, work));
@@ -226,6 +246,7 @@ static void copy_run(struct work *w)
     r->rc = runs_collect(r, &bytes);
     if (r->rc >= 0)
         r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment, bytes);
+    piece_of(r);
     r->out.copy = true;
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);

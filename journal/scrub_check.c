@@ -311,7 +311,8 @@ static const char *footer_fault(const struct scrub_check *c, const struct segmen
     return f->segment != seg->id || f->data_bytes != row->data_bytes ||
                    f->index_pos != row->index_pos || f->index_bytes != row->index_bytes ||
                    f->version != row->version || f->direct_bytes != row->direct_bytes ||
-                   f->sorted_pos != row->sorted_pos ||
+                   f->sorted_pos != row->sorted_pos || f->segment_first != row->segment_first ||
+                   f->flags != row->flags ||
                    memcmp(&f->store, &c->st->super.store, sizeof f->store) != 0 ||
                    memcmp(&f->identity, &row->identity, sizeof f->identity) != 0
                ? "the footer belongs elsewhere"

@@ -227,12 +227,15 @@ static uint64_t space_for(uint64_t live, uint64_t index)
     return (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
 }
 
-/* How much of list[0..) of one group should be taken together, and what that gains. */
+/* How much of list[0..) of one group should be taken together, and what that gains. The gain is a guess:
+ * what a copy takes depends on the extents that are free. So what a rewrite has made is not copied
+ * again on its own until something in it has died, or a guess that is never met would be tried for ever. */
 static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64_t max_bytes,
                            bool urgent, uint64_t *gain)
 {
     uint64_t live = 0, index = 0, space = 0;
     unsigned best = 0, k = 0;
+    bool alone_in_vain;
 
     *gain = 0;
     for (; k < n && k < max && list[k]->row.group == list[0]->row.group; k++) {
@@ -240,11 +243,12 @@ static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64
 
         if (list[k]->dropping || list[k]->kept || list[k]->live > max_bytes - live)
             break;
+        alone_in_vain = k == 0 && list[0]->settled && list[0]->live == list[0]->settled;
         live += list[k]->live;
         index += live_index(list[k]);
         space += segment_space(&list[k]->row);
         after = live ? space_for(live, index) : 0;
-        if (space > after && space - after > *gain &&
+        if (!alone_in_vain && space > after && space - after > *gain &&
             (urgent || (space - after >= WORTHWHILE_BYTES && after <= space / 2))) {
             *gain = space - after;
             best = k + 1;
@@ -566,6 +570,7 @@ void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct 
     run_begin(b, shard, h, pos);
     batch_add(b, shard, h);
     b->index.runs[b->index.n_runs - 1].xxh3 = xxh3;
+    b->index.sparse[b->index.n_sparse - 1].sum = (uint32_t)xxh3;
     b->cut = true;
 }
 
@@ -578,7 +583,7 @@ void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start,
         if (run->pos < start)
             continue;
         seg_run_head_write(run, segment, data + (run->pos - start) - SEG_RUN_HEAD_BYTES);
-        run->xxh3 = sum_xxh3(data + (run->pos - start), run->bytes, 0);
+        seg_run_sum(&b->index, i, data + (run->pos - start));
     }
 }
 
@@ -649,7 +654,7 @@ static void rebuild_index(struct rebuild *r, struct seg_builder *b, const uint8_
             rebuild_run(b, &r->runs[i], data + r->runs[i].pos);
     }
     for (uint32_t i = 0; i < b->index.n_runs; i++)
-        b->index.runs[i].xxh3 = sum_xxh3(data + b->index.runs[i].pos, b->index.runs[i].bytes, 0);
+        seg_run_sum(&b->index, i, data + b->index.runs[i].pos);
 }
 
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out)

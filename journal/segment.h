@@ -17,13 +17,14 @@ struct segment {
     uint64_t id;
     struct row_segment row;
     bool open; /* its group's direct batches go into it, or went until it is sealed; no index yet */
-    bool dropping;   /* keeper: its deletion is under way */
-    bool kept;       /* keeper: rewriting it has failed, and is not tried again in this life */
-    bool fresh;      /* keeper: sealed, and retention has not looked into it since */
-    int64_t look_ms; /* keeper: wall clock at which retention looks into it; 0: it never did */
-    uint64_t live;   /* bytes of runs that are not deleted or trimmed away; keeper */
-    unsigned pins;   /* under the table's lock, as what follows */
-    bool dead;       /* deleted: its extents are freed at the last unpin */
+    bool dropping;    /* keeper: its deletion is under way */
+    bool kept;        /* keeper: rewriting it has failed, and is not tried again in this life */
+    bool fresh;       /* keeper: sealed, and retention has not looked into it since */
+    int64_t look_ms;  /* keeper: wall clock at which retention looks into it; 0: it never did */
+    uint64_t live;    /* bytes of runs that are not deleted or trimmed away; keeper */
+    uint64_t settled; /* keeper: a copy was made with so much alive; 0: it is none */
+    unsigned pins;    /* under the table's lock, as what follows */
+    bool dead;        /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */
     uint64_t index_used;
 };
@@ -83,7 +84,8 @@ int segment_index(struct segments *t, struct segment *s, const struct seg_index 
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out) MUST_USE;
 /* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less space
  * if they were written anew: what gains most. Unless urgent, only what gains about a MiB, and half
- * of the space. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
+ * of the space; never one alone that a rewrite has made and in which nothing has died since. Pinned;
+ * returns how many, 0: nothing is to be gained. Keeper. */
 unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
                            uint64_t max_bytes, bool urgent);
 /* Bytes of its extents. */

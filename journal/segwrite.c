@@ -171,7 +171,9 @@ static void footer_make(const struct segwrite *w, uint8_t *page)
                             .created = w->row.created,
                             .n_extents = w->row.n_extents,
                             .direct_bytes = w->row.direct_bytes,
-                            .sorted_pos = w->row.sorted_pos };
+                            .sorted_pos = w->row.sorted_pos,
+                            .segment_first = w->row.segment_first,
+                            .flags = w->row.flags };
 
     memcpy(f.extents, w->row.extents, w->row.n_extents * sizeof f.extents[0]);
     seg_footer_write(&f, page);

@@ -224,28 +224,6 @@ static int load_producer(void *ctx, const void *key, size_t key_bytes, const voi
     return 0;
 }
 
-int shard_load_holes(struct shard *s)
-{
-    struct load l = { .s = s, .next = s->next };
-    uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(s->st->rows, key, row_key2(key, ROW_HOLE, s->id, 0), false, load_hole, &l);
-
-    if (l.next > s->next)
-        s->next = l.next;
-    return rc < 0 ? rc : 0;
-}
-
-int shard_load_end(struct shard *s)
-{
-    uint8_t key[ROW_KEY_MAX];
-    uint64_t end = 0;
-    int rc = row_u64(s->st->rows, key, row_key(key, ROW_END, s->id), &end);
-
-    if (end > s->next)
-        s->next = end;
-    return rc == E_NOTFOUND ? 0 : rc;
-}
-
 static int load_rest(struct shard *s, uint64_t start)
 {
     struct store *st = s->st;
@@ -270,7 +248,7 @@ static int load_rest(struct shard *s, uint64_t start)
 }
 
 /* What its kind needs beside the log. */
-static int load_kind(struct shard *s)
+int shard_load_kind(struct shard *s)
 {
     switch (s->kind) {
     case SHARD_SEGMENT:
@@ -283,6 +261,17 @@ static int load_kind(struct shard *s)
         return keyindex_load(s);
     }
     return E_VERSION;
+}
+
+struct shard *shard_make(struct store *st, uint64_t id)
+{
+    struct shard *s = mem_new(sizeof *s);
+
+    s->st = st;
+    s->id = id;
+    s->rows_end = UINT64_MAX;
+    atomic_store(&s->refs, 1);
+    return s;
 }
 
 int shard_load(struct store *st, uint64_t id, struct shard **out)
@@ -299,17 +288,14 @@ int shard_load(struct store *st, uint64_t id, struct shard **out)
     free(mem);
     if (rc < 0)
         return rc;
-    s = mem_new(sizeof *s);
-    s->st = st;
-    s->id = id;
+    s = shard_make(st, id);
     s->kind = row.kind;
     s->created = row.created;
     shard_policy_read(&s->policy, &row.policy);
     s->group = store_group(st, row.group);
-    atomic_store(&s->refs, 1);
     rc = s->group ? load_rest(s, row.start) : E_CORRUPT;
     if (rc >= 0)
-        rc = load_kind(s);
+        rc = shard_load_kind(s);
     if (rc < 0)
         shard_unref(s);
     else

@@ -7,10 +7,10 @@
 /* Makes the shard's memory from its rows; blocks. E_NOTFOUND. The result is not in the table yet.
  * */
 int shard_load(struct store *st, uint64_t id, struct shard **out) MUST_USE;
-/* Brings the next offset of a loaded shard above every hole that its rows have. Blocks. */
-int shard_load_holes(struct shard *s) MUST_USE;
-/* The same for what its segments hold. */
-int shard_load_end(struct shard *s) MUST_USE;
+/* An empty one without group, in no table, with one reference. */
+struct shard *shard_make(struct store *st, uint64_t id);
+/* Makes what its kind needs beside the log, from the rows; blocks. */
+int shard_load_kind(struct shard *s) MUST_USE;
 /* The loaded shard with a reference, or NULL. Any thread. */
 struct shard *shard_find(struct store *st, uint64_t id);
 /* Puts a loaded shard into the table (which takes a reference), or gives the one that was there

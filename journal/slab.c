@@ -141,9 +141,10 @@ static int next_bytes(struct slabs *s, uint64_t at_least, uint64_t *bytes, struc
     *bytes = *bytes / UNIT_BYTES * UNIT_BYTES;
     if (*bytes < need)
         return err_set(e, E_NOSPACE,
-                       "no room for another slab: %" PRIu64 " bytes free on the file system, "
-                       "%" PRIu64 " kept for the rows",
-                       space.free, s->space_floor);
+                       "no room for another slab of %" PRIu64 " bytes: %" PRIu64
+                       " bytes free on the file system, %" PRIu64 " kept for the rows%s",
+                       need, space.free, s->space_floor,
+                       s->space_max && have + need > s->space_max ? "; space_max is reached" : "");
     return 0;
 }
 

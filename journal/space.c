@@ -367,14 +367,16 @@ static void trim_fire(struct loop_timer *t)
 }
 
 /* What must be free in slabs that exist. */
-static uint64_t need_of(struct store *st, unsigned n_live)
+static uint64_t need_of(struct store *st, const struct wal_live *live)
 {
     uint64_t extent = (uint64_t)1 << st->wal_log2;
     /* Destage must be able to write all that is live once more, and then some. */
-    uint64_t need = (uint64_t)n_live * extent + RESERVE_EXTENTS * extent;
+    uint64_t need = (uint64_t)live->n_extents * extent + RESERVE_EXTENTS * extent;
 
-    /* Each round writes a segment for each group with something in it, of a unit at least. */
-    need += (uint64_t)(n_live / 2 + 1) * atomic_load(&st->groups_used) * UNIT_BYTES;
+    /* Each round writes a segment for each group with something in it, and one more where the log
+     * cuts one, of a unit at least. */
+    need += (uint64_t)(live->n_extents / 2 + 1) * atomic_load(&st->groups_used) * UNIT_BYTES;
+    need += (uint64_t)live->n_cuts * UNIT_BYTES;
     /* Once full, it takes two extents more to be called otherwise: no flapping while space comes
      * back. */
     if (atomic_load(&st->space) == SPACE_FULL)
@@ -431,7 +433,7 @@ void store_space_check(struct store *st)
         committer_starve(st->committer); /* nothing will grow any more: it answers what it holds */
     slabs_space(&st->slabs, &total, &free_bytes);
     live = wal_live(&st->wal);
-    need = need_of(st, live.n_extents);
+    need = need_of(st, &live);
     tight = free_bytes < need || !slabs_has_whole(&st->slabs, RESERVE_EXTENTS);
     /* Destage that cannot keep up holds the producers: the live WAL is what a restart must read. */
     behind = live.closed_bytes > 2 * st->conf.wal_budget + 4 * extent;

@@ -15,6 +15,7 @@ static void extent_free(struct wal_extent *x)
 {
     free(x->marks);
     free(x->direct);
+    free(x->cuts);
     free(x);
 }
 
@@ -78,6 +79,18 @@ void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes)
         x->direct[x->n_direct++] = (struct wal_direct){ group, segment };
     }
     x->direct_bytes += bytes;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void wal_cut(struct wal *w, uint64_t group, uint64_t entry, uint64_t end_lsn)
+{
+    struct wal_extent *x;
+
+    pthread_mutex_lock(&w->lock);
+    ASSERT(w->n > 0);
+    x = w->list[w->n - 1];
+    x->cuts = mem_grow(x->cuts, (x->n_cuts + 1) * sizeof *x->cuts);
+    x->cuts[x->n_cuts++] = (struct wal_cut){ group, entry, end_lsn };
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -154,6 +167,7 @@ struct wal_live wal_live(struct wal *w)
     for (unsigned i = 0; i < w->n; i++) {
         const struct wal_extent *x = w->list[i];
 
+        l.n_cuts += x->n_cuts;
         if (x->end_lsn != LSN_OPEN) {
             l.closed_bytes += (uint64_t)1 << w->log2;
             l.closed_direct += x->direct_bytes;

@@ -13,12 +13,19 @@
 
 #include "base/err.h"
 #include "format/extent.h"
+#include "format/frame.h"
 #include "format/super.h"
 #include "journal/slab.h"
 
 /* Where a group's log stood when an extent was left. */
 struct wal_mark {
     uint64_t group, last_entry, last_hash;
+    struct frame_segment segment; /* that the next entry is in */
+};
+
+/* A frame that ends a segment of its group: all that the segment has lies below end_lsn. */
+struct wal_cut {
+    uint64_t group, entry, end_lsn;
 };
 
 /* A group's open segment: one for each WAL extent. */
@@ -40,6 +47,8 @@ struct wal_extent {
     struct wal_direct *direct; /* the open segments that its blocks have written to */
     unsigned n_direct;
     uint64_t direct_bytes;
+    struct wal_cut *cuts; /* in LSN order */
+    unsigned n_cuts;
 };
 
 struct wal {
@@ -69,6 +78,9 @@ void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n
 /* A block of the last extent puts that many bytes into a group's open segment. Any thread. */
 void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes);
 
+/* A frame of the last extent ends a segment. Any thread. */
+void wal_cut(struct wal *w, uint64_t group, uint64_t entry, uint64_t end_lsn);
+
 /* Finds the extent that holds [lsn, lsn + bytes) and pins it. E_NOTFOUND: no longer (or not) live.
  * Any thread. */
 int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out) MUST_USE;
@@ -84,6 +96,7 @@ struct wal_live {
     uint64_t closed_direct; /* what their blocks have put into open segments */
     uint64_t open_direct;   /* the same of the one that is written */
     unsigned n_extents;
+    unsigned n_cuts; /* segments that end in it */
 };
 /* What is live now. */
 struct wal_live wal_live(struct wal *w);

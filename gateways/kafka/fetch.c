@@ -10,7 +10,13 @@
 #include "gateways/kafka/partition.h"
 #include "gateways/kafka/schema_data.h"
 
-enum { TOPIC_IDS_FROM = 13, LEADERS_FROM = 16, READ_AGAIN_US = 5000, WAIT_MAX_MS = 300000 };
+enum {
+    ZSTD_FROM = 10,
+    TOPIC_IDS_FROM = 13,
+    LEADERS_FROM = 16,
+    READ_AGAIN_US = 5000,
+    WAIT_MAX_MS = 300000
+};
 
 struct fetch_part {
     struct topic_open open;
@@ -390,6 +396,10 @@ static void part_begin(struct fetch_part *p, struct topic *t, int16_t error)
 
     if (!error && (index < 0 || (uint32_t)index >= t->n_partitions))
         error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
+    /* KIP-110: of the topic, not of each batch; with compression.type producer zstd is the client's own
+     * affair. */
+    if (!error && t->codec == CODEC_ZSTD && p->op->r->form.version < ZSTD_FROM)
+        error = KAFKA_UNSUPPORTED_COMPRESSION;
     if (error)
         part_fails(p, error);
     else

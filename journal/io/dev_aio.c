@@ -252,6 +252,8 @@ static int dev_aio_submit_some(struct dev_aio *a, const struct dev_io *io, unsig
         else if (took != -EINTR)
             error = took < 0 ? -took : EAGAIN;
     }
+    /* Whom the last commit's answers wake has work while this one is on its way. */
+    loop_event_wake();
     rc = dev_aio_reap(a, sent);
     for (unsigned i = sent; i < n && rc == 0; i++)
         rc = dev_aio_move(&io[i], 0, IO_PIECE_MAX);
@@ -268,8 +270,10 @@ static int dev_aio_commit_io(struct dev_aio *a, const struct dev_req *r)
     for (unsigned i = 0; i < r->n_io && rc == 0; i += AIO_MAX_EVENTS) {
         unsigned left = r->n_io - i, n = left < AIO_MAX_EVENTS ? left : AIO_MAX_EVENTS;
 
-        if (!a->ctx)
+        if (!a->ctx) {
+            loop_event_wake();
             return dev_aio_move_all(r, IO_PIECE_MAX);
+        }
         rc = dev_aio_submit_some(a, r->io + i, n);
     }
     return rc;

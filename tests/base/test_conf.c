@@ -402,6 +402,36 @@ static void test_conf_environment_and_command_errors_name_their_place(void)
     }
 }
 
+static void test_conf_keys_that_contradict_one_another_are_refused_with_their_place(void)
+{
+    static const struct bad bad[] = {
+        { "journal.space_urgent: 91\n",
+          "f.yaml:1: journal.space_urgent: is above journal.space_throttle" },
+        { "journal.space_throttle: 96\n",
+          "f.yaml:1: journal.space_throttle: is above journal.space_refuse" },
+        { "kafka.session_min: 1h\n", "f.yaml:1: kafka.session_min: is above kafka.session_max" },
+        { "kafka.request_max: 1KiB\n", "default: kafka.batch_max: is above kafka.request_max" },
+        { "kafka.partitions_max: 3\nkafka.default_partitions: 4\n",
+          "f.yaml:2: kafka.default_partitions: is above kafka.partitions_max" },
+        { "roles: [broker]\n",
+          "f.yaml:1: roles: this version needs meta, broker and engine together in one process" },
+    };
+    struct conf *c = conf_new();
+    struct err e = { 0 };
+
+    CHECK_EQ(conf_check(c, &e), 0);
+    CHECK_EQ(load(c, "journal: {space_urgent: 90, space_refuse: 90}\n", &e), 0);
+    CHECK_EQ(conf_check(c, &e), 0);
+    conf_free(c);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        c = conf_new();
+        CHECK_EQ(load(c, bad[i].text, &e), 0);
+        CHECK_EQ(conf_check(c, &e), E_INVALID);
+        CHECK(same(e.text, bad[i].error));
+        conf_free(c);
+    }
+}
+
 /* Long names and values are cut in the sentence, not in memory. */
 static void test_conf_very_long_input_is_refused_with_a_sentence(void)
 {
@@ -445,6 +475,8 @@ static void test_conf_numbers_take_the_units_of_their_type(void)
           "18446744073709551615" },
         { "journal.wal_extent=64KiB", CONF_JOURNAL_WAL_EXTENT, 65536, "64KiB" },
         { "journal.wal_extent=65536", CONF_JOURNAL_WAL_EXTENT, 65536, "64KiB" },
+        { "journal.direct_from=auto", CONF_JOURNAL_DIRECT_FROM, 0, "auto" },
+        { "journal.direct_from=65536", CONF_JOURNAL_DIRECT_FROM, 65536, "64KiB" },
         { "kafka.idle_close=90s", CONF_KAFKA_IDLE_CLOSE, 90000, "90s" },
         { "kafka.idle_close=2h", CONF_KAFKA_IDLE_CLOSE, 7200000, "2h" },
         { "kafka.idle_close=60 m", CONF_KAFKA_IDLE_CLOSE, 3600000, "1h" },
@@ -476,8 +508,8 @@ static void test_conf_limits_are_inclusive_for_every_number(void)
         struct err e;
         char text[200];
 
-        if (row->type != CONF_U64 && row->type != CONF_BYTES && row->type != CONF_POWER2 &&
-            row->type != CONF_MS)
+        if (row->type != CONF_U64 && row->type != CONF_BYTES && row->type != CONF_BYTES_AUTO &&
+            row->type != CONF_POWER2 && row->type != CONF_MS)
             continue;
         c = conf_new();
         snprintf(text, sizeof text, "%s=%" PRIu64 "%s", row->name, row->min, unit);
@@ -594,6 +626,7 @@ TEST_MAIN(T(conf_rows_are_named_once_in_lower_case_and_sections_stand_together)
           T(conf_every_key_can_be_set_from_every_source)
           T(conf_later_sources_win_whatever_the_order_of_loading)
           T(conf_environment_and_command_errors_name_their_place)
+          T(conf_keys_that_contradict_one_another_are_refused_with_their_place)
           T(conf_very_long_input_is_refused_with_a_sentence)
           T(conf_numbers_take_the_units_of_their_type)
           T(conf_limits_are_inclusive_for_every_number)

@@ -202,6 +202,59 @@ static void test_a_post_wakes_a_sleeping_loop(void)
         loop_event_free(b.sides[i]);
 }
 
+/* Posts to loops that sleep, more of them than are remembered, and does not return before they have run. */
+enum { HEARERS = 20 };
+
+struct call {
+    struct task task;
+    struct loop *loops[HEARERS], *own;
+    struct task heard[HEARERS];
+};
+
+static atomic_uint n_heard;
+
+static void heard_one(struct task *t)
+{
+    atomic_fetch_add(&n_heard, 1);
+}
+
+static void call_and_wait(struct task *t)
+{
+    struct call *c = CONTAINER(t, struct call, task);
+
+    for (int i = 0; i < HEARERS; i++) {
+        c->heard[i].run = heard_one;
+        loop_post(c->loops[i], &c->heard[i]);
+    }
+    loop_event_wake();
+    while (atomic_load(&n_heard) < HEARERS) /* or the alarm */
+        sched_yield();
+    for (int i = 0; i < HEARERS; i++)
+        loop_event_stop(c->loops[i]);
+    loop_event_stop(c->own);
+}
+
+static void test_a_loop_that_is_about_to_block_wakes_those_it_posted_to(void)
+{
+    struct call c = { .task.run = call_and_wait, .own = new_loop() };
+    pthread_t threads[HEARERS];
+
+    atomic_store(&n_heard, 0);
+    for (int i = 0; i < HEARERS; i++) {
+        c.loops[i] = new_loop();
+        threads[i] = start(c.loops[i]);
+    }
+    loop_event_wake(); /* outside a loop: nothing */
+    loop_post(c.own, &c.task);
+    loop_event_run(c.own);
+    for (int i = 0; i < HEARERS; i++) {
+        pthread_join(threads[i], NULL);
+        loop_event_free(c.loops[i]);
+    }
+    CHECK_EQ(atomic_load(&n_heard), HEARERS);
+    loop_event_free(c.own);
+}
+
 /* Two posts a round from another thread: the first wakes the loop, the second comes at any
  * moment of what follows, also just when the loop has found nothing more to do and lies down.
  * The next round waits for both. */
@@ -545,7 +598,8 @@ static void test_random_timers_fire_once_in_order_or_not_at_all(void)
 }
 
 TEST_MAIN(T(tasks_run_in_order_and_never_inside_post) T(a_loop_can_run_again_after_stop)
-              T(each_producer_keeps_its_order_and_none_is_lost) T(a_post_wakes_a_sleeping_loop)
+              T(each_producer_keeps_its_order_and_none_is_lost) T(a_post_wakes_a_sleeping_loop) T(
+                  a_loop_that_is_about_to_block_wakes_those_it_posted_to)
                   T(a_post_while_the_loop_lies_down_is_heard) T(a_post_from_a_socket_callback_runs)
                       T(home_is_anywhere_until_the_loop_runs) T(clocks_go_on)
                           T(timers_fire_in_order_of_due_time) T(setting_again_moves_a_timer)

@@ -72,7 +72,7 @@ def u64(data, at):
 def sealed(data, magic, what):
     """What superblock, slab, extent, index and footer have in common [1]."""
     version = struct.unpack_from("<H", data, 4)[0]
-    known = 2 if magic in (b"WSUP", b"WFTR") else 1
+    known = 2 if magic in (b"WSUP", b"WFTR", b"WIDX") else 1
     seed = version if known == 2 and version > 1 else 0
     if data[:4] != magic or u64(data, 8) != xxh3(data[16:], seed):
         raise Damage(f"{what}: bad magic or sum")
@@ -151,6 +151,7 @@ class Store:
         self.open_slabs()
         self.rows = {}
         self.groups = {}  # group -> (last entry, hash of its frame) in the WAL so far
+        self.cuts = {}  # group -> (first entry, bytes) of the segment that its next frame is in
         self.wal_batches = []  # (shard, batch) in the order of the WAL
         self.direct_lost = []  # (segment, what is wrong), of direct batches
         self.blocks = []  # (slab, byte in its file, bytes) of each valid one
@@ -340,7 +341,7 @@ class Store:
     def rot(self, x, end):
         if end > x:
             self.problem(f"WAL: rot from LSN {x} to {end}")
-            self.groups = {}  # what follows may miss entries
+            self.groups, self.cuts = {}, {}  # what follows may miss entries
         return end
 
     def wal(self):
@@ -418,6 +419,7 @@ class Store:
             if last and not flags & 1 and last != (entry - 1, prev_hash):
                 self.problem(f"group {group} entry {entry}: does not follow entry {last[0]}")
             self.groups[group] = entry, hash_
+            self.segment_follow(frame, group, entry, flags, n_items)
             at = 80 + 40 * n_items
             for i in range(n_items):
                 shard, base, offsets, length, kind = struct.unpack_from("<2Q2IB", frame, 80 + 40 * i)
@@ -434,6 +436,17 @@ class Store:
                 at += length
             if (at + 7) // 8 * 8 != size or any(frame[at:]):
                 self.problem(f"group {group} entry {entry}: wrong size")
+
+    def segment_follow(self, frame, group, entry, flags, n_items):
+        """Every frame says where its segment began; that must follow from the frames before."""
+        said = struct.unpack_from("<2Q", frame, 64)
+        want = self.cuts.pop(group, said)
+        if said[0] == 0:
+            return  # written before the log cut segments
+        if want != said:
+            self.problem(f"group {group} entry {entry}: segment {said}, not {want}")
+        bytes_ = sum(u32(frame, 80 + 40 * i + 20) for i in range(n_items))
+        self.cuts[group] = (entry + 1, 0) if flags & 2 else (said[0], said[1] + bytes_)
 
     def direct(self, block, placement, frame, item, at):
         shard, base, offsets, length, _ = struct.unpack_from("<2Q2IB", frame, item)
@@ -482,9 +495,22 @@ class Store:
                      struct.unpack_from("<9Q2q", page, 32)))
         f["identity"] = page[120:136]
         f["extents"] = [struct.unpack_from("<QI", page, 152 + 16 * i) for i in range(u32(page, 144))]
-        f["direct_bytes"], f["sorted_pos"] = struct.unpack_from("<2Q", page, 3992)
+        f["direct_bytes"], f["sorted_pos"], f["segment_first"], f["flags"] = \
+            struct.unpack_from("<3QI", page, 3992)
         f["version"], = struct.unpack_from("<H", page, 4)
         return f
+
+    def stretches(self, index, n_runs, data, seg):
+        """Each has a sum of its own, from version 2 of the index on."""
+        version, = struct.unpack_from("<H", index, 4)
+        for i in range(n_runs):
+            pos, size = struct.unpack_from("<2Q", index, 64 + 72 * i + 24)
+            n, first = struct.unpack_from("<2I", index, 64 + 72 * i + 44)
+            at = [struct.unpack_from("<QII", index, 64 + 72 * n_runs + 24 * (first + k))[1:]
+                  for k in range(n)]
+            for (start, want), end in zip(at, [x[0] for x in at[1:]] + [size]):
+                if want != (xxh3(data[pos + start:pos + end]) & 0xFFFFFFFF if version > 1 else 0):
+                    self.problem(f"segment {seg['segment']:#x}: the bytes at {pos + start} are not what was written")
 
     def runs(self, data, seg):
         """[(shard, base, end, pos, bytes, xxh3 or None)] from the index, else from the runs' headers."""
@@ -495,6 +521,7 @@ class Store:
                 raise Damage(f"index of segment {seg['segment']:#x}: of another")
             self.piece("index", index)
             n_runs = u32(index, 24)
+            self.stretches(index, n_runs, data, seg)
             return [struct.unpack_from("<5Q", index, 64 + 72 * i) + (u64(index, 64 + 72 * i + 64),)
                     for i in range(n_runs)]
         except Damage as e:
@@ -590,7 +617,7 @@ class Store:
         for key in sorted(self.rows):
             value = self.rows[key]
             if key[:1] == letter and letter != b"A":
-                if value[0] not in ((1, 2) if letter in b"SM" else (1,)):
+                if value[0] not in {b"M": (1, 2, 3), b"S": (1, 2), b"G": (1, 2)}.get(letter, (1,)):
                     raise Refused(f"row {key.hex()}: version {value[0]}")
                 self.version = value[0]
                 yield struct.unpack(f">{len(key) // 8}Q", key[1:]), value[1:]
@@ -603,11 +630,15 @@ class Store:
                             "index_bytes", "n_batches", "min_ts", "max_ts", "identity", "created"),
                            struct.unpack_from("<7Q2q16sq", value, 3)))
             n, = struct.unpack_from("<H", value, 1)
-            seg["segment"], seg["version"] = number, self.version
+            seg["segment"], seg["version"] = number, min(self.version, 2)
             seg["direct_bytes"], seg["sorted_pos"], at = 0, 0, 99
-            if self.version == 2:
+            seg["segment_first"], seg["flags"] = 0, value[0] if self.version == 3 else 0
+            if self.version >= 2:
                 seg["direct_bytes"], seg["sorted_pos"] = struct.unpack_from("<2Q", value, at)
                 at += 16
+            if self.version == 3:
+                seg["segment_first"] = u64(value, at)
+                at += 8
             seg["extents"] = [struct.unpack_from("<QI", value, at + 12 * i) for i in range(n)]
             if len(value) != at + 12 * n:
                 raise Damage(f"row of segment {number:#x}: wrong length")

@@ -31,13 +31,14 @@ static struct made frame_random(struct rng *r, uint32_t n_items)
             body_bytes += m.items[i].bytes;
         }
     }
-    m.head = (struct frame_head){ .flags = (uint16_t)rng_below(r, 2),
+    m.head = (struct frame_head){ .flags = (uint16_t)rng_below(r, 4),
                                   .group = rng_u64(r),
                                   .epoch = rng_u64(r),
                                   .entry = rng_u64(r),
                                   .prev_hash = rng_u64(r),
                                   .lac = rng_u64(r),
                                   .append_time = (int64_t)rng_u64(r),
+                                  .segment = { rng_u64(r), rng_u64(r) },
                                   .n_items = n_items,
                                   .bytes = (uint32_t)frame_bytes(n_items, body_bytes) };
     m.mem = calloc(1, m.head.bytes);
@@ -73,6 +74,8 @@ static void test_frame_is_read_as_written(void)
         CHECK(h.entry == m.head.entry && h.prev_hash == m.head.prev_hash && h.lac == m.head.lac);
         CHECK(h.append_time == m.head.append_time && h.n_items == m.head.n_items);
         CHECK_EQ(h.bytes, m.head.bytes);
+        CHECK_EQ(h.segment.first, m.head.segment.first);
+        CHECK_EQ(h.segment.bytes, m.head.segment.bytes);
         for (uint32_t i = 0; i < h.n_items; i++) {
             struct frame_item x, *y = &m.items[i];
 

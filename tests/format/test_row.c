@@ -19,7 +19,7 @@ static void check_refusals(size_t bytes, int (*read)(const void *mem, size_t byt
         memcpy(part, mem, n < bytes ? n : bytes);
         CHECK_EQ(read(part, n), n == bytes ? 0 : E_CORRUPT);
         if (n == bytes) {
-            part[0] = 3;
+            part[0] = 4;
             CHECK_EQ(read(part, n), E_VERSION);
             part[0] = 255;
             CHECK_EQ(read(part, n), E_VERSION);
@@ -84,15 +84,33 @@ static int read_group(const void *p, size_t n)
 
 static void test_group_row(void)
 {
-    struct row_group v = { 1, 0x1122334455667788, 3, 4 }, got;
+    struct row_group v = { .class = 1,
+                           .destaged_lsn = 0x1122334455667788,
+                           .last_entry = 3,
+                           .last_hash = 4 },
+                     got;
     size_t n = row_group_write(&v, mem);
 
     CHECK_EQ(n, 28);
     CHECK(memcmp(mem, "\x01\x01\0\0\x88\x77\x66\x55\x44\x33\x22\x11\x03", 13) == 0 && mem[20] == 4);
     REQUIRE(row_group_read(&got, mem, n) == 0);
     CHECK(got.class == 1 && got.destaged_lsn == v.destaged_lsn && got.last_entry == 3);
-    CHECK(got.last_hash == 4);
+    CHECK(got.last_hash == 4 && got.segment.first == 0 && got.segment.bytes == 0);
     check_refusals(n, read_group);
+}
+
+static void test_group_row_that_says_where_its_segment_stands(void)
+{
+    struct row_group v = { .class = 1, .last_entry = 3, .segment = { 0x99, 0x1234 } }, got;
+    size_t n = row_group_write(&v, mem);
+
+    CHECK_EQ(n, 44);
+    CHECK(memcmp(mem, "\x02\x01\0\0", 4) == 0 && mem[28] == 0x99 && mem[36] == 0x34);
+    REQUIRE(row_group_read(&got, mem, n) == 0);
+    CHECK(got.last_entry == 3 && got.segment.first == 0x99 && got.segment.bytes == 0x1234);
+    check_refusals(n, read_group);
+    mem[28] = 0; /* a first entry of 0 is none */
+    CHECK_EQ(row_group_read(&got, mem, n), E_CORRUPT);
 }
 
 static int read_shard(const void *p, size_t n)
@@ -144,15 +162,20 @@ static void test_segment_row_with_any_number_of_extents(void)
                                         .direct_bytes = rng_u64(&r),
                                         .sorted_pos = rng_u64(&r),
                                         .n_extents = e };
+        /* What was written before the log cut segments does not say of which it is a piece. */
+        segment.segment_first = e % 3 ? 1 + rng_below(&r, 1000) : 0;
+        segment.flags = e % 3 ? (uint8_t)rng_below(&r, 4) : 0;
         for (unsigned i = 0; i < 16; i++)
             segment.identity.bytes[i] = (uint8_t)rng_u64(&r);
         for (unsigned i = 0; i < e; i++)
             segment.extents[i] = (struct seg_extent){ rng_u64(&r), (uint32_t)rng_u64(&r) };
         n = row_segment_write(&segment, mem);
-        CHECK_EQ(n, 116 + 12 * e);
+        CHECK_EQ(n, (e % 3 ? 124 : 116) + 12 * e);
+        CHECK_EQ(mem[0], e % 3 ? 3 : 2);
         REQUIRE(row_segment_read(&segment_got, mem, n) == 0);
         CHECK(b->version == 2 && a->direct_bytes == b->direct_bytes &&
               a->sorted_pos == b->sorted_pos);
+        CHECK(a->segment_first == b->segment_first && a->flags == b->flags);
         CHECK(a->group == b->group && a->first_entry == b->first_entry && b->n_extents == e);
         CHECK(a->last_entry == b->last_entry && a->data_bytes == b->data_bytes);
         CHECK(a->index_pos == b->index_pos && a->index_bytes == b->index_bytes);
@@ -316,10 +339,10 @@ static void test_key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_it
     CHECK(!row_key_is_name(row, 1024, 7));
 }
 
-TEST_MAIN(
-    T(keys_sort_as_their_numbers) T(key_is_laid_out_as_documented)
-        T(key_of_another_length_is_refused) T(group_row) T(shard_row) T(
-            segment_row_with_any_number_of_extents) T(segment_row_with_too_many_extents_is_refused)
-            T(loss_row) T(run_row) T(producer_row_with_one_to_five_batches)
-                T(producer_row_with_none_or_too_many_batches_is_refused) T(number_row)
-                    T(key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_its_hash))
+TEST_MAIN(T(keys_sort_as_their_numbers) T(key_is_laid_out_as_documented) T(
+    key_of_another_length_is_refused) T(group_row) T(group_row_that_says_where_its_segment_stands)
+              T(shard_row) T(segment_row_with_any_number_of_extents)
+                  T(segment_row_with_too_many_extents_is_refused) T(loss_row) T(run_row)
+                      T(producer_row_with_one_to_five_batches) T(
+                          producer_row_with_none_or_too_many_batches_is_refused) T(number_row)
+                          T(key_up_to_999_bytes_is_its_own_name_and_a_longer_one_ends_in_its_hash))

@@ -30,7 +30,16 @@ static void reseal_seeded(uint8_t *mem, size_t bytes, uint64_t seed)
 
 static void reseal(uint8_t *mem, size_t bytes)
 {
-    reseal_seeded(mem, bytes, 0);
+    reseal_seeded(mem, bytes, SEG_INDEX_VERSION);
+}
+
+static uint64_t sum_of(const uint8_t *mem)
+{
+    uint64_t v = 0;
+
+    for (unsigned i = 0; i < 8; i++)
+        v |= (uint64_t)mem[8 + i] << 8 * i;
+    return v;
 }
 
 static void runs_random(struct rng *r, struct made *m)
@@ -57,7 +66,8 @@ static void runs_random(struct rng *r, struct made *m)
         n->n_sparse = 1 + (uint32_t)rng_below(r, 3);
         for (uint32_t k = 0; k < n->n_sparse; k++)
             m->sparse[m->index.n_sparse++] =
-                (struct seg_sparse){ n->base + k, k * 100, (int64_t)rng_u64(r) };
+                (struct seg_sparse){ n->base + k, k * 100, (uint32_t)rng_u64(r),
+                                     (int64_t)rng_u64(r) };
     }
 }
 
@@ -136,7 +146,8 @@ static void test_index_is_read_as_written(void)
             check_run(&x.runs[i], &m->runs[i]);
         for (uint32_t i = 0; i < x.n_sparse; i++)
             CHECK(x.sparse[i].offset == m->sparse[i].offset &&
-                  x.sparse[i].pos == m->sparse[i].pos && x.sparse[i].max_ts == m->sparse[i].max_ts);
+                  x.sparse[i].pos == m->sparse[i].pos && x.sparse[i].sum == m->sparse[i].sum &&
+                  x.sparse[i].max_ts == m->sparse[i].max_ts);
         for (uint32_t i = 0; i < x.n_producers; i++)
             check_producer(&x.producers[i], &m->producers[i]);
         seg_index_free(&x);
@@ -155,20 +166,22 @@ static void test_index_is_laid_out_as_documented(void)
                            .n_sparse = 1,
                            .max_ts = 5,
                            .xxh3 = 6 };
-    struct seg_sparse sparse = { 3, 0, 7 };
+    struct seg_sparse sparse = { 3, 0, 0x08060504, 7 };
     struct seg_producer producer = { 16, 8, 3, 9, 10, 11, 12 };
-    struct seg_index x = { 1, &run, 1, &sparse, 1, &producer, 1 };
+    struct seg_index x = { 1, 0, &run, 1, &sparse, 1, &producer, 1 };
     uint8_t mem[PAGE_BYTES];
 
     CHECK_EQ(seg_index_bytes(1, 1, 1), PAGE_BYTES);
     CHECK_EQ(seg_index_bytes(56, 0, 0), PAGE_BYTES);
     CHECK_EQ(seg_index_bytes(56, 1, 0), 2 * PAGE_BYTES);
     seg_index_write(&x, mem);
-    CHECK(memcmp(mem, "WIDX\x01\0\0\0", 8) == 0);
+    CHECK(memcmp(mem, "WIDX\x02\0\0\0", 8) == 0);
+    CHECK_EQ(sum_of(mem), sum_xxh3(mem + 16, PAGE_BYTES - 16, 2));
     CHECK(mem[16] == 1 && mem[24] == 1 && mem[28] == 1 && mem[32] == 1);
     CHECK(mem[64] == 16 && mem[72] == 3 && mem[80] == 9 && mem[88] == 40 && mem[96] == 200);
     CHECK(mem[104] == 2 && mem[108] == 1 && mem[112] == 0 && mem[120] == 5 && mem[128] == 6);
     CHECK(mem[136] == 3 && mem[144] == 0 && mem[152] == 7);
+    CHECK(memcmp(mem + 148, "\4\5\6\x08", 4) == 0);
     CHECK(mem[160] == 16 && mem[168] == 8 && mem[176] == 3 && mem[184] == 9 && mem[192] == 10);
     CHECK(mem[196] == 11 && mem[200] == 12 && bytes_are_zero(mem + 208, PAGE_BYTES - 208));
 }
@@ -228,7 +241,10 @@ static void test_lies_under_a_right_sum_are_refused(void)
                  { 64 + 24, 8, UINT64_MAX }, /* pos + bytes wraps */
                  { 64 + 32, 8, UINT64_MAX },
                  { 64, 8, UINT64_MAX }, /* shards out of order */
-                 { 64 + 16, 8, UINT64_MAX } };
+                 { 64 + 16, 8, UINT64_MAX },
+                 { 64 + 3 * 72 + 8, 4, 1 },      /* a run's first stretch begins behind it */
+                 { 64 + 3 * 72 + 24 + 8, 4, 0 }, /* the second begins with the first */
+                 { 64 + 3 * 72 + 24 + 8, 4, 1 << 30 } /* behind the run's end */ };
     struct rng r;
 
     rng_seed(&r, 4);
@@ -240,6 +256,12 @@ static void test_lies_under_a_right_sum_are_refused(void)
         m->runs[1].end = m->runs[1].base + 1;
         m->runs[2].base = m->runs[1].end;
         m->runs[2].end = m->runs[2].base + 1;
+        m->runs[0].n_sparse = 2; /* there are three at least */
+        m->runs[0].first_sparse = 0;
+        m->runs[1].n_sparse = m->runs[2].n_sparse = 1;
+        m->runs[1].first_sparse = m->runs[2].first_sparse = 0;
+        m->sparse[0].pos = 0;
+        m->sparse[1].pos = 500;
         seg_index_write(&m->index, m->mem);
         REQUIRE(index_read_and_free(m->mem, m->bytes) == 0);
         put(m->mem + lies[i].at, lies[i].lie, lies[i].bytes);
@@ -250,6 +272,68 @@ static void test_lies_under_a_right_sum_are_refused(void)
         }
         made_free(m);
     }
+}
+
+/* A run of three stretches of 100 bytes. */
+static void stretches_make(struct made *m, uint8_t *mem, struct rng *r)
+{
+    m->index = (struct seg_index){
+        .segment = 5, .runs = m->runs, .n_runs = 1, .sparse = m->sparse, .n_sparse = 3
+    };
+    m->runs[0] = (struct seg_run){
+        .shard = 16, .end = 9, .pos = 40, .bytes = 300, .n_batches = 9, .n_sparse = 3
+    };
+    for (uint32_t k = 0; k < 3; k++)
+        m->sparse[k] = (struct seg_sparse){ k * 3, k * 100, 0, 1 };
+    for (unsigned i = 0; i < 300; i++)
+        mem[i] = (uint8_t)rng_u64(r);
+    seg_run_sum(&m->index, 0, mem);
+    m->bytes = seg_index_bytes(1, 3, 0);
+    m->mem = malloc(m->bytes);
+}
+
+static void test_a_stretch_is_known_by_its_sum_alone(void)
+{
+    struct made m = { 0 };
+    uint8_t mem[300], other[100] = { 0 };
+    struct seg_index x;
+    struct rng r;
+
+    rng_seed(&r, 11);
+    stretches_make(&m, mem, &r);
+    seg_index_write(&m.index, m.mem);
+    REQUIRE(seg_index_read(&x, m.mem, m.bytes) == 0);
+    CHECK_EQ(x.runs[0].xxh3, sum_xxh3(mem, 300, 0));
+    for (uint32_t k = 0; k < 3; k++) {
+        CHECK_EQ(seg_stretch_bytes(&x, x.runs, k), 100);
+        CHECK(seg_stretch_is(&x, x.runs, k, mem + k * 100));
+        CHECK(!seg_stretch_is(&x, x.runs, k, other));
+        CHECK(!seg_stretch_is(&x, x.runs, k, mem + (k + 1) % 3 * 100));
+    }
+    seg_index_free(&x);
+    free(m.mem);
+}
+
+static void test_an_index_of_version_1_has_no_sums_of_stretches(void)
+{
+    struct made m = { 0 };
+    uint8_t mem[300], other[300] = { 0 };
+    struct seg_index x;
+    struct rng r;
+
+    rng_seed(&r, 12);
+    stretches_make(&m, mem, &r);
+    m.index.version = 1;
+    seg_index_write(&m.index, m.mem);
+    CHECK(m.mem[4] == 1 && sum_of(m.mem) == sum_xxh3(m.mem + 16, m.bytes - 16, 0));
+    REQUIRE(seg_index_read(&x, m.mem, m.bytes) == 0);
+    CHECK(x.version == 1 && x.sparse[0].sum == 0 && x.sparse[2].sum == 0);
+    CHECK(seg_stretch_is(&x, x.runs, 1, mem + 100));
+    x.runs[0].n_sparse = 1; /* all of the run: its sum tells */
+    CHECK(seg_stretch_is(&x, x.runs, 0, mem));
+    CHECK(!seg_stretch_is(&x, x.runs, 0, other));
+    seg_index_free(&x);
+    free(m.mem);
 }
 
 static void test_run_head_is_read_as_written_and_bound_to_its_segment(void)
@@ -299,6 +383,8 @@ static void footer_random(struct rng *r, uint32_t n_extents)
                                   .n_extents = n_extents };
     footer.sorted_pos = rng_below(r, pages + 1) * PAGE_BYTES;
     footer.direct_bytes = rng_below(r, footer.sorted_pos + 1);
+    footer.segment_first = rng_u64(r);
+    footer.flags = (uint32_t)rng_below(r, 4);
     for (unsigned i = 0; i < 16; i++) {
         footer.store.bytes[i] = (uint8_t)rng_u64(r);
         footer.identity.bytes[i] = (uint8_t)rng_u64(r);
@@ -327,6 +413,7 @@ static void test_footer_is_read_as_written_with_any_number_of_extents(void)
         CHECK(a->index_bytes == b->index_bytes && a->n_batches == b->n_batches);
         CHECK(a->n_offsets == b->n_offsets && a->min_ts == b->min_ts && a->max_ts == b->max_ts);
         CHECK(a->direct_bytes == b->direct_bytes && a->sorted_pos == b->sorted_pos);
+        CHECK(a->segment_first == b->segment_first && a->flags == b->flags);
         CHECK_EQ(b->version, 2);
         REQUIRE(b->n_extents == n);
         for (uint32_t i = 0; i < n; i++)
@@ -389,10 +476,10 @@ static void test_a_footer_of_version_1_is_read_and_written_again(void)
     rng_seed(&r, 9);
     footer_random(&r, 2);
     footer.version = 1;
-    footer.direct_bytes = footer.sorted_pos = 0;
+    footer.direct_bytes = footer.sorted_pos = footer.segment_first = footer.flags = 0;
     seg_footer_write(&footer, page);
     CHECK_EQ(page[4], 1);
-    reseal(page, PAGE_BYTES); /* seed 0 */
+    reseal_seeded(page, PAGE_BYTES, 0);
     REQUIRE(seg_footer_read(&footer_got, page) == 0);
     CHECK_EQ(footer_got.version, 1);
     seg_footer_write(&footer_got, again);
@@ -407,7 +494,9 @@ static void test_newer_version_is_told_from_damage(void)
 
     rng_seed(&r, 8);
     m = index_random(&r, 2, 1);
-    m->mem[4] = 2;
+    m->mem[4] = 3;
+    CHECK_EQ(index_read_and_free(m->mem, m->bytes), E_CORRUPT);
+    reseal_seeded(m->mem, m->bytes, 3);
     CHECK_EQ(index_read_and_free(m->mem, m->bytes), E_VERSION);
     m->mem[4] = 0;
     CHECK_EQ(index_read_and_free(m->mem, m->bytes), E_CORRUPT);
@@ -424,10 +513,11 @@ static void test_newer_version_is_told_from_damage(void)
 
 TEST_MAIN(T(index_is_read_as_written) T(index_is_laid_out_as_documented)
               T(every_flipped_bit_of_an_index_is_refused) T(every_truncation_of_an_index_is_refused)
-                  T(lies_under_a_right_sum_are_refused)
-                      T(run_head_is_read_as_written_and_bound_to_its_segment)
-                          T(footer_is_read_as_written_with_any_number_of_extents)
-                              T(every_flipped_bit_of_a_footer_is_refused)
-                                  T(lies_in_a_footer_are_refused)
-                                      T(a_footer_of_version_1_is_read_and_written_again)
-                                          T(newer_version_is_told_from_damage))
+                  T(lies_under_a_right_sum_are_refused) T(a_stretch_is_known_by_its_sum_alone)
+                      T(an_index_of_version_1_has_no_sums_of_stretches)
+                          T(run_head_is_read_as_written_and_bound_to_its_segment)
+                              T(footer_is_read_as_written_with_any_number_of_extents)
+                                  T(every_flipped_bit_of_a_footer_is_refused)
+                                      T(lies_in_a_footer_are_refused)
+                                          T(a_footer_of_version_1_is_read_and_written_again)
+                                              T(newer_version_is_told_from_damage))

@@ -20,6 +20,7 @@ import zstandard
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 GOLDEN = os.path.join(ROOT, "tests/golden/store-v1")
+GOLDENS = GOLDEN, os.path.join(ROOT, "tests/golden/store-v2")
 TOOL = os.path.join(ROOT, os.environ.get("OUT", "build/plain"), "tests/golden/store_tool")
 READER = os.path.join(HERE, "read_store.py")
 PAGE = 4096
@@ -32,9 +33,9 @@ scratch = tempfile.mkdtemp(dir=os.environ.get("TMPDIR"))
 SEED = int(os.environ.get("STORE_SEED", "1"))
 
 
-def unpack(name, rows=True):
+def unpack(name, rows=True, golden=GOLDEN):
     folder = os.path.join(scratch, name)
-    with open(os.path.join(GOLDEN, "store.tar.zst"), "rb") as f:
+    with open(os.path.join(golden, "store.tar.zst"), "rb") as f:
         with zstandard.ZstdDecompressor().stream_reader(f) as raw:
             with tarfile.open(fileobj=raw, mode="r|") as tar:
                 tar.extractall(folder)
@@ -97,39 +98,52 @@ def resealed(page, version):
 GOLDEN_MANIFEST = os.path.join(GOLDEN, "manifest.txt")
 
 
-def test_golden_store_opens_as_it_is():
-    journal_holds(unpack("as-it-is"), GOLDEN_MANIFEST)
+def each_golden(fn):
+    """fn(name, folder of the golden store, its manifest) for each."""
+    for golden in GOLDENS:
+        fn(os.path.basename(golden), golden, os.path.join(golden, "manifest.txt"))
 
 
-def test_golden_store_opens_without_rows():
-    journal_holds(unpack("no-rows", rows=False), GOLDEN_MANIFEST)
+def test_golden_stores_open_as_they_are():
+    each_golden(lambda name, golden, manifest:
+                journal_holds(unpack(f"as-it-is-{name}", golden=golden), manifest))
 
 
-def test_golden_store_is_what_the_document_says():
-    document_holds(unpack("document", rows=False), GOLDEN_MANIFEST)
+def test_golden_stores_open_without_rows():
+    each_golden(lambda name, golden, manifest:
+                journal_holds(unpack(f"no-rows-{name}", rows=False, golden=golden), manifest))
 
 
-def test_golden_store_reads_the_same_after_it_was_opened():
-    folder = unpack("opened")
-    for _ in range(3):
-        journal_holds(folder, GOLDEN_MANIFEST)
-        document_holds(folder, GOLDEN_MANIFEST)
+def test_golden_stores_are_what_the_document_says():
+    each_golden(lambda name, golden, manifest:
+                document_holds(unpack(f"document-{name}", rows=False, golden=golden), manifest))
 
 
-def test_golden_store_is_appended_to_and_then_read():
-    for rows in (True, False):
-        folder = unpack(f"appended-{rows}", rows=rows)
-        manifest = os.path.join(scratch, f"appended-{rows}.txt")
-        shutil.copy(GOLDEN_MANIFEST, manifest)
+def test_golden_stores_read_the_same_after_they_were_opened():
+    def opened(name, golden, manifest):
+        folder = unpack(f"opened-{name}", golden=golden)
+        for _ in range(3):
+            journal_holds(folder, manifest)
+            document_holds(folder, manifest)
+    each_golden(opened)
+
+
+def test_golden_stores_are_appended_to_and_then_read():
+    def appended(name, golden, golden_manifest, rows):
+        folder = unpack(f"appended-{name}-{rows}", rows=rows, golden=golden)
+        manifest = os.path.join(scratch, f"appended-{name}-{rows}.txt")
+        shutil.copy(golden_manifest, manifest)
         r = tool("append", folder, manifest)
         assert r.returncode == 0, r.stdout
-        old, new = set(expected(GOLDEN_MANIFEST)), set(expected(manifest))
+        old, new = set(expected(golden_manifest)), set(expected(manifest))
         gone = {x for x in old - new if x.startswith("batch") and x.split()[1] not in ("22",)}
         assert not gone, f"batches of the old store are missing: {sorted(gone)[:3]}"
         assert len([x for x in new - old if x.startswith("batch")]) > 100
         document_holds(folder, manifest)
         journal_holds(folder, manifest)
         document_holds(folder, manifest)
+    for rows in (True, False):
+        each_golden(lambda name, golden, manifest, rows=rows: appended(name, golden, manifest, rows))
 
 
 def test_fresh_store_is_what_the_document_says():

@@ -12,9 +12,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *mem, size_t bytes);
 
 static void reseal(uint8_t *mem, size_t bytes)
 {
+    uint16_t version = (uint16_t)(mem[4] | mem[5] << 8); /* seeds the sum from 2 on */
     struct wr w = wr_of(mem + 8, 8);
 
-    wr_u64le(&w, sum_xxh3(mem + 16, bytes - 16, 0));
+    wr_u64le(&w, sum_xxh3(mem + 16, bytes - 16, version > 1 ? version : 0));
 }
 
 /* What every reader of an index relies on. */

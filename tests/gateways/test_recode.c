@@ -407,7 +407,33 @@ static void test_a_client_that_goes_while_its_batch_is_on_the_pool_leaves_nothin
 }
 
 /* clang-format off */
-TEST_MAIN(T(every_codec_becomes_the_topics_and_the_records_stay)
+static int16_t fetch_error(int16_t version, const char *topic, int32_t partition)
+{
+    return kafka_ask_fetched(kafka_client_call(&client, FETCH, version,
+                                               kafka_ask_fetch(&client, topic, partition, 0, 0)))
+        ->error_code;
+}
+
+/* By the topic, whatever lies in it; an unknown partition is told first. */
+static void test_a_zstd_topic_needs_fetch_10(void)
+{
+    struct buf *b = odd_batch(CODEC_ZSTD, 300, -1, -1);
+
+    begin(NULL);
+    create("t", "zstd", NULL, NULL);
+    create("other", "lz4", NULL, NULL);
+    create("sent", "producer", NULL, NULL);
+    CHECK_EQ(kafka_ask_produce_error(&client, 7, "sent", 0, b, -1), 0);
+    CHECK_EQ(fetch_error(9, "t", 0), KAFKA_UNSUPPORTED_COMPRESSION);
+    CHECK_EQ(fetch_error(10, "t", 0), 0);
+    CHECK_EQ(fetch_error(9, "t", 5), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    CHECK_EQ(fetch_error(9, "other", 0), 0);
+    CHECK_EQ(fetch_error(9, "sent", 0), 0);
+    buf_unref(b);
+    end();
+}
+
+TEST_MAIN(T(a_zstd_topic_needs_fetch_10) T(every_codec_becomes_the_topics_and_the_records_stay)
           T(batches_that_need_no_other_codec_stay_byte_for_byte)
           T(small_and_large_batches_of_one_producer_keep_their_order)
           T(what_a_loop_does_for_one_request_is_bounded_over_its_partitions)

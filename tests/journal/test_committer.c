@@ -6,7 +6,7 @@
 #include "tests/sim/jrn_calls.h"
 #include "tests/sim/wal_look.h"
 
-enum { SHARDS = 9, MANY = 60, NEVER_MS = 1000000 };
+enum { SHARDS = 9, MANY = 60, NEVER_MS = 1000000, SEGMENT_BYTES = 9000 };
 
 static void up(struct jrn_sim *js, uint64_t seed, unsigned n_loops, struct shard **s)
 {
@@ -16,6 +16,7 @@ static void up(struct jrn_sim *js, uint64_t seed, unsigned n_loops, struct shard
     jrn_sim_init(js, seed, 64 << 20, n_loops);
     js->conf.wal_budget = 1 << 30;
     js->conf.idle_close_ms = NEVER_MS;
+    js->conf.segment_bytes = SEGMENT_BYTES;
     REQUIRE(jrn_sim_open(js, &e) >= 0);
     for (unsigned i = 0; i < SHARDS; i++) {
         REQUIRE(call_create(js, 16 + i, SHARD_CLASS_DATA) == 0);
@@ -45,7 +46,28 @@ static void append_many(struct jrn_sim *js, struct shard **s, struct rng *r, str
 
 struct group_seen {
     uint64_t entry, hash, epoch;
+    uint64_t cut, bytes; /* the last entry that ended a segment; of batches since */
+    unsigned cuts;
 };
+
+/* A segment ends with the frame that brings it to its size, and with no other. */
+static void check_segment(const struct frame_head *f, const uint8_t *frame, struct group_seen *seen)
+{
+    CHECK_EQ(f->segment.first, seen->cut + 1);
+    CHECK_EQ(f->segment.bytes, seen->bytes);
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        struct frame_item item;
+
+        frame_item_read(&item, frame, i);
+        seen->bytes += item.bytes;
+    }
+    CHECK_EQ((f->flags & FRAME_CUT) != 0, seen->bytes >= SEGMENT_BYTES);
+    if (f->flags & FRAME_CUT) {
+        seen->cut = f->entry;
+        seen->bytes = 0;
+        seen->cuts++;
+    }
+}
 
 static void check_frame(const struct look_block *b, const struct block_dir *d,
                         struct group_seen *seen)
@@ -67,6 +89,7 @@ static void check_frame(const struct look_block *b, const struct block_dir *d,
                    item.base_offset == before.base_offset + before.n_offsets));
         before = item;
     }
+    check_segment(&f, b->mem + d->pos, seen);
     seen->entry = f.entry;
     seen->hash = d->hash;
 }
@@ -99,7 +122,7 @@ static void check_prev(const struct look_block *b, const struct look_block *befo
 
 static void test_frames_are_sorted_and_chained_and_blocks_say_what_was_before(void)
 {
-    unsigned several = 0;
+    unsigned several = 0, cuts = 0;
 
     for (uint64_t seed = 1; seed < 8; seed++) {
         static struct call_append a[MANY];
@@ -136,10 +159,72 @@ static void test_frames_are_sorted_and_chained_and_blocks_say_what_was_before(vo
                 check_frame(b, &d, &seen[d.group]);
             }
         }
+        for (unsigned i = 0; i < 64; i++)
+            cuts += seen[i].cuts;
         wal_look_close(&l);
         jrn_sim_fini(&js);
     }
     CHECK(several > 5);
+    CHECK(cuts > 20);
+}
+
+/* How a life may end. */
+static void life_ends(struct jrn_sim *js, struct shard **s, unsigned how)
+{
+    struct call_append a;
+
+    if (how < 2)
+        call_append_begin(js, s[0], call_batch(1, 1, 3000), &a); /* it may be there, or not */
+    handles_drop(s);
+    if (how == 0)
+        jrn_sim_crash(js, js->lives % 2 == 0);
+    else if (how == 1)
+        jrn_sim_kill(js, js->lives % 2 == 0);
+    else
+        jrn_sim_close(js);
+    if (how < 2)
+        CHECK(a.done);
+}
+
+static void test_segments_end_at_the_same_entries_however_often_the_writer_starts(void)
+{
+    unsigned cuts = 0;
+
+    for (uint64_t seed = 10; seed < 20; seed++) {
+        struct group_seen seen[64] = { 0 };
+        struct shard *s[SHARDS];
+        struct jrn_sim js;
+        struct wal_look l;
+
+        up(&js, seed, 1, s);
+        for (unsigned life = 0; life < 6; life++) {
+            for (uint64_t i = 0; i < 6; i++)
+                CHECK_EQ(call_append(&js, s[rng_below(&js.rng, SHARDS)],
+                                     call_batch(i, 1, (unsigned)rng_below(&js.rng, 3000)), NULL),
+                         0);
+            life_ends(&js, s, (unsigned)rng_below(&js.rng, 3));
+            REQUIRE(jrn_sim_open(&js, NULL) >= 0);
+            for (unsigned i = 0; i < SHARDS; i++)
+                s[i] = call_open(&js, 16 + i, NULL);
+        }
+        life_ends(&js, s, 2);
+        wal_look_open(&l, &js);
+        REQUIRE(wal_look_scan(&l) >= 0);
+        for (unsigned i = 0; i < l.n_blocks; i++)
+            for (uint32_t k = 0; k < l.blocks[i].head.n_frames; k++) {
+                struct block_dir d;
+                struct frame_head f;
+
+                block_dir_read(&d, l.blocks[i].mem, k);
+                REQUIRE(frame_head_read(&f, l.blocks[i].mem + d.pos, d.bytes) >= 0);
+                check_segment(&f, l.blocks[i].mem + d.pos, &seen[d.group]);
+            }
+        for (unsigned i = 0; i < 64; i++)
+            cuts += seen[i].cuts;
+        wal_look_close(&l);
+        jrn_sim_fini(&js);
+    }
+    CHECK(cuts > 20);
 }
 
 static void test_answers_of_one_loop_go_out_in_lsn_order(void)
@@ -383,9 +468,10 @@ static void test_an_idle_wal_gets_one_closing_block_and_no_second(void)
 }
 
 TEST_MAIN(T(frames_are_sorted_and_chained_and_blocks_say_what_was_before)
-              T(answers_of_one_loop_go_out_in_lsn_order)
-                  T(a_duplicate_is_answered_after_its_original)
-                      T(after_a_failed_write_or_flush_nothing_is_acked_any_more)
-                          T(a_batch_of_the_largest_size_fits_wherever_the_extent_stands)
-                              T(a_block_stops_taking_batches_at_its_bound)
-                                  T(an_idle_wal_gets_one_closing_block_and_no_second))
+              T(segments_end_at_the_same_entries_however_often_the_writer_starts)
+                  T(answers_of_one_loop_go_out_in_lsn_order)
+                      T(a_duplicate_is_answered_after_its_original)
+                          T(after_a_failed_write_or_flush_nothing_is_acked_any_more)
+                              T(a_batch_of_the_largest_size_fits_wherever_the_extent_stands)
+                                  T(a_block_stops_taking_batches_at_its_bound)
+                                      T(an_idle_wal_gets_one_closing_block_and_no_second))

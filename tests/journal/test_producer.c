@@ -413,15 +413,60 @@ static void test_random_sequences_match_a_list_of_all_that_was_taken(void)
     }
 }
 
+static struct row_producer row_of(int16_t epoch, const uint64_t *bases, uint8_t n)
+{
+    struct row_producer r = { .epoch = epoch, .n = n };
+
+    for (unsigned i = 0; i < n; i++)
+        r.batch[i] = (struct row_producer_batch){ .base = bases[i],
+                                                  .base_sequence = (int32_t)bases[i],
+                                                  .last_sequence = (int32_t)bases[i] };
+    return r;
+}
+
+/* One batch a sequence number, which is its offset, too. */
+static void check_knows(struct producers *p, int32_t first, int32_t last)
+{
+    for (int32_t i = first; i <= last; i++)
+        CHECK_EQ(check(p, 0, i, 1), 1);
+    CHECK_EQ(check(p, 0, first - 1, 1), E_DUPLICATE);
+    CHECK_EQ(check(p, 0, last + 1, 1), 0);
+}
+
+static void test_a_row_read_late_is_as_if_it_had_been_there_first(void)
+{
+    const uint64_t older[] = { 1, 2, 3, 4, 5 }, gap[] = { 3, 4, 5, 7, 8 }, over[] = { 9 };
+    struct producers p = { 0 };
+    struct row_producer r = row_of(0, older, 5);
+
+    producer_note_under(&p, ID, &r); /* nothing was remembered */
+    check_knows(&p, 1, 5);
+    producers_free(&p);
+    for (int32_t i = 4; i <= 7; i++)
+        note(&p, 0, i, 1, (uint64_t)i);
+    producer_note_under(&p, ID, &r);
+    check_knows(&p, 3, 7);
+    note(&p, 0, 8, 1, 8);
+    r = row_of(0, gap, 5); /* lacks 6 */
+    producer_note_under(&p, ID, &r);
+    check_knows(&p, 4, 8);
+    r = row_of(1, over, 1); /* rows are ahead, and of a new epoch */
+    producer_note_under(&p, ID, &r);
+    CHECK_EQ(check(&p, 0, 9, 1), E_PRODUCER_EPOCH);
+    CHECK_EQ(check(&p, 1, 9, 1), 1);
+    producers_free(&p);
+}
+
 TEST_MAIN(
-    T(batches_without_producer_are_always_new) T(an_unknown_producer_may_begin_anywhere)
-        T(after_a_refusal_nothing_later_is_taken_before_the_repeat)
-            T(last_sequence_wraps_after_the_largest) T(sequences_wrap_from_the_largest_to_zero)
-                T(a_batch_over_the_wrap_is_followed_and_repeated)
-                    T(each_of_the_last_five_is_known_and_no_older)
-                        T(a_gap_and_another_cut_of_what_was_sent_are_refused)
-                            T(a_new_epoch_begins_at_zero_and_ends_the_old)
-                                T(noting_again_what_is_remembered_changes_nothing)
+    T(a_row_read_late_is_as_if_it_had_been_there_first) T(batches_without_producer_are_always_new)
+        T(an_unknown_producer_may_begin_anywhere)
+            T(after_a_refusal_nothing_later_is_taken_before_the_repeat)
+                T(last_sequence_wraps_after_the_largest) T(sequences_wrap_from_the_largest_to_zero)
+                    T(a_batch_over_the_wrap_is_followed_and_repeated)
+                        T(each_of_the_last_five_is_known_and_no_older)
+                            T(a_gap_and_another_cut_of_what_was_sent_are_refused)
+                                T(a_new_epoch_begins_at_zero_and_ends_the_old) T(
+                                    noting_again_what_is_remembered_changes_nothing)
                                     T(an_older_batch_takes_its_place_among_the_later) T(
                                         older_batches_never_push_out_later_ones)
                                         T(five_in_flight_do_not_push_out_the_durable_five) T(

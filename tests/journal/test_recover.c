@@ -358,10 +358,68 @@ static void test_power_lost_at_any_operation_of_opening_loses_nothing(void)
     }
 }
 
-TEST_MAIN(T(rot_in_any_block_stops_exactly_the_groups_that_it_held)
-              T(rot_in_the_catalogue_stops_updates_and_nothing_else)
-                  T(any_three_damaged_copies_of_the_superblock_cost_nothing)
-                      T(a_superblock_without_a_valid_copy_is_refused) T(
-                          each_failed_operation_of_creating_a_store_is_told_and_mended_by_the_next)
-                          T(each_failed_operation_of_opening_a_store_is_told_and_loses_nothing)
-                              T(power_lost_at_any_operation_of_opening_loses_nothing))
+/* --- many shards --- */
+
+enum { MANY = 400, MANY_LIVES = 3 };
+
+/* In each life some shards get a batch: the first, the last, and others far apart, or all of them. The
+ * WAL of the last life alone is live when `destaged`. */
+static void many_shards(bool destaged)
+{
+    static const unsigned every[MANY_LIVES] = { 1, 133, 399 };
+    uint64_t ends[MANY] = { 0 };
+    struct err e = { 0 };
+    struct jrn_sim js;
+
+    store_init(&js, 11);
+    js.conf.wal_budget = destaged ? 1 : 1 << 30;
+    for (unsigned l = 0; l < MANY_LIVES; l++) {
+        REQUIRE(jrn_sim_open(&js, &e) >= 0);
+        for (unsigned i = 0; i < MANY; i++) {
+            struct shard *s;
+
+            if (l == 0)
+                REQUIRE(call_create(&js, 16 + i, SHARD_CLASS_DATA) == 0);
+            if (i % every[l] != 0)
+                continue;
+            s = call_open(&js, 16 + i, NULL);
+            REQUIRE(s != NULL);
+            REQUIRE(call_append(&js, s, call_batch(i, 1 + i % 3, 500), NULL) == 0);
+            ends[i] += 1 + i % 3;
+            shard_unref(s);
+        }
+        REQUIRE(call_delete(&js, 16 + 7 + l) == 0);
+        call_wait_ms(&js, destaged ? 1000 : 0);
+        jrn_sim_crash(&js, false);
+    }
+    REQUIRE(jrn_sim_open(&js, &e) >= 0);
+    for (unsigned i = 0; i < MANY; i++) {
+        int rc;
+        struct shard *s = call_open(&js, 16 + i, &rc);
+
+        CHECK_EQ(s == NULL, i >= 7 && i < 7 + MANY_LIVES);
+        if (!s)
+            continue;
+        CHECK_EQ(shard_end(s), ends[i]);
+        CHECK_EQ(call_read(&js, s, 0, NULL, &rc, NULL), ends[i]);
+        shard_unref(s);
+    }
+    jrn_sim_close(&js);
+    jrn_sim_fini(&js);
+}
+
+static void test_of_many_shards_those_that_the_wal_names_are_found_in_the_rows(void)
+{
+    many_shards(false);
+    many_shards(true);
+}
+
+TEST_MAIN(
+    T(of_many_shards_those_that_the_wal_names_are_found_in_the_rows)
+        T(rot_in_any_block_stops_exactly_the_groups_that_it_held)
+            T(rot_in_the_catalogue_stops_updates_and_nothing_else)
+                T(any_three_damaged_copies_of_the_superblock_cost_nothing)
+                    T(a_superblock_without_a_valid_copy_is_refused)
+                        T(each_failed_operation_of_creating_a_store_is_told_and_mended_by_the_next)
+                            T(each_failed_operation_of_opening_a_store_is_told_and_loses_nothing)
+                                T(power_lost_at_any_operation_of_opening_loses_nothing))

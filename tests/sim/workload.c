@@ -529,6 +529,8 @@ static void swarm(struct workload *w, uint64_t seed)
     else
         c->direct_from = 128u << below(w, 8);
     c->segment_bytes = UNIT_64K << below(w, 5);
+    if (seed % 4 == 1 && !w->tight) /* not drawn: so that all else is as it was */
+        c->segment_entries = 3 + (uint32_t)(seed / 4 % 50);
     w->devices_max = 1 + (unsigned)below(w, JRN_SIM_DEVICES);
     while (w->js.n_devices < w->devices_max && chance(w, 2, 3))
         jrn_sim_add_device(&w->js, 64 << 20);

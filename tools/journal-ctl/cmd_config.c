@@ -15,6 +15,8 @@ int cmd_config_check(struct ctl *c, struct err *e)
     struct conf *conf = conf_new();
     int rc = conf_load_file(conf, c->target, e);
 
+    if (rc >= 0)
+        rc = conf_check(conf, e);
     if (rc >= 0) {
         emit_section(c->emit, "config", columns, sizeof columns / sizeof columns[0], false);
         for (int k = 0; k < CONF_N_KEYS; k++)

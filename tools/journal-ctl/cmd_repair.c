@@ -25,13 +25,23 @@ static const struct emit_column rows_columns[] = {
 struct steps {
     struct ctl *c;
     unsigned n;
+    bool begun;
 };
+
+/* Not before there is something to say: what cannot begin leaves no half document. */
+static void steps_begin(struct steps *steps)
+{
+    if (!steps->begun)
+        emit_section(steps->c->emit, "steps", step_columns, COUNT(step_columns), false);
+    steps->begun = true;
+}
 
 static void step_row(void *ctx, const struct repair_step *s)
 {
     static const char *const states[] = { "would", "done", "lost" };
     struct steps *steps = ctx;
 
+    steps_begin(steps);
     steps->n += s->state != REPAIR_LOST;
     EMIT_ROW(steps->c->emit, C_TEXT(states[s->state]), C_TEXT(s->at.file[0] ? s->at.file : NULL),
              s->bytes ? C_U64(s->at.byte) : C_NONE, C_U64_BUT(s->bytes, 0),
@@ -40,14 +50,14 @@ static void step_row(void *ctx, const struct repair_step *s)
 
 static int repair(struct ctl *c, unsigned parts, struct err *e)
 {
-    struct steps steps = { c, 0 };
+    struct steps steps = { .c = c };
     unsigned left = 0;
     int rc;
 
-    emit_section(c->emit, "steps", step_columns, COUNT(step_columns), false);
     rc = repair_run(c->data, parts, c->dry_run, step_row, &steps, &left, e);
     if (rc < 0)
         return rc;
+    steps_begin(&steps);
     emit_section(c->emit, "summary", count_columns, COUNT(count_columns), true);
     EMIT_ROW(c->emit, C_U64(steps.n), C_U64(left));
     if (steps.n == 0 && left == 0)

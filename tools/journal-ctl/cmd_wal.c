@@ -146,6 +146,13 @@ static void dump_direct(struct dump *d, const struct frame_item *item,
         dump_item(d, item, NULL, lsn, group, where);
 }
 
+static const char *frame_note(const struct frame_head *f)
+{
+    if (f->flags & FRAME_RESTART)
+        return f->flags & FRAME_CUT ? "restart, ends its segment" : "restart";
+    return f->flags & FRAME_CUT ? "ends its segment" : NULL;
+}
+
 /* *placement: of the block's next direct item. */
 static void dump_frame(struct dump *d, const struct block_head *h, const uint8_t *mem,
                        const struct block_dir *dir, uint32_t *placement)
@@ -171,7 +178,7 @@ static void dump_frame(struct dump *d, const struct block_head *h, const uint8_t
                                      .count = C_U64(f.n_items),
                                      .time = C_I64(f.append_time),
                                      .lac = C_U64(f.lac),
-                                     .note = C_TEXT(f.flags & FRAME_RESTART ? "restart" : NULL) });
+                                     .note = C_TEXT(frame_note(&f)) });
     at = dir->pos + FRAME_HEAD_BYTES + f.n_items * FRAME_ITEM_BYTES;
     for (uint32_t i = 0; i < f.n_items; i++) {
         struct frame_item item;

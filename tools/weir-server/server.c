@@ -78,23 +78,9 @@ static unsigned n_folders(const struct conf *c)
 
 int server_check(const struct conf *c, struct err *e)
 {
-    if (!conf_has(c, CONF_ROLES, "meta") || !conf_has(c, CONF_ROLES, "broker") ||
-        !conf_has(c, CONF_ROLES, "engine"))
-        return conf_fault(c, CONF_ROLES,
-                          "this version needs meta, broker and engine together in one process", e);
-    if (conf_num(c, CONF_KAFKA_SESSION_MIN) > conf_num(c, CONF_KAFKA_SESSION_MAX))
-        return conf_fault(c, CONF_KAFKA_SESSION_MIN, "is above kafka.session_max", e);
-    if (conf_num(c, CONF_KAFKA_BATCH_MAX) > conf_num(c, CONF_KAFKA_REQUEST_MAX))
-        return conf_fault(c, CONF_KAFKA_BATCH_MAX, "is above kafka.request_max", e);
-    if (conf_num(c, CONF_KAFKA_DEFAULT_PARTITIONS) > conf_num(c, CONF_KAFKA_PARTITIONS_MAX))
-        return conf_fault(c, CONF_KAFKA_DEFAULT_PARTITIONS, "is above kafka.partitions_max", e);
-    if (conf_num(c, CONF_JOURNAL_SPACE_URGENT) > conf_num(c, CONF_JOURNAL_SPACE_THROTTLE))
-        return conf_fault(c, CONF_JOURNAL_SPACE_URGENT, "is above journal.space_throttle", e);
-    if (conf_num(c, CONF_JOURNAL_SPACE_THROTTLE) > conf_num(c, CONF_JOURNAL_SPACE_REFUSE))
-        return conf_fault(c, CONF_JOURNAL_SPACE_THROTTLE, "is above journal.space_refuse", e);
     if (n_folders(c) > JRN_DEVICES_MAX)
         return conf_fault(c, CONF_DEVICES, "more than 14 folders beside data", e);
-    return 0;
+    return conf_check(c, e);
 }
 
 static struct journal_conf journal_settings(const struct conf *c)
@@ -110,6 +96,7 @@ static struct journal_conf journal_settings(const struct conf *c)
         .space_throttle = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_THROTTLE),
         .space_refuse = (uint32_t)conf_num(c, CONF_JOURNAL_SPACE_REFUSE),
         .block_max = (uint32_t)conf_num(c, CONF_JOURNAL_BLOCK_MAX),
+        .direct_from = (uint32_t)conf_num(c, CONF_JOURNAL_DIRECT_FROM),
         .batch_max = (uint32_t)conf_num(c, CONF_JOURNAL_BATCH_MAX),
         .cache_bytes = conf_num(c, CONF_JOURNAL_CACHE_BYTES),
         .memory_bytes = conf_num(c, CONF_JOURNAL_MEMORY_BYTES),
