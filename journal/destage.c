@@ -9,6 +9,7 @@
 #include "format/block.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/group.h"
 #include "journal/retention.h"
 #include "journal/segwrite.h"
@@ -477,8 +478,10 @@ static void sealed(struct catalogue_update *u)
             piece_sealed(d, &p->pieces[k]);
     }
     for (unsigned i = 0; i < d->st->n_groups; i++)
-        for (unsigned k = 0; k < d->parts[i].n_pieces; k++)
+        for (unsigned k = 0; k < d->parts[i].n_pieces; k++) {
             catalogue_reap_late(d->st, &d->parts[i].pieces[k].out.builder.index);
+            compact_sealed(d->st, &d->parts[i].pieces[k].out.builder.index);
+        }
     checkpoint(d);
 }
 
