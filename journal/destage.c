@@ -266,10 +266,24 @@ static void checkpoint_run(struct rows_work *w)
      * ahead. */
     uint64_t lsn = d->end_lsn > rows_replay_lsn(d->st->rows) ? d->end_lsn : 0;
 
+<<<<<<< HEAD
     for (unsigned i = 0; i < d->st->n_groups; i++)
         rows_batch_append(&all, &d->parts[i].rows);
     w->rc = rows_write(d->st->rows, &all, lsn);
     rows_batch_free(&all);
+=======
+#ifdef WEIR_MUTANT_ENDS_APART
+    for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
+        w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
+#endif
+    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
+    if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
+        w->rc = rows_write(d->st->rows, &all, d->end_lsn);
+#ifdef WEIR_MUTANT_REPLAY_BACK
+    if (w->rc >= 0 && d->super.generation % 3 == 0)
+        w->rc = rows_write(d->st->rows, &all, LSN_FIRST);
+#endif
+>>>>>>> ae8dad8
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
 #ifdef WEIR_MUTANT_REUSE_EARLY
@@ -290,6 +304,9 @@ static void super_prune(struct destage *d)
 #ifdef WEIR_MUTANT_CHECKPOINT_BACK
     if (s->generation % 3 == 0)
         s->ckpt_lsn = LSN_FIRST;
+#endif
+#ifdef WEIR_MUTANT_CHECKPOINT_AHEAD
+    s->ckpt_lsn += PAGE_BYTES; /* a block that is not destaged */
 #endif
     s->catalogue_end = atomic_load(&d->st->catalogue_shard->end);
     for (uint32_t i = 0; i < s->n; i++) {
@@ -400,9 +417,23 @@ static int seal_prepare(struct catalogue_update *u)
         lost_rows(d, p, &u->rows);
         /* In one write with what says that the round's batches are destaged: who finds that does not
          * read them in the WAL any more, and must know from here where their shards end. */
+#ifndef WEIR_MUTANT_ENDS_APART
         rows_batch_append(&u->rows, &p->rows);
+<<<<<<< HEAD
         for (unsigned k = 0; k < p->n_pieces; k++)
             piece_rows(d, &p->pieces[k], &u->rows);
+=======
+#endif
+        if (p->out.row.n_extents == 0)
+            continue;
+        rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, p->segment), value,
+                       row_segment_write(&p->out.row, value));
+        segment_run_rows(p->segment, &p->out.builder.index, &u->rows);
+        /* Known as sealed before the rows name it: a reader may follow them at once. */
+        if (p->seals)
+            segments_seal(&d->st->segments, p->segment, &p->out.row);
+        p->in_table = p->seals;
+>>>>>>> ae8dad8
     }
     return 0;
 }
@@ -588,8 +619,10 @@ static void entry_add(struct destage *d, struct destage_part *p, struct destage_
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
 
+#ifndef WEIR_MUTANT_STRANGE_DESTAGED
     if (mem && sum_xxh3(mem, n->entry.bytes, 0) != n->entry.xxh3)
         mem = NULL;
+#endif
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
 
