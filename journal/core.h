@@ -97,7 +97,8 @@ struct jrn_group {
     bool flush_posted;
     struct cache cache;
     struct direct_buffer direct; /* what is shared with the committer is under its lock */
-    struct dirty dirty; /* shards with changes that rows do not have, or with entries in the index */
+    struct dirty
+        dirty; /* shards with changes that rows do not have, or with entries in the index */
     struct group_loss *losses;
     unsigned n_losses;
     atomic_bool read_only; /* written home, read by any */
