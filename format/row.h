@@ -36,7 +36,8 @@
  *   'k' shard u64, name   latest record of a key: u8 1, u8[7] 0, u64 offset. name: the key itself up to
  *                      999 bytes; of a longer one the first 999 and the XXH3-128 (canonical, seed 0)
  *                      of all of it, 1015 in all
- *   'x' shard u64      u8 1, u8[7] 0, u64 offset below which the shard's keys are in 'k'
+ *   'x' shard u64      u8 1, u8[7] 0, u64 offset below which the shard's keys are in 'k'; of shard 0
+ *                      (there is none): the rows were made anew, and not yet every 'k'
  *   't' u8 n, table u8[n], key   row of a table: the owner's value
  *   'o' u8 n, table u8[n], shard u64   u8 1, u8[7] 0, u64 offset that the table's rows stand for
  *   'd' segment u64    live bytes: u8 1, u8[7] 0, u64 bytes of its runs whose shard is not deleted,

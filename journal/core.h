@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "format/super.h"
 #include "journal/cache.h"
+#include "journal/chunk.h"
 #include "journal/direct.h"
 #include "journal/dirty.h"
 #include "journal/index.h"
@@ -208,6 +209,7 @@ struct store {
     struct memories *memories;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
+    struct chunks chunks;  /* what was read from the device */
     struct store_bytes bytes;
     uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
     atomic_bool no_holes; /* for certain: the rows have no table of holes, a load need not look */

@@ -397,6 +397,9 @@ static int seal_prepare(struct catalogue_update *u)
 
         group_row(d, p->group, &u->rows);
         lost_rows(d, p, &u->rows);
+        /* In one write with what says that the round's batches are destaged: who finds that does not
+         * read them in the WAL any more, and must know from here where their shards end. */
+        rows_batch_append(&u->rows, &p->rows);
         for (unsigned k = 0; k < p->n_pieces; k++)
             piece_rows(d, &p->pieces[k], &u->rows);
     }

@@ -5,6 +5,7 @@
 
 #include "base/logger.h"
 #include "format/batch.h"
+#include "journal/keyremake.h"
 #include "journal/shard.h"
 
 enum {
@@ -381,6 +382,7 @@ struct resume {
     struct rows_work w;
     uint64_t *gone;
     unsigned n;
+    bool remake;
 };
 
 static int resume_row(void *ctx, const void *key, size_t key_bytes, const void *value,
@@ -394,6 +396,10 @@ static int resume_row(void *ctx, const void *key, size_t key_bytes, const void *
 
     if (((const uint8_t *)key)[0] != ROW_NAMED || !row_key_parse(key, key_bytes, &shard, NULL))
         return 1;
+    if (shard == KEYREMAKE_SHARD) {
+        r->remake = true;
+        return 0;
+    }
     rc = rows_get(r->w.st->rows, shard_key, row_key(shard_key, ROW_SHARD, shard), &mem, &bytes);
     free(mem);
     if (rc != E_NOTFOUND)
@@ -416,6 +422,8 @@ static void resume_done(struct rows_work *w)
 
     for (unsigned i = 0; i < r->n; i++)
         keyindex_sweep(w->st, r->gone[i], UINT64_MAX);
+    if (r->remake)
+        keyremake_start(w->st);
     free(r->gone);
     free(r);
 }

@@ -33,7 +33,8 @@ bool keyindex_is_there(struct store *st, uint64_t shard);
 /* Removes the names whose record is below start, a few at a time between other work on rows; start
  * UINT64_MAX: all of them and row x, for a deleted shard. Keeper. */
 void keyindex_sweep(struct store *st, uint64_t shard, uint64_t start);
-/* Goes on with what a crash has left of deleted shards. Keeper, once after the start. */
+/* Goes on with what a crash has left of deleted shards, and with indexes that are to be made again. Keeper, once
+ * after the start. */
 void keyindex_resume(struct store *st);
 
 #endif

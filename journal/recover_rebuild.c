@@ -9,6 +9,7 @@
 #include "format/frame.h"
 #include "journal/catalogue.h"
 #include "journal/destage.h"
+#include "journal/keyremake.h"
 
 /* --- rows that are lost: the catalogue's own segments are found by looking at every unit --- */
 
@@ -181,6 +182,8 @@ int recover_rows_rebuild(struct recovery *r)
     int rc = page ? rows_clear(st->rows) : E_NOMEM;
 
     LOG_WARN("rows.rebuild", F_LSN(st->super.ckpt_lsn));
+    if (rc >= 0)
+        rc = keyremake_mark(st->rows);
     for (unsigned i = 0; rc >= 0 && i < st->slabs.n; i++)
         rebuild_slab(&b, &st->slabs.list[i], page->mem);
     if (rc >= 0)

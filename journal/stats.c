@@ -60,6 +60,10 @@ static const struct metric_row stats_rows[] = {
     ROW("space_bytes", GAUGE, "state=\"segment_dead\"", space[STATS_SPACE_SEGMENT_DEAD], 1, NULL),
     ROW("space_bytes", GAUGE, "state=\"grave\"", space[STATS_SPACE_GRAVE], 1, NULL),
     ROW("space_bytes", GAUGE, "state=\"free\"", space[STATS_SPACE_FREE], 1, NULL),
+    ROW("space_limit_bytes", GAUGE, NULL, space_limit, 1,
+        "Bytes that all slabs may come to, of which the marks are parts."),
+    ROW("throttle_seconds", GAUGE, NULL, throttle_us, US,
+        "How long each append is held, because space is short."),
     ROW("segments", GAUGE, NULL, segments, 1, "Segments, those that are still open included."),
     ROW("wal_extents", GAUGE, NULL, wal_extents, 1, "Extents of the live WAL."),
     ROW("state", GAUGE, NULL, state, 1, "0: serving, 1: full, 2: failed."),
@@ -92,6 +96,8 @@ static void refresh(struct metric_set *set)
     metric_set(&s->space[STATS_SPACE_SEGMENT_DEAD], (int64_t)info.segment_dead);
     metric_set(&s->space[STATS_SPACE_GRAVE], (int64_t)info.grave);
     metric_set(&s->space[STATS_SPACE_FREE], (int64_t)info.free);
+    metric_set(&s->space_limit, (int64_t)info.limit);
+    metric_set(&s->throttle_us, info.throttle_us);
     pthread_mutex_lock(&st->segments.lock);
     metric_set(&s->segments, (int64_t)st->segments.by_id.count);
     pthread_mutex_unlock(&st->segments.lock);

@@ -47,6 +47,7 @@ struct stats {
     struct metric_hist rows_us;
     struct metric_gauge recovery_bytes, recovery_blocks, recovery_us;
     struct metric_gauge space[STATS_N_SPACES], segments, wal_extents, state;
+    struct metric_gauge space_limit, throttle_us;
     /* scrub.h */
     struct metric_counter scrub_bytes, scrub_cycles, scrub_found, scrub_paused;
     struct metric_gauge scrub_damaged, scrub_cycle_us, scrub_done_permille;

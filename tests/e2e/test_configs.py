@@ -144,6 +144,52 @@ def test_python_kafka_reads_and_alters_the_same(s):
         a.close()
 
 
+SET, DELETE, APPEND, SUBTRACT = range(4)
+
+
+def alter_some(s, topic, *changes):
+    """IncrementalAlterConfigs, which neither library has: (name, operation, value) each; gives the error's number."""
+    from kafka.protocol.api import Request, Response
+    from kafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
+
+    class Answer(Response):
+        API_KEY, API_VERSION = 44, 0
+        SCHEMA = Schema(("throttle_time_ms", Int32), ("responses", Array(
+            ("error", Int16), ("message", String("utf-8")), ("type", Int8), ("name", String("utf-8")))))
+
+    class Ask(Request):
+        API_KEY, API_VERSION, RESPONSE_TYPE = 44, 0, Answer
+        SCHEMA = Schema(("resources", Array(("type", Int8), ("name", String("utf-8")), ("configs", Array(
+            ("name", String("utf-8")), ("operation", Int8), ("value", String("utf-8")))))), ("validate_only", Boolean))
+
+    k = kafka.KafkaAdminClient(bootstrap_servers=s.address)
+    try:
+        f = k._send_request_to_node(1, Ask([(2, topic, list(changes))], False))
+        k._wait_for_futures([f])
+        return f.value.responses[0][0]
+    finally:
+        k.close()
+
+
+def test_incremental_alter_configs_changes_what_it_names_on_a_topic_with_data(s):
+    t = create(s, name_of("some"), retention_ms="1000000000", max_message_bytes="500000")
+    assert not produce(s, t, 100)
+    assert alter_some(s, t, ("cleanup.policy", APPEND, "compact"), ("retention.bytes", SET, "5000000")) == 0
+    d = describe(s, t)
+    assert sorted(d["cleanup.policy"][0].split(",")) == ["compact", "delete"] and d["retention.bytes"] == ("5000000", 1)
+    assert d["retention.ms"] == ("1000000000", 1) and d["max.message.bytes"] == ("500000", 1)
+    assert alter_some(s, t, ("cleanup.policy", SUBTRACT, "compact"), ("max.message.bytes", DELETE, None)) == 0
+    d = describe(s, t)
+    assert d["cleanup.policy"][0] == "delete" and d["max.message.bytes"] == ("1048588", 5)
+    assert alter_some(s, t, ("retention.ms", APPEND, "1")) == 40  # INVALID_CONFIG: it is no list
+    assert bounds(s, t) == (0, 100)
+    assert alter_some(s, t, ("retention.ms", SET, "1")) == 0
+    until(lambda: bounds(s, t) == (100, 100), 60, "all of it to expire")
+    s.kill()
+    s.start()
+    assert describe(s, t)["retention.ms"] == ("1", 1) and bounds(s, t) == (100, 100)
+
+
 def test_a_batch_above_max_message_bytes_is_refused(s):
     t = create(s, name_of("small"), max_message_bytes="3000")
     assert not produce(s, t, 1, size=1000)

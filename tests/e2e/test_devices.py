@@ -6,6 +6,7 @@ test-limit: 200"""
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -125,6 +126,27 @@ def test_a_copy_is_refused_in_words(s):
     log = refusal(s, *devices(second(s), copy))
     assert "device 1 is there twice" in log, log[-500:]
     shutil.rmtree(copy)
+
+
+def test_one_folder_given_twice_is_refused_in_words(s):
+    log = refusal(s, *devices(second(s), os.path.join(s.folder, "data", "..", "data")))
+    assert "data is given twice" in log, log[-500:]
+
+
+def test_each_device_has_its_own_metrics(s):
+    s.start(*devices(second(s)))
+    fill(s, "new", "counted")
+    s.child.send_signal(signal.SIGUSR1)
+    until(lambda: '"event":"metrics"' in s.log() and s.log().endswith("\n"), 30, "metrics")
+    m = json.loads([x for x in s.log().splitlines() if '"event":"metrics"' in x][-1])["metrics"]
+    of = lambda name, labels="": [m[f'weir_journal_{name}{{device="{d}"{labels}}}'] for d in (0, 1)]  # noqa: E731
+    assert min(of("appends_total")) >= 1 and min(of("append_bytes_total")) > 100
+    assert min(x["count"] for x in of("flush_duration_seconds") + of("block_batches")) > 0
+    for folder, limit, *by_state in zip((s.data, second(s)), of("space_limit_bytes"), *(
+            of("space_bytes", f',state="{x}"') for x in ("wal", "segment_live", "segment_dead", "grave", "free"))):
+        slabs = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder) if f.startswith("slab-"))
+        assert sum(by_state) <= slabs <= limit, (by_state, slabs, limit)
+    s.stop()
 
 
 def test_the_order_of_folders_does_not_matter(s):

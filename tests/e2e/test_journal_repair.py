@@ -243,8 +243,16 @@ def test_damage_is_left_out_and_told():
 
 # --- rows: a view, and never more than that ---
 
+KEYS = '{"table":"key'  # indexes of keys: derived from the shards alone, by a server
+
+
 def rows_of(data):
-    return ctl("-o", "jsonl", "rows", "dump", data=data)
+    return "".join(x + "\n" for x in ctl("-o", "jsonl", "rows", "dump", data=data).splitlines()
+                   if not x.startswith(KEYS))
+
+
+def keys_of(data):
+    return [x for x in ctl("-o", "jsonl", "rows", "dump", data=data).splitlines() if x.startswith(KEYS)]
 
 
 def sst(folder):
@@ -332,24 +340,26 @@ def test_index_rebuild_gives_the_same_rows_and_counts_them():
 def test_a_server_starts_with_damaged_rows_as_with_sound_ones():
     s = Server("--set", "journal.scrub_bytes_per_s=0", "--set", "loops=2", "--set", "journal.wal_age_ms=200").start()
     from confluent_kafka.admin import AdminClient, NewTopic
-    from confluent_kafka import TopicPartition
+    from test_configs import delete_records
     admin = AdminClient({"bootstrap.servers": s.address})
-    topics = {"full": 4, "empty": 3, "trimmed": 2, "gone": 2}
-    for f in admin.create_topics([NewTopic(n, p, 1) for n, p in topics.items()], operation_timeout=30).values():
+    topics = {"full": 4, "empty": 3, "trimmed": 1, "gone": 2, "keyed": 2, "gone-keyed": 1}
+    new = [NewTopic(n, p, 1, config={"weir.kind": "rocksdb", "min.compaction.lag.ms": "3600000"} if "keyed" in n else {})
+           for n, p in topics.items()]
+    for f in admin.create_topics(new, operation_timeout=30).values():
         f.result(60)
-    for name in ("full", "trimmed", "gone"):
+    for name in ("full", "trimmed", "gone", "keyed", "gone-keyed"):
         text = "".join(f"k{i}:{name} {i} {'x' * 600}\n" for i in range(9000))
         subprocess.run(["kcat", "-P", "-b", s.address, "-t", name, "-K", ":"], input=text.encode(), check=True,
                        timeout=60)
-    for f in admin.delete_topics(["gone"], operation_timeout=30).values():
+    for f in admin.delete_topics(["gone", "gone-keyed"], operation_timeout=30).values():
         f.result(60)
-    if hasattr(admin, "delete_records"):
-        for f in admin.delete_records([TopicPartition("trimmed", 0, -1)]).values():
-            f.result(60)
+    assert delete_records(s, "trimmed", 7000) == 7000
     until(lambda: '"event":"segment.sealed"' in s.log(), 60, "a segment")
     s.stop()
-    want, shards = rows_of(s.data), as_json("shard", "ls", data=s.data)
+    keys, shards = keys_of(s.data), as_json("shard", "ls", data=s.data)
+    assert len(keys) == 9000 + topics["keyed"]
     names = {x["name"]: x for x in shards}
+    assert (names["trimmed/0"]["start"], names["trimmed/0"]["end"]) == (7000, 9000)
     assert names["empty/0"]["end"] == 0 and sum(names[f"full/{p}"]["end"] for p in range(4)) == 9000
     assert "gone/0" not in names, names["gone/0"]
     assert as_json("segment", "ls", data=s.data)
@@ -360,12 +370,14 @@ def test_a_server_starts_with_damaged_rows_as_with_sound_ones():
         shutil.copytree(kept, s.data)
         ROWS_DAMAGE[what](s.data)
         s.start()
+        until(lambda: '"event":"keys.remade"' in s.log(), 60, "the indexes of keys")
         s.stop()
+        assert keys_of(s.data) == keys, what
         after = {x["name"]: (x["start"], x["end"], x["state"]) for x in as_json("shard", "ls", data=s.data)
                  if x["topic"]}
         assert after == {n: (x["start"], x["end"], x["state"]) for n, x in names.items() if x["topic"]}, what
         assert as_json("verify", data=s.data)["damage"] == [], what
-    assert want
+    rows_survive(kept, "kept-rows")
     s.fini()
 
 

@@ -295,6 +295,75 @@ static void test_the_index_is_made_again_when_rows_are_lost(void)
         made_again(how, UINT32_MAX);
 }
 
+static int row_add(void *ctx, const void *key, size_t key_bytes, const void *value,
+                   size_t value_bytes)
+{
+    struct buf **all = ctx;
+    const uint8_t table = *(const uint8_t *)key;
+
+    if (table == ROW_NAME || table == ROW_NAMED) {
+        struct buf *more = buf_new((*all)->len + key_bytes + value_bytes);
+
+        memcpy(more->mem, (*all)->mem, (*all)->len);
+        memcpy(more->mem + (*all)->len, key, key_bytes);
+        memcpy(more->mem + (*all)->len + key_bytes, value, value_bytes);
+        more->len = (*all)->len + key_bytes + value_bytes;
+        buf_unref(*all);
+        *all = more;
+    }
+    return 0;
+}
+
+/* Every row of every index of keys, one behind the other. */
+static struct buf *key_rows(struct jrn_sim *js)
+{
+    struct buf *all = buf_new(0);
+
+    REQUIRE(rows_scan(js->st->rows, "", 0, false, row_add, &all) >= 0);
+    return all;
+}
+
+static void test_all_indexes_are_made_again_by_themselves_when_rows_are_lost(void)
+{
+    for (unsigned how = 0; how < 3; how++) {
+        struct jrn_sim js;
+        struct err e = { 0 };
+        struct buf *before, *after;
+
+        open_sim(&js, 50 + how, 2);
+        for (unsigned i = 0; i < 4; i++) {
+            struct shard *s = make(&js, 16 + i);
+            int rc;
+
+            fill(&js, s, 30 + 50 * i);
+            kind_value(&js, s, "k1", &rc); /* the index has come to the end */
+            if (i == 1)
+                CHECK_EQ(call_trim(&js, s, 20), 0);
+            shard_unref(s);
+        }
+        CHECK_EQ(call_delete(&js, 18), 0);
+        call_wait_ms(&js, 500);
+        before = key_rows(&js);
+        CHECK(before->len > 3 * 30 * 16);
+        if (how == 0)
+            jrn_sim_crash(&js, true);
+        else
+            jrn_sim_kill(&js, true);
+        REQUIRE(jrn_sim_open(&js, &e) >= 0);
+        if (how == 2) { /* not all of it in one life */
+            jrn_sim_close(&js);
+            REQUIRE(jrn_sim_open(&js, &e) >= 0);
+        }
+        call_wait_ms(&js, 500);
+        after = key_rows(&js);
+        CHECK_EQ(after->len, before->len);
+        CHECK(after->len == before->len && memcmp(after->mem, before->mem, after->len) == 0);
+        buf_unref(before);
+        buf_unref(after);
+        end_sim(&js);
+    }
+}
+
 static void test_keys_of_direct_batches_are_found_and_made_again(void)
 {
     for (unsigned how = 0; how < 4; how++)
@@ -423,7 +492,8 @@ TEST_MAIN(T(a_get_sees_what_was_appended_just_before)
               T(a_record_comes_with_offset_time_and_headers_from_any_codec)
                   T(a_scan_gives_keys_in_order_piece_by_piece)
                       T(long_keys_are_found_though_they_share_their_beginning)
-                          T(the_index_is_made_again_when_rows_are_lost)
+                          T(the_index_is_made_again_when_rows_are_lost) T(
+                              all_indexes_are_made_again_by_themselves_when_rows_are_lost)
                               T(keys_of_direct_batches_are_found_and_made_again) T(
                                   trimmed_keys_are_not_found_and_their_rows_go)
                                   T(the_rows_of_a_deleted_shard_go_even_over_a_crash) T(

@@ -61,6 +61,7 @@ static void test_appends_blocks_and_bytes_add_up(void)
     for (unsigned i = 0; i < STATS_N_SPACES; i++)
         bytes += (uint64_t)metric_get(&s->space[i]);
     CHECK(bytes > 0);
+    CHECK((uint64_t)metric_get(&s->space_limit) >= bytes && metric_get(&s->throttle_us) == 0);
     shard_unref(h);
     jrn_sim_close(&js);
     jrn_sim_fini(&js);

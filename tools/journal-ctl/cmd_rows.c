@@ -41,6 +41,16 @@ const char *ctl_table_name(uint8_t table)
         return "producer";
     case ROW_LIVE:
         return "live bytes";
+    case ROW_INTENT:
+        return "intent";
+    case ROW_NAME:
+        return "key";
+    case ROW_NAMED:
+        return "keys end";
+    case ROW_TABLE:
+        return "table";
+    case ROW_TABLE_OFFSET:
+        return "table end";
     default:
         return NULL;
     }
