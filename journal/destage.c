@@ -266,24 +266,17 @@ static void checkpoint_run(struct rows_work *w)
      * ahead. */
     uint64_t lsn = d->end_lsn > rows_replay_lsn(d->st->rows) ? d->end_lsn : 0;
 
-<<<<<<< HEAD
-    for (unsigned i = 0; i < d->st->n_groups; i++)
-        rows_batch_append(&all, &d->parts[i].rows);
-    w->rc = rows_write(d->st->rows, &all, lsn);
-    rows_batch_free(&all);
-=======
+    w->rc = 0;
 #ifdef WEIR_MUTANT_ENDS_APART
     for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
         w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
 #endif
-    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
-    if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
-        w->rc = rows_write(d->st->rows, &all, d->end_lsn);
+    if (w->rc >= 0 && lsn > 0)
+        w->rc = rows_write(d->st->rows, &all, lsn);
 #ifdef WEIR_MUTANT_REPLAY_BACK
     if (w->rc >= 0 && d->super.generation % 3 == 0)
         w->rc = rows_write(d->st->rows, &all, LSN_FIRST);
 #endif
->>>>>>> ae8dad8
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
 #ifdef WEIR_MUTANT_REUSE_EARLY
@@ -419,21 +412,9 @@ static int seal_prepare(struct catalogue_update *u)
          * read them in the WAL any more, and must know from here where their shards end. */
 #ifndef WEIR_MUTANT_ENDS_APART
         rows_batch_append(&u->rows, &p->rows);
-<<<<<<< HEAD
+#endif
         for (unsigned k = 0; k < p->n_pieces; k++)
             piece_rows(d, &p->pieces[k], &u->rows);
-=======
-#endif
-        if (p->out.row.n_extents == 0)
-            continue;
-        rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, p->segment), value,
-                       row_segment_write(&p->out.row, value));
-        segment_run_rows(p->segment, &p->out.builder.index, &u->rows);
-        /* Known as sealed before the rows name it: a reader may follow them at once. */
-        if (p->seals)
-            segments_seal(&d->st->segments, p->segment, &p->out.row);
-        p->in_table = p->seals;
->>>>>>> ae8dad8
     }
     return 0;
 }
