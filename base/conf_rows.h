@@ -114,6 +114,8 @@
       "Largest batch that is stored; at most three quarters of journal.wal_extent, whatever is set here.") \
     X(JOURNAL_CACHE_BYTES, "journal.cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Memory for recent blocks, from which readers at the end are served.") \
+    X(JOURNAL_READ_CACHE_BYTES, "journal.read_cache_bytes", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
+      "Memory for what was read from disk, ahead of readers who go through a partition in order; none is taken before.") \
     X(JOURNAL_MEMORY_BYTES, "journal.memory_bytes", BYTES, "256MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "What all partitions of kind memory hold together; beyond it the oldest batches of the largest go.") \
     X(JOURNAL_PENDING_MAX, "journal.pending_max", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \

@@ -2,13 +2,19 @@
  *
  *   journal_bench latency    -d DIR [-r ROUNDS] [-n APPENDS] [-s BYTES] [-K KIND]
  *   journal_bench throughput -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
+ *   journal_bench half       -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
  *   journal_bench direct     -d DIR [-r ROUNDS] [-t SECONDS] [-s BYTES] [-w WRITERS] [-k SHARDS]
  *   journal_bench recovery   -d DIR [-r ROUNDS] [-s BYTES] [-c RECORDS] [-w WRITERS] [-k SHARDS]
  *   journal_bench restart    -d DIR [-r ROUNDS] -- SERVER [ARGUMENT]...
- *   all: [-b WAL_BUDGET_MIB] [-l LOOPS] [-x NAME]
+ *   all: [-b WAL_BUDGET_MIB] [-l LOOPS] [-x NAME] [-R RETENTION_MIB]
  *
- * direct is throughput against a stream of raw writes without a sync, and says how many bytes the
- * device was given for each that was accepted (name_amp).
+ * half finds the rate of WRITERS that wait for their answers, and then appends at half of it whatever
+ * is answered when: latency from the moment when each was due. Beside it one writer of as many bytes
+ * with fdatasync, at half of its own rate, likewise.
+ *
+ * direct is throughput against a stream of raw writes without a sync, from memory as a plain program has
+ * it and (name_huge) from huge pages, and says how many bytes the device was given for each that was
+ * accepted (name_amp).
  *
  * recovery kills a child of this program that appends, and opens its store in another; a store that is
  * in DIR already is taken as it is. restart
@@ -17,7 +23,8 @@
  *
  * DIR is made, and the device's own figure is taken in it too. Every append is ACK_QUORUM_DURABLE:
  * answered after its flush. A round is one turn of the journal and one of the raw device, the
- * first of them changing. -c: records in a batch. -x: a name instead of the figure's own. -K: segment,
+ * first of them changing. -R: what all shards together keep; the rest is trimmed, so that space comes
+ * round. -c: records in a batch. -x: a name instead of the figure's own. -K: segment,
  * memory (its figures are called memory_append...) or rocksdb. */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,7 +44,9 @@
 
 #include "base/logger.h"
 #include "base/rng.h"
+#include "bench/child.h"
 #include "bench/measure.h"
+#include "bench/paced.h"
 #include "bench/raw_io.h"
 #include "bench/store.h"
 #include "format/batch.h"
@@ -47,12 +56,13 @@ enum {
     SHARDS_MAX = 1000000,
     RAW_SYNC_BYTES = 64 << 10,
     RAW_DEPTH = 8,
+    RETENTION_CHECK_MS = 250,
     SLABS_MAX = 10000
 };
 
 static struct options {
     const char *dir, *name;
-    uint64_t rounds, appends, bytes, writers, shards, budget_mib, loops, records;
+    uint64_t rounds, appends, bytes, writers, shards, budget_mib, loops, records, retention_mib;
     double seconds;
     enum shard_kind kind;
     const char *const *server; /* restart: its arguments, NULL at the end */
@@ -67,7 +77,9 @@ static struct options {
 
 static struct journal_conf settings(void)
 {
-    return (struct journal_conf){ .wal_budget = opt.budget_mib << 20, .delete_grace_ms = 100 };
+    return (struct journal_conf){ .wal_budget = opt.budget_mib << 20,
+                                  .delete_grace_ms = 100,
+                                  .retention_check_ms = RETENTION_CHECK_MS };
 }
 
 static void open_store(struct bench_store *s)
@@ -77,6 +89,10 @@ static void open_store(struct bench_store *s)
     logger_setup(LOG_LEVEL_WARN, false);
     bench_store_open(s, opt.dir, &conf, (unsigned)opt.loops);
     s->kind = opt.kind;
+    if (opt.retention_mib)
+        s->policy = (struct shard_policy){ .flags = SHARD_LIMITED,
+                                           .retention_bytes =
+                                               (int64_t)((opt.retention_mib << 20) / opt.shards) };
     store_run(s);
 }
 
@@ -348,6 +364,7 @@ static void throughput_round(struct bench_store *s, struct load *l, struct raw_f
     store_create_shards(s, l->shards, l->n_shards);
     ours = journal_throughput(s, l, &cpu_seconds) * (double)(opt.bytes * opt.records);
     store_delete_shards(s, l->shards, l->n_shards);
+    bench_store_rest(s);
     if (!raw_first)
         reference = raw_throughput(raw);
     measure_round(rate, ours / 1e6, reference / 1e6);
@@ -386,6 +403,88 @@ static void throughput(void)
     buf_unref(l.batch);
 }
 
+/* --- latency at half load --- */
+
+/* The same of the raw device: its own rate with one writer, then half of it. */
+static void raw_half(struct raw_file *f, uint32_t bytes, struct measure_samples *out)
+{
+    double began = measure_now(), took = 0;
+    uint64_t n = 0;
+
+    for (; took < opt.seconds / 2; took = measure_now() - began, n++)
+        raw_write_sync(f, bytes);
+    measure_clear(out);
+    paced_raw(&(struct paced){ .rate = (double)n / took / 2, .seconds = opt.seconds }, f, bytes,
+              out);
+}
+
+static double journal_half(struct bench_store *s, struct load *l, struct measure_samples *out)
+{
+    struct paced p = { .seconds = opt.seconds };
+    double cpu;
+
+    store_create_shards(s, l->shards, l->n_shards);
+    p.rate = journal_throughput(s, l, &cpu) / 2;
+    measure_clear(out);
+    paced_appends(&p, s, l->shards, l->n_shards, l->batch, out);
+    store_delete_shards(s, l->shards, l->n_shards);
+    bench_store_rest(s);
+    return p.rate;
+}
+
+static void half_round(struct bench_store *s, struct load *l, struct raw_file *raw, bool raw_first,
+                       struct measure_rounds *figures, struct measure_rounds *rate)
+{
+    struct measure_samples ours = { 0 }, reference = { 0 };
+
+    if (raw_first)
+        raw_half(raw, l->batch->len, &reference);
+    measure_round(rate, journal_half(s, l, &ours), 0);
+    if (!raw_first)
+        raw_half(raw, l->batch->len, &reference);
+    for (int q = 0; q < LATENCY_QUANTILES; q++)
+        measure_round(&figures[q], 1e6 * measure_quantile(&ours, latency_q[q]),
+                      1e6 * measure_quantile(&reference, latency_q[q]));
+    measure_free(&ours);
+    measure_free(&reference);
+}
+
+static void half(void)
+{
+    struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
+    const char *name = opt.name ? opt.name : "half";
+    char names[LATENCY_QUANTILES + 1][80], path[4096];
+    struct measure_rounds figures[LATENCY_QUANTILES], rate = { .unit = "1/s", .name = names[2] };
+    struct raw_file raw;
+    struct bench_store s;
+
+    for (int q = 0; q < LATENCY_QUANTILES; q++) {
+        snprintf(names[q], sizeof names[q], "%s_p%d", name, (int)(100 * latency_q[q]));
+        figures[q] = (struct measure_rounds){
+            .name = names[q],
+            .unit = "us",
+            .text = "appends at half of the rate of so many writers, from when each was due, "
+                    "against raw writes with fdatasync at half of theirs"
+        };
+    }
+    snprintf(names[2], sizeof names[2], "%s_rate", name);
+    rate.text = "appends a second, at half load";
+    l.shards = mem_new(opt.shards * sizeof *l.shards);
+    raw_path(path, sizeof path);
+    raw_create(&raw, path, 64 << 20, 1 << 20);
+    open_store(&s);
+    journal_half(&s, &l, &(struct measure_samples){ 0 }); /* for the slabs to grow */
+    for (unsigned r = 0; r < opt.rounds; r++)
+        half_round(&s, &l, &raw, r % 2, figures, &rate);
+    for (int q = 0; q < LATENCY_QUANTILES; q++)
+        measure_report(&figures[q]);
+    measure_report(&rate);
+    bench_store_close(&s);
+    raw_remove(&raw);
+    free(l.shards);
+    buf_unref(l.batch);
+}
+
 /* --- large batches, and what reaches the device --- */
 
 /* Bytes written since `was` for each accepted one; *in: where they went. */
@@ -406,56 +505,75 @@ static double bytes_written(const struct bench_store *s, const struct journal_by
     return wal + straight + destage + rewrite;
 }
 
-static void direct_round(struct bench_store *s, struct load *l, struct raw_file *raw,
-                         bool raw_first, struct measure_rounds *rate)
+/* The device's figure from a plain program's memory, and from huge pages. */
+static void direct_reference(struct raw_file *raws, double reference[2])
 {
-    double reference = 0, ours, cpu;
+    for (int i = 0; i < 2; i++)
+        reference[i] = raw_stream(&raws[i], 1 << 20, RAW_DEPTH, opt.seconds / 2);
+}
+
+static void direct_round(struct bench_store *s, struct load *l, struct raw_file *raws,
+                         bool raw_first, struct measure_rounds *rates)
+{
+    double reference[2], ours, cpu;
 
     if (raw_first)
-        reference = raw_stream(raw, 1 << 20, RAW_DEPTH, opt.seconds);
+        direct_reference(raws, reference);
     store_create_shards(s, l->shards, l->n_shards);
     ours = journal_throughput(s, l, &cpu) * (double)l->batch->len;
     store_delete_shards(s, l->shards, l->n_shards);
+    bench_store_rest(s);
     if (!raw_first)
-        reference = raw_stream(raw, 1 << 20, RAW_DEPTH, opt.seconds);
-    measure_round(rate, ours / 1e6, reference / 1e6);
+        direct_reference(raws, reference);
+    for (int i = 0; i < 2; i++)
+        measure_round(&rates[i], ours / 1e6, reference[i] / 1e6);
 }
 
 static void direct(void)
 {
     struct load l = { .n_shards = (unsigned)opt.shards, .batch = make_batch() };
-    struct measure_rounds rate = { .unit = "MB/s" }, amp = { .unit = "bytes" };
-    char name[64], amp_name[80], text[200], in[160], path[4096];
+    struct measure_rounds rates[2] = { { .unit = "MB/s" }, { .unit = "MB/s" } };
+    struct measure_rounds amp = { .unit = "bytes" };
+    char name[64], huge_name[80], amp_name[80], text[200], in[160], paths[2][4096];
     struct journal_bytes was;
-    struct raw_file raw;
+    struct raw_file raws[2];
     struct bench_store s;
 
     snprintf(name, sizeof name, "%s", opt.name ? opt.name : "direct");
+    snprintf(huge_name, sizeof huge_name, "%s_huge", name);
     snprintf(amp_name, sizeof amp_name, "%s_amp", name);
     snprintf(text, sizeof text,
              "%" PRIu64 " writers, batches of %" PRIu32 " bytes over %" PRIu64
              " shards, against raw writes of 1 MiB, %d at once, without a sync",
              opt.writers, l.batch->len, opt.shards, RAW_DEPTH);
-    rate.name = name;
-    rate.text = text;
+    rates[0].name = name;
+    rates[0].text = text;
+    rates[1].name = huge_name;
+    rates[1].text = "the same, against such writes from huge pages";
     amp.name = amp_name;
     amp.text = in;
     l.shards = mem_new(opt.shards * sizeof *l.shards);
-    raw_path(path, sizeof path);
-    raw_create(&raw, path, 1 << 30, 1 << 20);
+    for (int i = 0; i < 2; i++) {
+        snprintf(paths[i], sizeof paths[i], "%s.raw-%d", opt.dir, i);
+        raw_create(&raws[i], paths[i], 512 << 20, 1 << 20);
+    }
+    raw_use_huge(&raws[1]);
     open_store(&s);
     /* One round first, for the slabs to grow: they are written whole before their first use. */
     store_create_shards(&s, l.shards, l.n_shards);
     journal_throughput(&s, &l, &(double){ 0 });
     store_delete_shards(&s, l.shards, l.n_shards);
+    bench_store_rest(&s);
     journal_bytes(s.journal, &was);
     for (unsigned r = 0; r < opt.rounds; r++)
-        direct_round(&s, &l, &raw, r % 2, &rate);
-    measure_report(&rate);
+        direct_round(&s, &l, raws, r % 2, rates);
+    for (int i = 0; i < 2; i++)
+        measure_report(&rates[i]);
     measure_round(&amp, bytes_written(&s, &was, in, sizeof in), 0);
     measure_report(&amp);
     bench_store_close(&s);
-    raw_remove(&raw);
+    for (int i = 0; i < 2; i++)
+        raw_remove(&raws[i]);
     free(l.shards);
     buf_unref(l.batch);
 }
@@ -491,13 +609,6 @@ static void recovery_open(void)
         pause();
 }
 
-/* A child and what it wrote. */
-struct child {
-    char text[65536];
-    double began, said; /* when it was started; when it had said what was waited for */
-    struct rusage usage;
-};
-
 /* This program anew, with another verb and the same options. */
 struct self_args {
     char numbers[6][32];
@@ -522,56 +633,6 @@ static const char *const *self_args(struct self_args *a, const char *verb)
     }
     a->argv[n] = NULL;
     return a->argv;
-}
-
-static void child_exec(const char *const *argv, int out)
-{
-    dup2(out, STDOUT_FILENO);
-    dup2(out, STDERR_FILENO);
-    execv(argv[0], (char *const *)(uintptr_t)argv);
-    _exit(127);
-}
-
-/* Reads until the child has said `until`, or ended. */
-static void child_listen(struct child *c, int fd, const char *until)
-{
-    size_t n = 0;
-    ssize_t got = 1;
-
-    while (got > 0 && n < sizeof c->text - 1) {
-        got = read(fd, c->text + n, sizeof c->text - 1 - n);
-        n += got > 0 ? (size_t)got : 0;
-        c->text[n] = 0;
-        if (until && strstr(c->text, until))
-            break;
-    }
-    c->said = measure_now();
-}
-
-/* Runs a program that ends by SIGKILL: its own, or ours once it has said `until`. */
-static void child_run(struct child *c, const char *const *argv, const char *until)
-{
-    int fds[2], status;
-    pid_t pid;
-
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        measure_die("pipe: %s", strerror(errno));
-    fflush(stdout);
-    c->began = measure_now();
-    pid = fork();
-    if (pid < 0)
-        measure_die("fork: %s", strerror(errno));
-    if (pid == 0)
-        child_exec(argv, fds[1]);
-    close(fds[1]);
-    child_listen(c, fds[0], until);
-    if (until)
-        kill(pid, SIGKILL);
-    close(fds[0]);
-    if (wait4(pid, &status, 0, &c->usage) < 0)
-        measure_die("child: %s", strerror(errno));
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || (until && !strstr(c->text, until)))
-        measure_die("%s ended otherwise than it should: %s", argv[0], c->text);
 }
 
 static double number_after(const char *text, const char *key)
@@ -668,8 +729,8 @@ static void restart(void)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: journal_bench latency|throughput|direct|recovery|restart -d DIR [OPTION]...\n");
+    fprintf(stderr, "usage: journal_bench latency|throughput|half|direct|recovery|restart -d DIR "
+                    "[OPTION]...\n");
     return 2;
 }
 
@@ -718,6 +779,9 @@ static bool take_option(int o, const char *arg)
     case 'b':
         opt.budget_mib = measure_number(arg, 1, 1 << 20);
         return true;
+    case 'R':
+        opt.retention_mib = measure_number(arg, 1, 1 << 20);
+        return true;
     case 'l':
         opt.loops = measure_number(arg, 1, STORE_LOOPS_MAX);
         return true;
@@ -740,6 +804,7 @@ int main(int argc, char **argv)
         void (*run)(void);
     } verbs[] = { { "latency", latency },
                   { "throughput", throughput },
+                  { "half", half },
                   { "direct", direct },
                   { "recovery", recovery },
                   { "restart", restart },
@@ -749,7 +814,7 @@ int main(int argc, char **argv)
 
     opt.loops = n_cores();
     optind = 2;
-    while (argc > 1 && (o = getopt(argc, argv, "d:x:r:t:n:s:c:w:k:b:l:K:")) != -1)
+    while (argc > 1 && (o = getopt(argc, argv, "d:x:r:t:n:s:c:w:k:b:l:K:R:")) != -1)
         if (!take_option(o, optarg))
             return usage();
     if (argc < 2 || !opt.dir || (optind != argc && strcmp(argv[1], "restart") != 0))

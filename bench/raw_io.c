@@ -7,13 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/rng.h"
 #include "bench/measure.h"
 
-enum { CHUNK = 4 << 20, DEPTH_MAX = 64 };
+enum { CHUNK = 4 << 20, DEPTH_MAX = 64, HUGE_BYTES = 2 << 20 };
 
 static void *aligned(size_t bytes)
 {
@@ -84,6 +85,19 @@ void raw_create(struct raw_file *f, const char *path, uint64_t bytes, uint32_t m
         measure_die("%s: %s", path, strerror(errno));
 }
 
+void raw_use_huge(struct raw_file *f)
+{
+    void *mem;
+
+    if (posix_memalign(&mem, HUGE_BYTES, CHUNK) != 0)
+        measure_die("out of memory");
+    madvise(mem, CHUNK, MADV_HUGEPAGE);
+    fill_random(mem, CHUNK);
+    free(f->mem);
+    f->mem = mem;
+    f->mem_bytes = CHUNK;
+}
+
 /* The place of the next write of so many bytes. */
 static uint64_t next_pos(struct raw_file *f, uint32_t bytes)
 {
@@ -104,17 +118,21 @@ double raw_write_sync(struct raw_file *f, uint32_t bytes)
     return measure_now() - began;
 }
 
-static void submit(io_context_t ctx, struct raw_file *f, struct iocb *cb, uint32_t bytes)
+static void submit(io_context_t ctx, struct raw_file *f, struct iocb *cb, uint32_t bytes, bool read)
 {
+    long long pos = (long long)next_pos(f, bytes);
     int rc;
 
-    io_prep_pwrite(cb, f->fd, f->mem, bytes, (long long)next_pos(f, bytes));
+    if (read)
+        io_prep_pread(cb, f->fd, f->mem, bytes, pos);
+    else
+        io_prep_pwrite(cb, f->fd, f->mem, bytes, pos);
     rc = io_submit(ctx, 1, &cb);
     if (rc != 1)
         measure_die("io_submit: %s", strerror(rc < 0 ? -rc : EAGAIN));
 }
 
-double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds)
+static double stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds, bool read)
 {
     struct iocb cbs[DEPTH_MAX];
     struct io_event events[DEPTH_MAX];
@@ -127,23 +145,33 @@ double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double sec
     if (depth == 0 || depth > DEPTH_MAX || io_setup((int)depth, &ctx) != 0)
         measure_die("libaio does not give a queue of %u", depth);
     for (; in_flight < depth; in_flight++)
-        submit(ctx, f, &cbs[in_flight], bytes);
+        submit(ctx, f, &cbs[in_flight], bytes, read);
     while (in_flight > 0) {
         n = io_getevents(ctx, 1, (long)depth, events, NULL);
         if (n < 0)
             measure_die("io_getevents: %s", strerror(-n));
         for (int i = 0; i < n; i++) {
             if (events[i].res != bytes)
-                measure_die("%s: a write failed or came short", f->path);
+                measure_die("%s: a transfer failed or came short", f->path);
             done += bytes;
             if (measure_now() < end)
-                submit(ctx, f, events[i].obj, bytes);
+                submit(ctx, f, events[i].obj, bytes, read);
             else
                 in_flight--;
         }
     }
     io_destroy(ctx);
     return (double)done / (measure_now() - began);
+}
+
+double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds)
+{
+    return stream(f, bytes, depth, seconds, false);
+}
+
+double raw_read_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds)
+{
+    return stream(f, bytes, depth, seconds, true);
 }
 
 void raw_remove(struct raw_file *f)

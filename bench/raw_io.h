@@ -23,12 +23,17 @@ struct raw_file {
 /* Makes a file of that size, written through with bytes that do not compress, and synced;
  * max_write is the largest write that will be asked for. */
 void raw_create(struct raw_file *f, const char *path, uint64_t bytes, uint32_t max_write);
+/* From now on it writes from huge pages, where the system has them: fewer pieces for the device than
+ * a plain program's memory. */
+void raw_use_huge(struct raw_file *f);
 /* One pwrite of bytes, rounded up to RAW_PAGE, at the next place, then fdatasync. Gives the
  * seconds that both took. */
 double raw_write_sync(struct raw_file *f, uint32_t bytes);
 /* libaio: writes of `bytes` each, `depth` at once, without a sync, for so many seconds. Gives
  * bytes a second. */
 double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds);
+/* The same with reads. */
+double raw_read_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds);
 /* Closes and removes it. */
 void raw_remove(struct raw_file *f);
 

@@ -3,14 +3,17 @@
 #
 # BENCH_ARGS are handed to bench/run.sh (--help).
 
-BENCH_PROGRAMS := $(addprefix $(OUT)/bench/,raw journal_bench idle_bench kafka_bench recode test_measure)
+BENCH_PROGRAMS := $(addprefix $(OUT)/bench/,raw journal_bench replay_bench idle_bench kafka_bench recode test_measure)
 BENCH_SHARED   := $(OUT)/bench/measure.o
 
 $(OUT)/bench/raw: $(addprefix $(OUT)/bench/,raw.o raw_io.o) $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/raw: BENCH_LIBS := -laio -lisal $(LIBS_base)
-$(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o store.o raw_io.o) \
+$(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o child.o store.o raw_io.o paced.o) \
     $(BENCH_SHARED) $(LIB_journal)
 $(OUT)/bench/journal_bench: BENCH_LIBS := $(LIBS_journal)
+$(OUT)/bench/replay_bench: $(addprefix $(OUT)/bench/,replay_bench.o store.o raw_io.o) \
+    $(BENCH_SHARED) $(LIB_journal)
+$(OUT)/bench/replay_bench: BENCH_LIBS := $(LIBS_journal)
 $(OUT)/bench/idle_bench: $(addprefix $(OUT)/bench/,idle_bench.o store.o) $(BENCH_SHARED) \
     $(LIB_gateways)
 $(OUT)/bench/idle_bench: BENCH_LIBS := $(LIBS_gateways)

@@ -12,6 +12,9 @@
 #include "journal/io/rows.h"
 
 enum { POOL_THREADS = 4, ROWS_CACHE = 32 << 20, CHANGES_AT_ONCE = 1000 };
+/* Silent for so many looks is at rest; so many looks in all. */
+enum { REST_LOOKS = 15, REST_LOOKS_MAX = 1500 };
+static const double rest_look_s = 0.02;
 
 static void must(int rc, const struct err *e, const char *what)
 {
@@ -74,6 +77,22 @@ void store_run(struct bench_store *s)
             measure_die("cannot start a thread");
         snprintf(name, sizeof name, i < s->n_loops ? "loop-%u" : "commit", i);
         pthread_setname_np(s->threads[i].thread, name);
+    }
+}
+
+void bench_store_rest(struct bench_store *s)
+{
+    uint64_t before = 0;
+
+    for (unsigned same = 0, n = 0; same < REST_LOOKS && n < REST_LOOKS_MAX; n++) {
+        struct journal_bytes b;
+        uint64_t now;
+
+        journal_bytes(s->journal, &b);
+        now = b.wal + b.direct + b.destage + b.rewrite;
+        same = now == before ? same + 1 : 0;
+        before = now;
+        measure_sleep_until(measure_now() + rest_look_s);
     }
 }
 
@@ -159,6 +178,7 @@ void store_create_shards(struct bench_store *s, struct shard **shards, unsigned 
         for (unsigned c = 0; c < k; c++)
             changes[c] = (struct jrn_change){ .op = JRN_SHARD_CREATE,
                                               .kind = s->kind,
+                                              .policy = s->policy,
                                               .shard = s->next_shard + i + c };
         update(s, changes, k);
     }

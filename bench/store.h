@@ -24,7 +24,8 @@ struct bench_store {
     struct loop *loops[STORE_LOOPS_MAX];
     unsigned n_loops;
     uint64_t next_shard;
-    enum shard_kind kind; /* of the shards that are created */
+    enum shard_kind kind;       /* of the shards that are created */
+    struct shard_policy policy; /* the same */
 };
 
 /* Opens or creates the store in folder path, and ends the program when that fails. The loops do
@@ -32,6 +33,9 @@ struct bench_store {
 void bench_store_open(struct bench_store *s, const char *path, const struct journal_conf *conf,
                       unsigned n_loops);
 void store_run(struct bench_store *s);
+/* Waits until the journal writes nothing any more of its own accord: what is measured beside it should
+ * not pay for destage that the last turn has left. */
+void bench_store_rest(struct bench_store *s);
 /* Closes the journal and all below it. Shards must have been given back. */
 void bench_store_close(struct bench_store *s);
 

@@ -207,7 +207,7 @@ static void piece_settle(struct committer *c, struct direct_piece *p)
     }
     segments_written(&c->st->segments, o->segment, p->pos + p->bytes);
     o->pos = page_up(p->pos + p->bytes);
-    wal_direct(&c->st->wal, p->group->id, o->segment, page_up(p->bytes));
+    wal_direct(&c->st->wal, LSN_OPEN, p->group->id, o->segment, page_up(p->bytes));
     if (o->pos >= c->st->conf.segment_bytes ||
         o->n_places + committer_direct_max(c) / room + 2 > DIRECT_PLACES_MAX) {
         pthread_mutex_lock(&c->lock);

@@ -14,7 +14,9 @@
 #include "base/rng.h"
 #include "format/super.h"
 #include "journal/cache.h"
+#include "journal/chunk.h"
 #include "journal/direct.h"
+#include "journal/dirty.h"
 #include "journal/index.h"
 #include "journal/io/rows.h"
 #include "journal/journal.h"
@@ -96,8 +98,8 @@ struct jrn_group {
     bool flush_posted;
     struct cache cache;
     struct direct_buffer direct; /* what is shared with the committer is under its lock */
-    struct shard
-        *dirty; /* shards with changes that rows do not have yet, or with entries in the index */
+    struct dirty
+        dirty; /* shards with changes that rows do not have, or with entries in the index */
     struct group_loss *losses;
     unsigned n_losses;
     atomic_bool read_only; /* written home, read by any */
@@ -207,6 +209,7 @@ struct store {
     struct memories *memories;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
+    struct chunks chunks;  /* what was read from the device */
     struct store_bytes bytes;
     uint32_t direct_from; /* batches of so many bytes go directly to segments; UINT32_MAX: none */
     atomic_bool no_holes; /* for certain: the rows have no table of holes, a load need not look */

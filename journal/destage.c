@@ -178,19 +178,19 @@ static void drop_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
     struct jrn_group *g = p->group;
-    struct shard **at = &g->dirty;
+    struct shard *list = dirty_take(&g->dirty, p->d->end_lsn);
 
-    while (*at) {
-        struct shard *s = *at;
+    while (list) {
+        struct shard *s = list;
 
+        list = s->dirty_next;
         index_drop_lsn(&s->index, p->d->end_lsn);
         s->rows_end = s->saved_end;
         if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
             s->saved_end != s->next) {
-            at = &s->dirty_next;
+            dirty_add(&g->dirty, s);
             continue;
         }
-        *at = s->dirty_next;
         s->dirty = false;
         shard_unref(s);
     }
@@ -261,13 +261,14 @@ static void checkpoint_run(struct rows_work *w)
 {
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
     struct rows_batch all = { 0 };
+    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay
+     * ahead. */
+    uint64_t lsn = d->end_lsn > rows_replay_lsn(d->st->rows) ? d->end_lsn : 0;
 
-    for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
-        if (d->parts[i].rows.n > 0)
-            w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
-    /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay ahead. */
-    if (w->rc >= 0 && d->end_lsn > rows_replay_lsn(d->st->rows))
-        w->rc = rows_write(d->st->rows, &all, d->end_lsn);
+    for (unsigned i = 0; i < d->st->n_groups; i++)
+        rows_batch_append(&all, &d->parts[i].rows);
+    w->rc = rows_write(d->st->rows, &all, lsn);
+    rows_batch_free(&all);
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
 #ifdef WEIR_MUTANT_REUSE_EARLY
@@ -396,6 +397,9 @@ static int seal_prepare(struct catalogue_update *u)
 
         group_row(d, p->group, &u->rows);
         lost_rows(d, p, &u->rows);
+        /* In one write with what says that the round's batches are destaged: who finds that does not
+         * read them in the WAL any more, and must know from here where their shards end. */
+        rows_batch_append(&u->rows, &p->rows);
         for (unsigned k = 0; k < p->n_pieces; k++)
             piece_rows(d, &p->pieces[k], &u->rows);
     }
@@ -714,7 +718,7 @@ static int piece_run(struct destage *d, struct destage_part *p, struct destage_p
     }
     rc = segwrite_open(&to->out, d->st, p->group->id, to->segment, piece_bytes(p, to));
     to->out.row.segment_first = to->segment_first;
-    to->out.row.flags = to->ends ? SEG_ENDS : 0;
+    to->out.row.flags = to->ends && to->segment_first ? SEG_ENDS : 0;
     if (rc >= 0 && to->seals)
         segwrite_begin_open(&to->out, seg->row.extents, seg->row.n_extents, seg->row.data_bytes);
     if (rc >= 0)
@@ -863,8 +867,11 @@ static void collected_on_keeper(struct store *st, void *arg)
     pool_submit(st->env.pool, &d->work);
 }
 
-static void shard_collect(struct destage_part *p, struct shard *s)
+/* A shard that the round does not come by has nothing in it, and rows have what it had before: they
+ * were given that when it last lost entries, or became dirty. */
+static void shard_collect(void *ctx, struct shard *s)
 {
+    struct destage_part *p = ctx;
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     uint64_t end = atomic_load(&s->end);
 
@@ -895,8 +902,7 @@ static void collect_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
 
-    for (struct shard *s = p->group->dirty; s; s = s->dirty_next)
-        shard_collect(p, s);
+    dirty_each(&p->group->dirty, p->d->end_lsn, shard_collect, p);
     store_on_keeper(p->d->st, collected_on_keeper, p->d);
 }
 

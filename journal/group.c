@@ -81,6 +81,7 @@ struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class clas
     g->class = class;
     g->loop = st->env.loops[loop_of(st, id)];
     g->least_retention_ms = INT64_MAX;
+    g->dirty.log2 = st->wal_log2;
     g->staged_end = &g->staged;
     g->held_end = &g->held;
     g->flush.run = flush_run;
@@ -96,6 +97,7 @@ void group_free(struct jrn_group *g)
     ASSERT(!g->staged && !g->held);
     cache_free(&g->cache);
     direct_fini(&g->direct);
+    dirty_free(&g->dirty);
     free(g->losses);
     free(g);
 }
@@ -146,8 +148,7 @@ void group_dirty(struct jrn_group *g, struct shard *s)
         g->used = true;
         atomic_fetch_add(&g->st->groups_used, 1);
     }
-    s->dirty_next = g->dirty;
-    g->dirty = shard_ref(s);
+    dirty_add(&g->dirty, shard_ref(s));
 }
 
 const struct group_loss *group_tail_loss(struct jrn_group *g, const struct shard *s)

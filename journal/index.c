@@ -56,6 +56,21 @@ uint32_t index_find(const struct index *x, uint64_t offset)
     return low;
 }
 
+uint32_t index_find_lsn(const struct index *x, uint64_t lsn)
+{
+    uint32_t low = 0, high = index_count(x);
+
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+
+        if (index_at(x, mid)->lsn < lsn)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
 /* Gives memory back once the index is empty: an idle shard keeps nothing. */
 static uint32_t drop(struct index *x, uint32_t n)
 {

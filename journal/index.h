@@ -42,6 +42,8 @@ void index_add(struct index *x, const struct index_entry *n);
 /* The entry that holds offset or, when none does, the first one after it; index_count when there is
  * none. */
 uint32_t index_find(const struct index *x, uint64_t offset);
+/* The first entry whose LSN is lsn or more; index_count when there is none. */
+uint32_t index_find_lsn(const struct index *x, uint64_t lsn);
 /* Drops the entries whose LSN is below lsn. Returns how many. */
 uint32_t index_drop_lsn(struct index *x, uint64_t lsn);
 /* Drops the entries that end at or below offset. Returns how many. */

@@ -40,11 +40,12 @@ static void store_drop(struct store *st)
     }
     for (unsigned i = 0; i < st->n_groups; i++) {
         struct jrn_group *g = st->groups[i];
+        struct shard *dirty = dirty_take(&g->dirty, UINT64_MAX);
 
-        while (g->dirty) {
-            struct shard *s = g->dirty;
+        while (dirty) {
+            struct shard *s = dirty;
 
-            g->dirty = s->dirty_next;
+            dirty = s->dirty_next;
             shard_unref(s);
         }
         group_free(g);

@@ -73,6 +73,7 @@ static int stores_open(struct journal *j, const struct devices *d, const struct 
     int rc = 0;
 
     share.cache_bytes = conf->cache_bytes / d->n;
+    share.read_cache_bytes = conf->read_cache_bytes / d->n;
     for (unsigned i = 0; rc >= 0 && i < d->n; i++) {
         struct journal_env one = env_of(env, &d->list[i], i);
         struct store_member m = { .number = (uint16_t)i,

@@ -80,7 +80,9 @@ struct journal_conf {
     uint32_t block_max;       /* a WAL block stops taking batches here [1 MiB] */
     uint32_t batch_max;       /* largest batch accepted [2 MiB; at most 3/4 of wal_extent] */
     uint64_t cache_bytes;     /* recent blocks kept for tail reads [64 MiB] */
-    uint64_t pending_max;     /* bytes accepted but not yet durable [64 MiB] */
+    uint64_t
+        read_cache_bytes; /* what was read from the devices lately, and ahead of readers [64 MiB] */
+    uint64_t pending_max; /* bytes accepted but not yet durable [64 MiB] */
     uint64_t memory_bytes;    /* what all MEMORY shards of a device may hold together [256 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */

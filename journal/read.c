@@ -14,20 +14,7 @@
 #include "journal/stats.h"
 
 enum {
-    COLD_ENTRIES = 32, /* runs of the WAL read in one go */
-    SEGMENT_CHUNK_MIN = 128 * 1024,
-    SEGMENT_CHUNK_MAX = 4 << 20
-};
-
-struct read_work {
-    struct work work;
-    struct task task;
-    struct read_done *d;
-    struct shard *s;
-    uint64_t
-        wal_first; /* where the live WAL's part of the shard begins; its end when it has none */
-    struct cold_entry cold[COLD_ENTRIES];
-    unsigned n_cold;
+    ON_FROM_BYTES = 64 * 1024 /* who asks for so much from a shard's start on will go on */
 };
 
 /* --- collecting what fits --- */
@@ -40,12 +27,19 @@ static void slice_add(struct read_done *d, struct buf *buf, const uint8_t *mem, 
     d->bytes += len;
 }
 
-/* Adds the batches of mem that hold d->from or lie after it, as far as the budget goes. *at: the
- * offset wanted next. check: the bytes come from a
- * device, and the first batch must begin at base (offsets and epochs are not under a batch's CRC).
- * 1: more may follow; 0: the budget is used up; E_LOST: a batch is damaged. */
-static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, const uint8_t *mem,
-                        uint64_t bytes, bool check, uint64_t base)
+/* Whether a batch of a device is what must be there. */
+static bool batch_is_sound(const struct read_done *d, const uint8_t *mem, uint64_t bytes,
+                           uint64_t base)
+{
+    struct batch_head h;
+
+    return batch_check(&h, mem, bytes) >= 0 && (uint64_t)h.base_offset == base &&
+           h.last_offset_delta >= 0 && h.leader_epoch >= 1 &&
+           h.leader_epoch <= shard_epoch(d->shard);
+}
+
+int read_take(struct read_done *d, uint64_t *at, struct buf *buf, const uint8_t *mem,
+              uint64_t bytes, bool check, struct chunk *c, uint64_t base)
 {
     const uint8_t *first = NULL;
     uint32_t len = 0;
@@ -55,9 +49,15 @@ static int take_batches(struct read_done *d, uint64_t *at, struct buf *buf, cons
         struct batch_head h;
         uint64_t end;
 
-        if ((check ? batch_check(&h, mem, bytes) : batch_head_read(&h, mem, bytes)) < 0 ||
-            (check && ((uint64_t)h.base_offset != base || h.last_offset_delta < 0 ||
-                       h.leader_epoch < 1 || h.leader_epoch > shard_epoch(d->shard)))) {
+        if (check && !(c && chunk_checked(c, mem))) {
+            if (!batch_is_sound(d, mem, bytes, base)) {
+                rc = E_LOST;
+                break;
+            }
+            if (c)
+                chunk_check(c, mem);
+        }
+        if (batch_head_read(&h, mem, bytes) < 0) {
             rc = E_LOST;
             break;
         }
@@ -147,6 +147,13 @@ void read_unpin(struct store *st, struct cold_entry *c)
         segment_unpin(&st->segments, c->seg);
 }
 
+bool read_is_entry(const struct cold_entry *c, const uint8_t *mem)
+{
+    /* Sound batches may be another's: of a block that was lost or went astray. And no CRC reaches
+     * offsets and epochs. */
+    return sum_xxh3(mem, c->entry.bytes, 0) == (c->seg ? c->direct.xxh3 : c->entry.xxh3);
+}
+
 int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
                  const uint8_t **mem)
 {
@@ -161,8 +168,7 @@ int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
         if (rc < 0)
             return rc == E_CORRUPT ? E_LOST : rc;
         *mem = (*buf)->mem + at;
-        /* It covers the bytes that the CRC leaves out, too. */
-        return sum_xxh3(*mem, c->entry.bytes, 0) == c->direct.xxh3 ? 0 : E_LOST;
+        return read_is_entry(c, *mem) ? 0 : E_LOST;
     }
     file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
     start = pos / PAGE_BYTES * PAGE_BYTES;
@@ -178,288 +184,134 @@ int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
     b->len = (uint32_t)(end - start);
     *buf = b;
     *mem = b->mem + (pos - start);
-    /* Sound batches may be another's: of a block that was lost or went astray. */
-    return sum_xxh3(*mem, c->entry.bytes, 0) == c->entry.xxh3 ? 0 : E_LOST;
+    return read_is_entry(c, *mem) ? 0 : E_LOST;
 }
 
-static void log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
+void read_log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
 {
     metric_add(&s->st->stats->read_damaged, 1);
     LOG_ERROR("read.damaged", F_INT("shard", s->id), F_STR("in", where), F_INT("at", place),
               F_INT("offset", offset));
 }
 
-static void cold_run(struct work *w)
+/* --- chunks --- */
+
+int read_chunk(struct read_work *rw, const struct chunk_place *p, struct chunk **out)
 {
-    struct read_work *rw = (struct read_work *)w;
-    struct read_done *d = rw->d;
-    struct store *st = rw->s->st;
-    uint64_t at = d->from;
-    int rc = 1;
+    struct chunks *t = &rw->s->st->chunks;
+    struct chunk *c = rw->chunk;
+    int rc;
 
-    for (unsigned i = 0; rc == 1 && i < rw->n_cold; i++) {
-        struct cold_entry *c = &rw->cold[i];
-        struct buf *buf = NULL;
-        const uint8_t *mem;
-
-        rc = read_wal_run(st, c, &buf, &mem);
-        if (rc >= 0)
-            stats_read(st, STATS_WAL, c->entry.bytes);
-        if (rc >= 0)
-            rc = take_batches(d, &at, buf, mem, c->entry.bytes, true, c->entry.base);
-        if (rc == E_LOST)
-            log_damage(rw->s, "wal", c->entry.lsn, at);
-        buf_unref(buf);
+    rw->chunk = NULL;
+    if (c && !chunk_is(c, p)) {
+        chunk_unref(t, c);
+        c = NULL;
     }
-    for (unsigned i = 0; i < rw->n_cold; i++)
-        read_unpin(st, &rw->cold[i]);
-    d->rc = rc;
+    if (!c)
+        c = rw->on ? chunk_read(t, p, rw->d->loop, false) : chunk_find(t, p);
+    if (!c)
+        return 2;
+    rc = chunk_state(t, c);
+    if (rc == 1) {
+        *out = c;
+        return 1;
+    }
+    if (rc == 0 && rw->d->bytes == 0) {
+        rw->chunk = c;
+        rw->waits = true;
+        return 0;
+    }
+    chunk_unref(t, c);
+    return rc == E_BUSY || rc == E_NOMEM ? 2 : rc;
 }
 
-struct find_run {
-    uint64_t shard, base;
-    struct row_run run;
-    bool found;
-};
-
-static int find_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                        size_t value_bytes)
+bool read_ahead(struct read_work *rw, const struct chunk_place *p)
 {
-    struct find_run *f = ctx;
-    uint64_t shard, base;
+    struct chunk *c = chunk_read(&rw->s->st->chunks, p, rw->d->loop, true);
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != f->shard)
-        return 1;
-    if (row_run_read(&f->run, value, value_bytes) < 0)
-        return E_CORRUPT;
-    f->base = base;
-    f->found = true;
+    chunk_unref(&rw->s->st->chunks, c);
+    return c != NULL;
+}
+
+/* --- the WAL, on a pool thread --- */
+
+/* As read_chunk says, and then the entry's bytes are at *mem. What was not read whole is read alone. */
+static int entry_chunk(struct read_work *rw, const struct cold_entry *c, struct chunk **chunk,
+                       const uint8_t **mem)
+{
+    int rc = c->place.bytes ? read_chunk(rw, &c->place, chunk) : 2;
+
+    if (rc != 1)
+        return rc;
+    *mem = chunk_mem(*chunk) +
+           (c->seg ? c->direct.pos - c->place.pos : c->entry.lsn - c->extent->first_lsn);
+    if (!chunk_checked(*chunk, *mem) && !read_is_entry(c, *mem)) {
+        chunk_unref(&rw->s->st->chunks, *chunk);
+        return E_LOST;
+    }
     return 1;
 }
 
-/* The run of the shard's segments that holds offset, its segment pinned. E_LOST: none does. A
- * segment may be rewritten and buried between its row and the pin: then the row has changed, too. */
-static int segment_of(struct shard *s, uint64_t offset, struct find_run *f, struct segment **seg)
+static int entry_take(struct read_work *rw, const struct cold_entry *c, uint64_t *at)
 {
-    uint8_t key[ROW_KEY_MAX];
-    uint64_t gone = 0;
+    struct store *st = rw->s->st;
+    struct chunk *chunk = NULL;
+    struct buf *buf = NULL;
+    const uint8_t *mem;
+    int rc = entry_chunk(rw, c, &chunk, &mem);
 
-    for (;;) {
-        int rc;
-
-        *f = (struct find_run){ .shard = s->id };
-        rc = rows_scan(s->st->rows, key, row_key2(key, ROW_RUN, s->id, offset), true, find_run_row,
-                       f);
-        if (rc < 0)
-            return rc;
-        if (!f->found || f->run.end <= offset || f->run.segment == gone)
-            return E_LOST;
-        *seg = segment_pin(&s->st->segments, f->run.segment);
-        if (*seg)
-            return 0;
-        gone = f->run.segment;
+    if (rc == 2) {
+        rc = read_wal_run(st, c, &buf, &mem);
+        if (rc >= 0)
+            rc = read_take(rw->d, at, buf, mem, c->entry.bytes, true, NULL, c->entry.base);
+        buf_unref(buf);
+    } else if (rc == 1) {
+        rc =
+            read_take(rw->d, at, chunk_buf(chunk), mem, c->entry.bytes, true, chunk, c->entry.base);
+        chunk_unref(&st->chunks, chunk);
     }
-}
-
-const struct seg_run *read_index_run(const struct seg_index *x, uint64_t shard, uint64_t base)
-{
-    uint32_t low = 0, high = x->n_runs;
-
-    while (low < high) {
-        uint32_t mid = (low + high) / 2;
-        const struct seg_run *n = &x->runs[mid];
-
-        if (n->shard < shard || (n->shard == shard && n->end <= base))
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < x->n_runs && x->runs[low].shard == shard && x->runs[low].base <= base
-               ? &x->runs[low]
-               : NULL;
-}
-
-/* The stretch of the run in which the batch that holds offset begins. */
-static uint32_t stretch_of(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
-{
-    uint32_t low = 0, high = run->n_sparse;
-
-    while (low < high) {
-        uint32_t mid = (low + high) / 2;
-
-        if (x->sparse[run->first_sparse + mid].offset <= offset)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low ? low - 1 : 0;
-}
-
-/* Batches of one run, from stretch k of it on. Each stretch is held against its own sum before anything
- * of it is given out: a sound batch may be another's (a write that was lost or went astray), and no CRC
- * reaches offsets and epochs. */
-static int segment_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
-                        const struct seg_run *run, uint32_t k, uint64_t *at)
-{
-    const struct seg_sparse *list = &x->sparse[run->first_sparse];
-    uint64_t want = (uint64_t)rw->d->max_bytes + SEG_SPARSE_EVERY * 2, bytes = 0;
-    uint64_t pos = list[k].pos;
-    struct buf *buf;
-    uint32_t start, n = 0;
-    int rc;
-
-    want = want < SEGMENT_CHUNK_MIN ? SEGMENT_CHUNK_MIN : want;
-    want = want > SEGMENT_CHUNK_MAX ? SEGMENT_CHUNK_MAX : want;
-    while (k + n < run->n_sparse && bytes < want)
-        bytes += seg_stretch_bytes(x, run, k + n++);
-    rc = segment_read(&rw->s->st->segments, seg, run->pos + pos, bytes, &buf, &start);
-    if (rc < 0)
-        return rc;
-    rc = 1;
-    for (; rc == 1 && n > 0; n--, k++) {
-        const uint8_t *mem = buf->mem + start + (list[k].pos - pos);
-
-        rc = seg_stretch_is(x, run, k, mem)
-                 ? take_batches(rw->d, at, buf, mem, seg_stretch_bytes(x, run, k), true,
-                                list[k].offset)
-                 : E_LOST;
-    }
-    buf_unref(buf);
+    if (rc >= 0 && !rw->waits)
+        stats_read(st, STATS_WAL, c->entry.bytes);
     return rc;
 }
 
-/* How many runs from this one on lie behind one another and follow one another, as far as the budget
- * goes: what was written directly is in runs of one batch. */
-static uint32_t runs_together(const struct read_done *d, const struct seg_index *x, uint32_t i)
-{
-    const struct seg_run *first = &x->runs[i];
-    uint64_t left = d->max_bytes > d->bytes ? d->max_bytes - d->bytes : 0;
-    uint32_t n = 1;
-
-    left = left < SEGMENT_CHUNK_MAX ? left : SEGMENT_CHUNK_MAX;
-    while (i + n < x->n_runs) {
-        const struct seg_run *run = &first[n], *last = run - 1;
-
-        if (run->shard != first->shard || run->base != last->end ||
-            run->pos != last->pos + last->bytes + SEG_RUN_HEAD_BYTES ||
-            run->pos + run->bytes - first->pos > left)
-            break;
-        n++;
-    }
-    return n;
-}
-
-/* Such runs, in one read. */
-static int runs_take(struct read_work *rw, struct segment *seg, const struct seg_index *x,
-                     const struct seg_run *run, uint32_t n, uint64_t *at)
-{
-    const struct seg_run *last = &run[n - 1];
-    struct buf *buf;
-    uint32_t start;
-    int rc = segment_read(&rw->s->st->segments, seg, run->pos, last->pos + last->bytes - run->pos,
-                          &buf, &start);
-
-    if (rc < 0)
-        return rc;
-    rc = 1;
-    for (uint32_t i = 0; rc == 1 && i < n; i++) {
-        const uint8_t *mem = buf->mem + start + (run[i].pos - run->pos);
-
-        rc = seg_stretch_is(x, &run[i], 0, mem)
-                 ? take_batches(rw->d, at, buf, mem, run[i].bytes, true, run[i].base)
-                 : E_LOST;
-    }
-    buf_unref(buf);
-    return rc;
-}
-
-/* What was written directly may still be there as it came. 2: it is not. */
-static int cached_take(struct read_work *rw, struct segment *seg, const struct seg_run *run,
-                       uint64_t *at)
-{
-    struct slice cached;
-    int rc;
-
-    if (run->n_batches != 1 ||
-        !run_cache_get(&rw->s->st->runs, seg->id, run->pos, run->bytes, &cached))
-        return 2;
-    rc = take_batches(rw->d, at, cached.buf, cached.mem, cached.len, false, run->base);
-    buf_unref(cached.buf);
-    return rc;
-}
-
-/* The runs of the shard from number i on, as long as offsets follow one another and the budget lasts. */
-static int segment_runs(struct read_work *rw, struct segment *seg, const struct seg_index *x,
-                        uint32_t i)
-{
-    uint64_t at = rw->d->from;
-    int rc = 1;
-
-    while (rc == 1 && i < x->n_runs && x->runs[i].shard == rw->s->id && x->runs[i].base <= at) {
-        const struct seg_run *run = &x->runs[i];
-        uint32_t k = stretch_of(x, run, at);
-        uint32_t n = run->n_batches == 1 ? runs_together(rw->d, x, i) : 1;
-
-        rc = k == 0 ? cached_take(rw, seg, run, &at) : 2;
-        if (rc == 1) {
-            i++;
-            continue;
-        }
-        if (rc == 2)
-            rc = n > 1 ? runs_take(rw, seg, x, run, n, &at) : segment_take(rw, seg, x, run, k, &at);
-        i += n;
-        if (at != x->runs[i - 1].end)
-            break; /* there is more of this one */
-    }
-    return rc;
-}
-
-/* Where the shard goes on after a hole at offset. */
-static uint64_t hole_end(struct read_work *rw)
-{
-    struct find_run f = { .shard = rw->s->id };
-    uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(rw->s->st->rows, key, row_key2(key, ROW_RUN, rw->s->id, rw->d->from), false,
-                       find_run_row, &f);
-
-    return rc >= 0 && f.found ? f.base : rw->wal_first;
-}
-
-static void segment_run(struct work *w)
+static void cold_run(struct work *w)
 {
     struct read_work *rw = (struct read_work *)w;
     struct store *st = rw->s->st;
-    const struct seg_index *x;
-    const struct seg_run *run;
-    struct segment *seg;
-    struct find_run f;
-    int rc = segment_of(rw->s, rw->d->from, &f, &seg);
+    int rc = 1;
 
-    if (rc >= 0) {
-        rc = segment_index(&st->segments, seg, &x);
-        if (rc >= 0) {
-            run = read_index_run(x, rw->s->id, rw->d->from);
-            rc = E_LOST;
-            if (run) {
-                rc = segment_runs(rw, seg, x, (uint32_t)(run - x->runs));
-                stats_read(st, STATS_SEGMENT, rw->d->bytes);
-            }
-        }
-        if (rc == E_LOST || rc == E_CORRUPT)
-            log_damage(rw->s, "segment", seg->id, rw->d->from);
-        segment_unpin(&st->segments, seg);
-    } else if (rc == E_LOST && !atomic_load(&rw->s->group->read_only)) {
-        rw->d->lost_until = hole_end(rw);
+    rw->at = rw->d->from;
+    for (unsigned i = 0; rc == 1 && i < rw->n_cold; i++) {
+        rc = entry_take(rw, &rw->cold[i], &rw->at);
+        if (rc == E_LOST)
+            read_log_damage(rw->s, "wal", rw->cold[i].entry.lsn, rw->at);
     }
-    rw->d->rc = rc == E_CORRUPT ? E_LOST : rc;
+    for (unsigned i = 0; i < rw->n_ahead; i++) {
+        read_ahead(rw, &rw->ahead[i].place);
+        read_unpin(st, &rw->ahead[i]);
+    }
+    rw->n_ahead = 0;
+    for (unsigned i = 0; !rw->waits && i < rw->n_cold; i++)
+        read_unpin(st, &rw->cold[i]);
+    rw->d->rc = rc;
 }
 
+/* On the reader's loop. What waits for a chunk begins anew when that has been read. */
 static void cold_done(struct work *w)
 {
     struct read_work *rw = (struct read_work *)w;
     struct read_done *d = rw->d;
 
+    if (rw->waits) {
+        rw->waits = false;
+        rw->wait.work = &rw->work;
+        chunk_wait(&rw->s->st->chunks, rw->chunk, &rw->wait);
+        return;
+    }
+    chunk_unref(&rw->s->st->chunks, rw->chunk);
+    if (d->bytes > 0)
+        chunks_read_to(&rw->s->st->chunks, rw->s->id, rw->at);
     free(rw);
     read_answer(d, d->rc);
 }
@@ -470,6 +322,9 @@ static struct read_work *cold_new(struct read_done *d, void (*run)(struct work *
 
     rw->d = d;
     rw->s = d->shard;
+    rw->at = d->from;
+    rw->on = chunks_reads_on(&rw->s->st->chunks, rw->s->id, d->from) ||
+             (d->from <= d->start && d->max_bytes >= ON_FROM_BYTES);
     rw->work.run = run;
     rw->work.done = cold_done;
     rw->work.loop = d->loop;
@@ -478,6 +333,73 @@ static struct read_work *cold_new(struct read_done *d, void (*run)(struct work *
 
 /* --- on the home loop --- */
 
+static bool entries_follow(const struct index_entry *a, const struct index_entry *b)
+{
+    uint64_t end;
+
+    if (!a->direct || !b->direct || a->direct->segment != b->direct->segment ||
+        a->base + a->n_offsets != b->base)
+        return false;
+    end = a->direct->pos + a->bytes + SEG_RUN_HEAD_BYTES;
+    return b->direct->pos >= end && b->direct->pos - end < PAGE_BYTES;
+}
+
+/* The chunk that entry i lies in, when it can be read whole: all of a closed extent; of an open segment
+ * what lies together there. Gives the number of the first entry behind it. */
+static uint32_t entry_place(struct shard *s, uint32_t i, struct cold_entry *c)
+{
+    const struct index *x = &s->index;
+    uint32_t first = i, last = i, n = index_count(x);
+    uint64_t window;
+
+    if (!c->seg) {
+        uint64_t bytes = wal_closed_bytes(&s->st->wal, c->extent);
+
+        if (bytes && bytes <= CHUNK_EXTENT_MAX)
+            c->place = (struct chunk_place){ .extent = c->extent, .bytes = (uint32_t)bytes };
+        return index_find_lsn(x, c->extent->first_lsn + bytes);
+    }
+    window = c->direct.pos / CHUNK_BYTES;
+    while (first > 0 && entries_follow(index_at(x, first - 1), index_at(x, first)) &&
+           index_at(x, first - 1)->direct->pos / CHUNK_BYTES == window)
+        first--;
+    while (last + 1 < n && entries_follow(index_at(x, last), index_at(x, last + 1)) &&
+           index_at(x, last + 1)->direct->pos / CHUNK_BYTES == window)
+        last++;
+    c->place = (struct chunk_place){ .seg = c->seg, .pos = index_at(x, first)->direct->pos };
+    c->place.bytes =
+        (uint32_t)(index_at(x, last)->direct->pos + index_at(x, last)->bytes - c->place.pos);
+    return last + 1;
+}
+
+/* Names the chunks that a reader will want next, from entry i on, and pins them. */
+static void ahead_wal(struct read_work *rw, uint32_t i)
+{
+    struct shard *s = rw->s;
+    uint64_t bytes = 0;
+
+    while (i < index_count(&s->index) && rw->n_ahead < READ_AHEAD_PLACES &&
+           bytes < CHUNK_AHEAD_BYTES) {
+        struct cold_entry *c = &rw->ahead[rw->n_ahead];
+        const struct index_entry *n = index_at(&s->index, i);
+        struct slice slice;
+
+        if (read_cached(s, n, &slice)) { /* so is what comes behind it */
+            buf_unref(slice.buf);
+            break;
+        }
+        if (!read_pin(s->st, n, c))
+            break;
+        i = entry_place(s, i, c);
+        if (!c->place.bytes) {
+            read_unpin(s->st, c);
+            break;
+        }
+        bytes += c->place.bytes;
+        rw->n_ahead++;
+    }
+}
+
 /* Pins the runs from entry i on that the budget may reach and hands them to the pool. */
 static void read_cold_wal(struct read_done *d, uint32_t i)
 {
@@ -485,13 +407,15 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
     struct store *st = s->st;
     struct read_work *rw = cold_new(d, cold_run);
     uint64_t bytes = 0, next = index_at(&s->index, i)->base;
+    uint32_t behind = i;
 
     for (; i < index_count(&s->index) && rw->n_cold < COLD_ENTRIES; i++) {
         const struct index_entry *n = index_at(&s->index, i);
+        struct cold_entry *c = &rw->cold[rw->n_cold];
 
-        if (n->base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) ||
-            !read_pin(st, n, &rw->cold[rw->n_cold]))
+        if (n->base != next || (rw->n_cold > 0 && bytes >= d->max_bytes) || !read_pin(st, n, c))
             break;
+        behind = entry_place(s, i, c);
         next = n->base + n->n_offsets;
         bytes += n->bytes;
         rw->n_cold++;
@@ -501,6 +425,8 @@ static void read_cold_wal(struct read_done *d, uint32_t i)
         read_answer(d, E_LOST);
         return;
     }
+    if (rw->on)
+        ahead_wal(rw, behind);
     pool_submit(st->env.read_pool, &rw->work);
 }
 
@@ -537,16 +463,18 @@ static void read_tail(struct read_done *d, uint32_t i)
             break;
         }
         stats_read(s->st, STATS_CACHE, slice.len);
-        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
+        rc = read_take(d, &at, slice.buf, slice.mem, slice.len, false, NULL, 0);
         buf_unref(slice.buf);
     }
+    if (d->bytes > 0)
+        chunks_read_to(&s->st->chunks, s->id, at);
     read_answer(d, rc < 0 ? rc : 0);
 }
 
 static void read_segment(struct read_done *d)
 {
     struct shard *s = d->shard;
-    struct read_work *rw = cold_new(d, segment_run);
+    struct read_work *rw = cold_new(d, read_segment_run);
 
     rw->wal_first = index_count(&s->index) > 0 ? index_at(&s->index, 0)->base : d->end;
     pool_submit(s->st->env.read_pool, &rw->work);
@@ -564,7 +492,7 @@ static int read_memory(struct read_done *d)
     for (uint32_t i = memory_find(s, at); rc == 1 && i < memory_count(s);) {
         struct slice slice = memory_slice(s, &i);
 
-        rc = take_batches(d, &at, slice.buf, slice.mem, slice.len, false, 0);
+        rc = read_take(d, &at, slice.buf, slice.mem, slice.len, false, NULL, 0);
     }
     return rc;
 }

@@ -127,7 +127,8 @@ static void prev_statements(struct recovery *r, const struct block_head *h, cons
         g = p.group < r->st->n_groups ? r->st->groups[p.group] : NULL;
         if (!g || !r->suspects[p.group])
             continue;
-        if (p.last_entry > g->last_entry) {
+        /* A group with nothing in the live WAL may have a number that only its row knows. */
+        if (p.last_entry > g->last_entry && p.last_entry > r->known_entries[p.group]) {
             suspect_hit(r, (unsigned)p.group,
                         one_lost && p.n_offsets != UINT32_MAX
                             ? p.n_offsets
@@ -165,18 +166,39 @@ static void note_shard_change(struct recovery *r, const struct rows_change *c)
     }
 }
 
+/* Rows may be ahead of the log: then a record that is replayed says less of a group than they do. What was destaged stays so, also where
+ * the log has lost the record that said it. */
+static void group_keep(struct recovery *r, const struct rows_change *c, struct rows_batch *keep)
+{
+    struct row_group now, before;
+    uint8_t *mem;
+    size_t bytes;
+
+    if (c->key[0] != ROW_GROUP || c->op == ROWS_DELETE ||
+        rows_get(r->st->rows, c->key, c->key_bytes, &mem, &bytes) < 0)
+        return;
+    if (row_group_read(&now, c->value, c->value_bytes) >= 0 &&
+        row_group_read(&before, mem, bytes) >= 0 && before.destaged_lsn > now.destaged_lsn)
+        rows_batch_put(keep, c->key, c->key_bytes, mem, bytes);
+    free(mem);
+}
+
 int recover_catalogue_item(struct recovery *r, const uint8_t *mem, size_t bytes)
 {
-    struct rows_batch rows = { 0 };
+    struct rows_batch rows = { 0 }, keep = { 0 };
     struct rows_change c;
     size_t at = 0;
     int rc = catalogue_batch_rows(mem, bytes, &rows);
 
-    while (rc >= 0 && rows_batch_next(&rows, &at, &c))
+    while (rc >= 0 && rows_batch_next(&rows, &at, &c)) {
         note_shard_change(r, &c);
+        group_keep(r, &c, &keep);
+    }
+    rows_batch_append(&rows, &keep);
     if (rc >= 0)
         rc = rows_write(r->st->rows, &rows, 0);
     rows_batch_free(&rows);
+    rows_batch_free(&keep);
     return rc;
 }
 
@@ -521,6 +543,7 @@ static int groups_at_checkpoint(struct recovery *r)
     for (unsigned i = 0; rc >= 0 && i < st->n_groups; i++) {
         struct jrn_group *g = st->groups[i];
 
+        r->known_entries[i] = g->destaged_entry;
         if (g->destaged_lsn != st->super.ckpt_lsn) {
             g->destaged_entry = 0; /* unknown: the chain is taken up at the first frame seen */
             g->destaged_hash = 0;
@@ -549,6 +572,28 @@ static void groups_after_scan(struct store *st)
     }
 }
 
+/* What the rows say to be destaged was durable. A log that ends before it has lost its end (a flush that
+ * lied, pages that were read as they once were). What is written now must lie above that, or it would
+ * be taken for destaged. */
+static void end_settle(struct recovery *r, struct walscan_end *end)
+{
+    struct store *st = r->st;
+    uint64_t known = rows_replay_lsn(st->rows);
+
+    for (unsigned i = 0; i < st->n_groups; i++)
+        if (st->groups[i]->destaged_lsn > known)
+            known = st->groups[i]->destaged_lsn;
+    if (end->lsn >= known)
+        return;
+    LOG_ERROR("wal.ends_early", F_LSN(end->lsn), F_INT("end_lsn", known));
+    for (unsigned i = 0; i < st->n_groups; i++) {
+        st->groups[i]->last_entry += (known - end->lsn) / PAGE_BYTES + 1;
+        st->groups[i]->restart = true;
+        st->groups[i]->durable_entry = st->groups[i]->last_entry;
+    }
+    end->lsn = known;
+}
+
 static int recover_steps(struct recovery *r, struct walscan_end *end)
 {
     struct store *st = r->st;
@@ -564,8 +609,10 @@ static int recover_steps(struct recovery *r, struct walscan_end *end)
         rc = scan(r, end);
     if (rc >= 0)
         rc = recover_table_scan(st, ROW_GROUP, recover_group_row, r);
-    if (rc >= 0)
+    if (rc >= 0) {
         groups_after_scan(st);
+        end_settle(r, end);
+    }
     if (rc >= 0)
         rc = recover_table_scan(st, ROW_LOSS, recover_loss_row, r);
     if (rc >= 0)
@@ -601,9 +648,11 @@ int recover_run(struct store *st, struct walscan_end *end, struct recover_todo *
         r.e = &local;
     r.suspects = mem_new(st->n_groups * sizeof *r.suspects);
     r.suspect_end = mem_new(st->n_groups * sizeof *r.suspect_end);
+    r.known_entries = mem_new(st->n_groups * sizeof *r.known_entries);
     rc = recover_steps(&r, end);
     free(r.suspects);
     free(r.suspect_end);
+    free(r.known_entries);
     recover_open_free(&r);
     if (rc < 0 && r.e->code >= 0)
         err_set(r.e, rc, "recovery: %s", err_text(rc));

@@ -9,8 +9,9 @@
 /* An open segment that the live WAL names. */
 struct recover_open {
     uint64_t segment, group;
-    uint64_t lsn; /* of a block that names it */
-    uint64_t end; /* of what was written to it */
+    uint64_t lsn;   /* of a block that names it */
+    uint64_t end;   /* of what was written to it */
+    uint64_t bytes; /* in it, of batches and their headers */
     struct seg_extent *extents;
     unsigned n_extents;
 };
@@ -25,6 +26,8 @@ struct recovery {
     uint64_t *suspects; /* per group: LSN from which its entries may be missing; 0: none */
     uint64_t *suspect_end;
     uint64_t extent_lsn;
+    uint64_t
+        *known_entries; /* of each group: what the rows say to be destaged, when the scan began */
     struct recover_open *opens;
     unsigned n_opens;
     /* the block being applied */

@@ -36,7 +36,7 @@ int recover_open_item(struct recovery *r, struct jrn_group *g, const struct fram
     o->lsn = r->head->lsn;
     if (p.pos + p.bytes > o->end)
         o->end = p.pos + p.bytes;
-    wal_direct(&r->st->wal, g->id, p.segment, SEG_RUN_HEAD_BYTES + (uint64_t)p.bytes);
+    o->bytes += SEG_RUN_HEAD_BYTES + (uint64_t)p.bytes;
     return 0;
 }
 
@@ -101,6 +101,8 @@ void recover_open_publish(struct recovery *r)
         for (unsigned k = 0; k < o->n_extents; k++)
             segments_extend(t, o->segment, k, o->extents[k]);
         segments_written(t, o->segment, o->end);
+        /* Only of what is open: where the superblock is older than the rows, the log still has blocks of segments that are sealed. */
+        wal_direct(&r->st->wal, o->lsn, o->group, o->segment, o->bytes);
     }
 }
 

@@ -266,6 +266,8 @@ static void conf_defaults(struct journal_conf *c)
         c->batch_max = 2 * MIB;
     if (!c->cache_bytes)
         c->cache_bytes = (uint64_t)64 * MIB;
+    if (!c->read_cache_bytes)
+        c->read_cache_bytes = (uint64_t)64 * MIB;
     if (!c->memory_bytes)
         c->memory_bytes = (uint64_t)256 * MIB;
     if (!c->pending_max)
@@ -585,6 +587,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     wal_init(&st->wal, &st->slabs, st->wal_log2);
     segments_init(&st->segments, st->dev, &st->slabs);
     run_cache_init(&st->runs, st->conf.direct_from == UINT32_MAX ? 0 : st->conf.cache_bytes / 2);
+    chunks_init(&st->chunks, st, st->conf.read_cache_bytes);
     groups_make(st);
     st->meter = space_new(st); /* the counters look at it */
     st->stats = stats_new(st, st->super.device);
@@ -626,11 +629,12 @@ static void store_free(struct store *st)
     }
     for (unsigned i = 0; i < st->n_groups; i++) {
         struct jrn_group *g = st->groups[i];
+        struct shard *dirty = dirty_take(&g->dirty, UINT64_MAX);
 
-        while (g->dirty) {
-            struct shard *s = g->dirty;
+        while (dirty) {
+            struct shard *s = dirty;
 
-            g->dirty = s->dirty_next;
+            dirty = s->dirty_next;
             shard_unref(s);
         }
         group_free(g);
@@ -643,6 +647,7 @@ static void store_free(struct store *st)
     destage_free(st->destage);
     rewrite_free(st->rewrite);
     run_cache_fini(&st->runs);
+    chunks_fini(&st->chunks);
     retention_free(st->retention);
     space_free(st->meter);
     scrub_free(st->scrub);

@@ -64,24 +64,6 @@ void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n
     pthread_mutex_unlock(&w->lock);
 }
 
-void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes)
-{
-    struct wal_extent *x;
-    unsigned i = 0;
-
-    pthread_mutex_lock(&w->lock);
-    ASSERT(w->n > 0);
-    x = w->list[w->n - 1];
-    while (i < x->n_direct && x->direct[i].segment != segment)
-        i++;
-    if (i == x->n_direct) {
-        x->direct = mem_grow(x->direct, (i + 1) * sizeof *x->direct);
-        x->direct[x->n_direct++] = (struct wal_direct){ group, segment };
-    }
-    x->direct_bytes += bytes;
-    pthread_mutex_unlock(&w->lock);
-}
-
 void wal_cut(struct wal *w, uint64_t group, uint64_t entry, uint64_t end_lsn)
 {
     struct wal_extent *x;
@@ -110,6 +92,24 @@ static struct wal_extent *extent_of(struct wal *w, uint64_t lsn)
     /* An incarnation may leave an empty extent behind: two then begin at one LSN, and the later one
      * holds it. */
     return low ? w->list[low - 1] : NULL;
+}
+
+void wal_direct(struct wal *w, uint64_t lsn, uint64_t group, uint64_t segment, uint64_t bytes)
+{
+    struct wal_extent *x;
+    unsigned i = 0;
+
+    pthread_mutex_lock(&w->lock);
+    x = extent_of(w, lsn);
+    ASSERT(x);
+    while (i < x->n_direct && x->direct[i].segment != segment)
+        i++;
+    if (i == x->n_direct) {
+        x->direct = mem_grow(x->direct, (i + 1) * sizeof *x->direct);
+        x->direct[x->n_direct++] = (struct wal_direct){ group, segment };
+    }
+    x->direct_bytes += bytes;
+    pthread_mutex_unlock(&w->lock);
 }
 
 int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out)
@@ -146,6 +146,16 @@ struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn,
 {
     *pos = place_pos(x->place) + PAGE_BYTES + (lsn - x->first_lsn);
     return slabs_file(w->slabs, x->place, w->log2);
+}
+
+uint64_t wal_closed_bytes(struct wal *w, const struct wal_extent *x)
+{
+    uint64_t bytes;
+
+    pthread_mutex_lock(&w->lock);
+    bytes = x->end_lsn == LSN_OPEN ? 0 : x->end_lsn - x->first_lsn;
+    pthread_mutex_unlock(&w->lock);
+    return bytes;
 }
 
 uint64_t wal_last_place(struct wal *w)

@@ -75,8 +75,9 @@ void wal_add(struct wal *w, uint64_t place, uint64_t incarnation, uint64_t salt,
 /* The last extent ends here; takes over marks. Any thread. */
 void wal_end(struct wal *w, uint64_t end_lsn, struct wal_mark *marks, unsigned n_marks);
 
-/* A block of the last extent puts that many bytes into a group's open segment. Any thread. */
-void wal_direct(struct wal *w, uint64_t group, uint64_t segment, uint64_t bytes);
+/* The block at lsn (LSN_OPEN: one of the last extent) puts that many bytes into a group's open segment.
+ * Any thread. */
+void wal_direct(struct wal *w, uint64_t lsn, uint64_t group, uint64_t segment, uint64_t bytes);
 
 /* A frame of the last extent ends a segment. Any thread. */
 void wal_cut(struct wal *w, uint64_t group, uint64_t entry, uint64_t end_lsn);
@@ -87,6 +88,9 @@ int wal_pin(struct wal *w, uint64_t lsn, uint64_t bytes, struct wal_extent **out
 void wal_unpin(struct wal *w, struct wal_extent *x);
 /* File and position of an LSN in a pinned extent. */
 struct dev_file *wal_at(struct wal *w, const struct wal_extent *x, uint64_t lsn, uint64_t *pos);
+
+/* Bytes of blocks in a pinned extent, which will not become more; 0: it is still written. */
+uint64_t wal_closed_bytes(struct wal *w, const struct wal_extent *x);
 
 /* The extent that is written now. */
 uint64_t wal_last_place(struct wal *w);

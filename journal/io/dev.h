@@ -43,8 +43,7 @@ struct dev_req {
 };
 
 /* COMMIT may block the calling thread, which must be the commit loop's; the others never do. Reads
- * and background work
- * never wait for each other. */
+ * and background work never wait for each other. Long READs give way to commits (gate.h). */
 enum dev_queue { DEV_COMMIT, DEV_READ, DEV_BACKGROUND };
 
 struct dev_space {

@@ -24,6 +24,7 @@
 
 #include "base/buf.h"
 #include "base/logger.h"
+#include "journal/io/gate.h"
 
 enum {
     READ_THREADS_DEFAULT = 4,
@@ -51,6 +52,7 @@ struct dev_aio {
     int folder;                            /* fd */
     int lock;                              /* fd; -1: read_only */
     struct pool *readers;                  /* DEV_READ */
+    struct gate gate;                      /* between these and the committer */
     struct pool *background;               /* DEV_BACKGROUND */
     io_context_t ctx;                      /* committer; NULL: libaio is refused */
     atomic_bool committing;                /* catches a second committer */
@@ -305,9 +307,11 @@ static void dev_aio_commit_done(struct task *t)
 static void dev_aio_commit(struct dev_aio *a, struct dev_req *r)
 {
     ASSERT(!atomic_exchange(&a->committing, true));
+    gate_commit_begin(&a->gate);
     r->rc = dev_aio_commit_io(a, r);
     if (r->rc == 0)
         r->rc = dev_aio_commit_sync(r);
+    gate_commit_end(&a->gate);
     atomic_store(&a->committing, false);
     r->work.task.run = dev_aio_commit_done;
     loop_post(r->loop, &r->work.task);
@@ -331,9 +335,34 @@ static void dev_aio_pool_run(struct dev_req *r, uint32_t piece)
         r->rc = dev_aio_sync_all(r);
 }
 
+/* One io, in the pieces that the gate lets through. */
+static int dev_aio_read_io(struct gate *g, const struct dev_io *io)
+{
+    struct dev_io piece = *io;
+    uint32_t left = io->bytes;
+    int rc = 0;
+
+    for (; left > 0 && rc == 0; left -= piece.bytes) {
+        piece.bytes = gate_read_begin(g, left);
+        rc = dev_aio_move(&piece, 0, IO_PIECE_MAX);
+        gate_read_end(g);
+        piece.pos += piece.bytes;
+        piece.mem = (uint8_t *)piece.mem + piece.bytes;
+    }
+    return rc;
+}
+
 static void dev_aio_read_run(struct work *w)
 {
-    dev_aio_pool_run(dev_aio_req(w), IO_PIECE_MAX);
+    struct dev_req *r = dev_aio_req(w);
+    struct gate *g = &dev_aio_of(r->dev)->gate;
+
+    r->rc = dev_aio_check_all(r);
+    for (unsigned i = 0; i < r->n_io && r->rc == 0; i++)
+        r->rc = r->io[i].write ? dev_aio_move(&r->io[i], 0, IO_PIECE_MAX)
+                               : dev_aio_read_io(g, &r->io[i]);
+    if (r->rc == 0)
+        r->rc = dev_aio_sync_all(r);
 }
 
 static void dev_aio_background_run(struct work *w)
@@ -728,6 +757,7 @@ int dev_aio_open(struct dev **out, const char *path, const struct dev_aio_conf *
     a->path = mem_str(path);
     a->dev.name = a->path;
     a->folder = a->lock = -1;
+    gate_init(&a->gate);
     rc = dev_aio_open_folder(a, e);
     if (rc == 0 && !conf->read_only)
         rc = dev_aio_take_lock(a, e);
@@ -761,6 +791,7 @@ void dev_aio_close(struct dev *d)
         pool_thread_free(a->readers);
     if (a->background)
         pool_thread_free(a->background);
+    gate_fini(&a->gate);
     ASSERT(atomic_load(&a->n_files) == 0);
     if (a->ctx)
         io_destroy(a->ctx);

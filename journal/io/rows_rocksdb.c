@@ -24,6 +24,8 @@ enum {
     OPEN_FILES_MAX = 256,
     ASIDE_MAX = 1000,
     BLOOM_BITS = 10,
+    LEVEL0_FILES = 12,
+    LEVEL1_BYTES = 128 << 20,
     METADATA_BLOCK_BYTES = 4096,
     INFO_LOG_WARN = 2, /* of RocksDB's levels */
 };
@@ -164,6 +166,12 @@ static rocksdb_options_t *rows_rocksdb_options(uint64_t cache_bytes, rocksdb_cac
     /* Beside a server all files are opened at once: one that it then deletes stays readable. */
     rocksdb_options_set_max_open_files(o, read_only ? -1 : OPEN_FILES_MAX);
     rocksdb_options_set_max_background_jobs(o, 2);
+    /* Each round of destage flushes some MiB over all keys: a few of those at a time into a level many
+     * times as large would write every row again and again. */
+    rocksdb_options_set_level0_file_num_compaction_trigger(o, LEVEL0_FILES);
+    rocksdb_options_set_level0_slowdown_writes_trigger(o, 3 * LEVEL0_FILES);
+    rocksdb_options_set_level0_stop_writes_trigger(o, 5 * LEVEL0_FILES);
+    rocksdb_options_set_max_bytes_for_level_base(o, LEVEL1_BYTES);
     rocksdb_options_set_compression(o, rocksdb_lz4_compression);
     rocksdb_options_set_info_log_level(o, INFO_LOG_WARN);
     rocksdb_options_set_keep_log_file_num(o, 2);
@@ -264,23 +272,46 @@ static int rows_rocksdb_get(struct rows *r, const void *key, size_t key_bytes, u
     return rc;
 }
 
+static void rows_rocksdb_put(rocksdb_writebatch_t *out, const struct rows_change *c)
+{
+    const char *key = (const char *)c->key, *value = (const char *)c->value;
+
+    ASSERT(c->op == ROWS_DELETE_RANGE || !rows_rocksdb_is_lsn(key, c->key_bytes));
+    if (c->op == ROWS_PUT)
+        rocksdb_writebatch_put(out, key, c->key_bytes, value, c->value_bytes);
+    else if (c->op == ROWS_DELETE)
+        rocksdb_writebatch_delete(out, key, c->key_bytes);
+    else if (rows_compare(key, c->key_bytes, value, c->value_bytes) < 0)
+        rocksdb_writebatch_delete_range(out, key, c->key_bytes, value, c->value_bytes);
+    /* else: an empty range, which RocksDB may refuse */
+}
+
+/* Changes of one key stay in their order. */
+static int rows_rocksdb_by_key(const void *a, const void *b)
+{
+    const struct rows_change *x = a, *y = b;
+    int order = rows_compare(x->key, x->key_bytes, y->key, y->key_bytes);
+
+    return order ? order : x->key < y->key ? -1 : x->key > y->key;
+}
+
+/* A memtable takes keys in their order many times faster than here and there. */
 static void rows_rocksdb_fill(rocksdb_writebatch_t *out, const struct rows_batch *b)
 {
-    struct rows_change c;
+    struct rows_change *list = mem_new((b->n + 1) * sizeof *list);
+    bool ranges = false;
     size_t at = 0;
+    unsigned n = 0;
 
-    while (rows_batch_next(b, &at, &c)) {
-        const char *key = (const char *)c.key, *value = (const char *)c.value;
-
-        ASSERT(c.op == ROWS_DELETE_RANGE || !rows_rocksdb_is_lsn(key, c.key_bytes));
-        if (c.op == ROWS_PUT)
-            rocksdb_writebatch_put(out, key, c.key_bytes, value, c.value_bytes);
-        else if (c.op == ROWS_DELETE)
-            rocksdb_writebatch_delete(out, key, c.key_bytes);
-        else if (rows_compare(key, c.key_bytes, value, c.value_bytes) < 0)
-            rocksdb_writebatch_delete_range(out, key, c.key_bytes, value, c.value_bytes);
-        /* else: an empty range, which RocksDB may refuse */
+    while (rows_batch_next(b, &at, &list[n])) {
+        ranges = ranges || list[n].op == ROWS_DELETE_RANGE;
+        n++;
     }
+    if (!ranges) /* which are about all keys between */
+        qsort(list, n, sizeof *list, rows_rocksdb_by_key);
+    for (unsigned i = 0; i < n; i++)
+        rows_rocksdb_put(out, &list[i]);
+    free(list);
 }
 
 static int rows_rocksdb_write(struct rows *r, const struct rows_batch *b, uint64_t replay_lsn)

@@ -445,6 +445,7 @@ static bool lose_rows(struct kafka_sim *w)
     bool lost = chance(w, 1, 4);
 
     w->n->rows_lost += lost;
+    w->rows_lost = w->rows_lost || lost;
     return lost;
 }
 
@@ -532,7 +533,8 @@ static void (*const acts[])(struct kafka_sim *) = { kafka_sim_produce,     kafka
                                                     kafka_sim_grow,        kafka_sim_member,
                                                     kafka_sim_metadata,    kafka_sim_producer,
                                                     kafka_sim_commit,      kafka_sim_offsets,
-                                                    kafka_sim_others,      do_conn };
+                                                    kafka_sim_others,      do_conn,
+                                                    kafka_sim_trim,        kafka_sim_configure };
 enum { ACT_PRODUCE = 0, ACT_DELETE = 5, N_ACTS = sizeof acts / sizeof acts[0] };
 
 static void act(struct kafka_sim *w)
@@ -553,12 +555,18 @@ static void act(struct kafka_sim *w)
 
 static void pause_between(struct kafka_sim *w)
 {
+    int64_t jump;
+
     switch (below(w, 16)) {
     case 0:
         run_for(w, below(w, 40000));
         break;
     case 1:
-        sim_wall_jump(w->js.sim, (int64_t)below(w, 200) - 100);
+        jump = (int64_t)below(w, 200) - 100;
+        sim_wall_jump(w->js.sim, jump);
+        w->wall_now_ms += jump;
+        if (w->wall_now_ms > w->wall_ahead_ms)
+            w->wall_ahead_ms = w->wall_now_ms;
         break;
     case 2:
     case 3:
@@ -615,6 +623,8 @@ static void swarm_journal(struct kafka_sim *w)
     c->cache_bytes = 4096u << below(w, 6);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
+    c->retention_check_ms = 10 + (uint32_t)below(w, 300);
+    c->wal_age_ms = chance(w, 1, 2) ? 0 : 1 + (uint32_t)below(w, 2000);
     c->pending_max = 8192u << below(w, 4);
     c->slab_first = 8 * extent;
     c->slab_max = c->slab_first * (1 + below(w, 2));
@@ -632,7 +642,7 @@ static void swarm_journal(struct kafka_sim *w)
 static void swarm(struct kafka_sim *w)
 {
     static const char *const some_codec[] = { "none", "lz4", "zstd" };
-    static const unsigned least[N_ACTS] = { 20, 8, 2, 1, 1, 1, 1, 3, 1, 3, 3, 2, 1, 2 };
+    static const unsigned least[N_ACTS] = { 20, 8, 2, 1, 1, 1, 1, 3, 1, 3, 3, 2, 1, 2, 1, 1 };
 
     w->tight = chance(w, 1, 8);
     w->faulty = !w->tight && chance(w, 1, 4);

@@ -42,6 +42,9 @@
     X(whole, "partitions read whole")                                                              \
     X(listed, "offsets listed")                                                                    \
     X(times, "times found")                                                                        \
+    X(trims, "records deleted by request")                                                         \
+    X(expired, "batches gone by age")                                                              \
+    X(configured, "settings changed")                                                              \
     X(producers, "producer ids")                                                                   \
     X(commits, "offsets committed")                                                                \
     X(fetched_commits, "committed offsets read back")                                              \

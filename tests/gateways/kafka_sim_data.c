@@ -18,11 +18,16 @@ static const char *name_of(const struct kafka_sim *w, const struct sim_part *p)
 struct asked {
     struct sim_part *part;
     bool deleted; /* for certain */
-    int64_t end;
+    int64_t start, end;
     struct sim_batch *batch; /* Produce */
     int64_t offset;          /* Fetch */
     int64_t time;            /* ListOffsets */
 };
+
+static bool only_zstd(const struct sim_part *p)
+{
+    return p->topic->codecs == 1u << CODEC_ZSTD;
+}
 
 struct data_call {
     struct sim_call call;
@@ -56,6 +61,7 @@ static struct asked *data_ask(struct kafka_sim *w, struct data_call *c, struct s
 
     a->part = p;
     a->deleted = p->topic->deleted;
+    a->start = p->start;
     a->end = p->end;
     w->m.names[p->topic->name].in_flight++;
     return a;
@@ -165,7 +171,8 @@ static void batch_failed(struct kafka_sim *w, const struct data_call *c, const s
     if (error == KAFKA_STORAGE_ERROR && journal_state(w->js.j) == JRN_FULL)
         w->n->full++;
     if (error == KAFKA_OUT_OF_ORDER_SEQUENCE) {
-        if (q && first)
+        /* Where a producer was forgotten, an older repeat that was taken as new goes before this one. */
+        if (q && first && !(w->rows_lost && sim_model_start_max(a->part) > 0))
             wrong(w, a, "out of order, though all before were acked: batch", b->no);
         if (b->producer < 0)
             wrong(w, a, "a sequence of no producer: batch", b->no);
@@ -409,14 +416,14 @@ static int32_t part_fetched(struct kafka_sim *w, struct data_call *c, const stru
     if (c->error)
         *c->error = p->error_code;
     if (p->error_code == KAFKA_OFFSET_OUT_OF_RANGE) {
-        if (a->offset >= 0 && a->offset <= a->end)
+        if (a->offset >= 0 && a->offset <= a->end && a->offset >= sim_model_start_max(a->part))
             wrong(w, a, "out of range:", a->offset);
         return 0;
     }
-    if (c->call.version < FETCH_ZSTD_FROM && a->part->topic->codec == CODEC_ZSTD) {
+    if (c->call.version < FETCH_ZSTD_FROM && a->part->topic->codecs & 1u << CODEC_ZSTD) {
         if (p->error_code == KAFKA_UNSUPPORTED_COMPRESSION)
             return 0;
-        if (!p->error_code)
+        if (!p->error_code && only_zstd(a->part))
             wrong(w, a, "gives a zstd topic to Fetch version", c->call.version);
     }
     if (p->error_code) {
@@ -429,8 +436,12 @@ static int32_t part_fetched(struct kafka_sim *w, struct data_call *c, const stru
     w->n->fetches++;
     if (p->high_watermark < a->end)
         wrong(w, a, "the high watermark went back to", p->high_watermark);
-    if (p->log_start_offset != 0 && c->call.version >= 5)
-        wrong(w, a, "begins at", p->log_start_offset);
+    if (a->offset < a->start)
+        wrong(w, a, "what was deleted is read from", a->offset);
+    if (c->call.version >= 5 && p->log_start_offset < a->start)
+        wrong(w, a, "the start went back to", p->log_start_offset);
+    if (c->call.version >= 5 && p->log_start_offset > a->part->start)
+        sim_model_start(w, a->part, p->log_start_offset);
     if (p->high_watermark > a->part->end)
         a->part->end = p->high_watermark;
     if (c->n == 1 && p->records.len <= 0 && p->high_watermark > a->offset)
@@ -499,7 +510,7 @@ static void fetch_send(struct kafka_sim *w, struct door_client *client, struct d
         p->fetch_offset = a->offset;
         p->max_bytes = part_bytes;
         by_id &= a->part->topic->id_known;
-        zstd |= a->part->topic->codec == CODEC_ZSTD;
+        zstd |= (a->part->topic->codecs & 1u << CODEC_ZSTD) != 0;
     }
     q->max_wait_ms = c->wait_ms;
     q->min_bytes = c->min_bytes;
@@ -540,33 +551,6 @@ void kafka_sim_fetch(struct kafka_sim *w)
     fetch_send(w, client, c, 1 + (int32_t)below(w, 100000));
 }
 
-bool kafka_sim_read_whole(struct kafka_sim *w, struct sim_part *p)
-{
-    int64_t at = 0;
-    int error = 0;
-
-    do {
-        struct data_call *c = data_new(w, fetched);
-        int64_t next = -1;
-
-        data_ask(w, c, p)->offset = at;
-        c->control = true;
-        c->error = &error;
-        c->next = &next;
-        c->max_bytes = 1 + (int32_t)below(w, w->conf.fetch_max);
-        fetch_send(w, NULL, c, 1 + (int32_t)below(w, 100000));
-        if (w->js.disk->off || (error && kafka_sim_weak(w)))
-            return false;
-        if (error || next < at || (next == at && at < p->end))
-            kafka_sim_fail(w, "%s-%d cannot be read from %" PRId64 ": error %d", name_of(w, p),
-                           (int)p->index, at, error);
-        at = next;
-    } while (at < p->end);
-    sim_model_whole(w, p, at);
-    w->n->whole++;
-    return true;
-}
-
 /* --- ListOffsets --- */
 
 enum { LATEST = -1, EARLIEST = -2, MAX_TIMESTAMP = -3, EARLIEST_LOCAL = -4, LATEST_TIERED = -5 };
@@ -600,14 +584,17 @@ static void offset_listed(struct kafka_sim *w, const struct asked *a,
         if (p->offset > a->part->end)
             a->part->end = p->offset;
     } else if (a->time == EARLIEST || a->time == EARLIEST_LOCAL) {
-        if (p->offset != 0)
-            wrong(w, a, "the earliest offset is", p->offset);
+        if (p->offset < a->start)
+            wrong(w, a, "the earliest offset went back to", p->offset);
+        if (p->offset > a->part->start)
+            sim_model_start(w, a->part, p->offset);
     } else if (a->time == LATEST_TIERED || a->time < LATEST_TIERED) {
         if (p->offset != -1)
             wrong(w, a, "nothing is tiered, but the offset is", p->offset);
     } else if (p->offset >= 0) {
         time_check(w, a, p);
-    } else if (a->time == MAX_TIMESTAMP && a->end > 0 && !a->part->topic->deleting) {
+    } else if (a->time == MAX_TIMESTAMP && a->end > sim_model_start_max(a->part) &&
+               !a->part->topic->deleting) {
         wrong(w, a, "has records, and no largest time:", a->end);
     }
 }
@@ -632,7 +619,8 @@ static void listed(struct kafka_sim *w, struct sim_call *call, const void *answe
         return;
     }
     offset_listed(w, a, p);
-    if (!c->control)
+    if (!c->control || a->time < MAX_TIMESTAMP || a->time == EARLIEST ||
+        sim_model_start_max(a->part) > a->part->start)
         return;
     sim_model_time(a->part, a->time, &offset, &ts);
     if (p->offset != offset || p->timestamp != ts)
@@ -649,7 +637,7 @@ static int64_t some_time(struct kafka_sim *w, bool special)
         return -1 - (int64_t)below(w, 6);
     if (chance(w, 1, 4))
         return MAX_TIMESTAMP;
-    return INT64_C(1700000000000) + (int64_t)below(w, 1000 * ((uint64_t)w->m.n_batches + 2));
+    return SIM_FIRST_TIME + (int64_t)below(w, SIM_TIME_STEP * ((uint64_t)w->m.n_batches + 2));
 }
 
 /* Since which version a special time may be asked for. */
@@ -707,4 +695,186 @@ bool kafka_sim_time_check(struct kafka_sim *w, struct sim_part *p)
     data_ask(w, c, p)->time = some_time(w, false);
     list_send(w, NULL, c);
     return !w->js.disk->off;
+}
+
+/* --- reading whole --- */
+
+/* Learns where it begins now. */
+static bool start_ask(struct kafka_sim *w, struct sim_part *p)
+{
+    struct data_call *c = data_new(w, listed);
+
+    c->control = true;
+    data_ask(w, c, p)->time = EARLIEST;
+    list_send(w, NULL, c);
+    return !w->js.disk->off;
+}
+
+bool kafka_sim_read_whole(struct kafka_sim *w, struct sim_part *p)
+{
+    int64_t from = p->start, at = from;
+    int error = 0;
+
+    do {
+        struct data_call *c = data_new(w, fetched);
+        int64_t next = -1;
+
+        data_ask(w, c, p)->offset = at;
+        c->control = true;
+        c->error = &error;
+        c->next = &next;
+        c->max_bytes = 1 + (int32_t)below(w, w->conf.fetch_max);
+        fetch_send(w, NULL, c, 1 + (int32_t)below(w, 100000));
+        if (w->js.disk->off || (error && kafka_sim_weak(w)))
+            return false;
+        if (error == KAFKA_OFFSET_OUT_OF_RANGE && sim_model_start_max(p) > at) {
+            if (!start_ask(w, p))
+                return false;
+            if (p->start <= at)
+                kafka_sim_fail(w, "%s-%d begins at %" PRId64 ", but %" PRId64 " is out of range",
+                               name_of(w, p), (int)p->index, p->start, at);
+            at = from = p->start; /* it went on meanwhile: from there */
+            continue;
+        }
+        if (error || next < at || (next == at && at < p->end))
+            kafka_sim_fail(w, "%s-%d cannot be read from %" PRId64 ": error %d", name_of(w, p),
+                           (int)p->index, at, error);
+        at = next;
+    } while (at < p->end || error);
+    sim_model_whole(w, p, from, at);
+    w->n->whole++;
+    return true;
+}
+
+/* --- DeleteRecords --- */
+
+static void trimmed(struct kafka_sim *w, struct sim_call *call, const void *answer)
+{
+    const struct kafka_delete_records_response *r = answer;
+    struct data_call *c = (struct data_call *)call;
+    const struct kafka_delete_records_partition_answer *p;
+    const struct asked *a = &c->asked[0];
+
+    data_end(w, c);
+    if (!r)
+        return; /* who knows: n_trims stays */
+    p = r->topics.at->partitions.at;
+    if (p->error_code) {
+        if (!excused(w, c, a, p->error_code))
+            wrong(w, a, "records deleted with error", p->error_code);
+        return;
+    }
+    if (p->low_watermark < a->offset || p->low_watermark < a->start)
+        wrong(w, a, "after deleting records it begins at", p->low_watermark);
+    if (p->low_watermark > a->part->start)
+        sim_model_start(w, a->part, p->low_watermark);
+    SAY(w, "%s-%d: records deleted to %" PRId64 ": begins at %" PRId64, name_of(w, a->part),
+        (int)a->part->index, a->offset, p->low_watermark);
+    if (--a->part->n_trims == 0)
+        a->part->trim = a->part->start;
+    w->n->trims++;
+}
+
+void kafka_sim_trim(struct kafka_sim *w)
+{
+    struct door_client *client = kafka_sim_client(w);
+    struct sim_part *p = kafka_sim_part(w, chance(w, 15, 16));
+    struct kafka_delete_records_request *q;
+    struct kafka_delete_records_partition *part;
+    struct kafka_arena mem;
+    struct data_call *c;
+    int64_t offset;
+
+    if (!client || !p)
+        return;
+    offset = chance(w, 1, 8) ? -1 : (int64_t)below(w, (uint64_t)p->end + 1);
+    SAY(w, "%s-%d: deletes records to %" PRId64, name_of(w, p), (int)p->index, offset);
+    c = data_new(w, trimmed);
+    data_ask(w, c, p)->offset = offset;
+    p->n_trims++;
+    if (offset < 0)
+        p->trim = INT64_MAX;
+    else if (offset > p->trim)
+        p->trim = offset;
+    kafka_arena_init(&mem, 1 << 20);
+    q = KAFKA_NEW(&mem, delete_records_request, 1);
+    part = KAFKA_NEW(&mem, delete_records_partition, 1);
+    part->index = p->index;
+    part->offset = offset;
+    q->topics.at = KAFKA_NEW(&mem, delete_records_topic, 1);
+    q->topics.n = 1;
+    q->topics.at->name = kafka_str_of(name_of(w, p));
+    q->topics.at->partitions.at = part;
+    q->topics.at->partitions.n = 1;
+    door_client_send(w, client, &c->call, DELETE_RECORDS, some_version(w, 0, 2), q);
+    kafka_arena_fini(&mem);
+}
+
+/* --- settings --- */
+
+static void configured(struct kafka_sim *w, struct sim_call *call, const void *answer)
+{
+    const struct kafka_incremental_alter_configs_response *r = answer;
+    struct data_call *c = (struct data_call *)call;
+    int16_t error;
+
+    data_end(w, c);
+    if (!r)
+        return;
+    error = r->responses.at->error_code;
+    if (error && !excused(w, c, &c->asked[0], error))
+        wrong(w, &c->asked[0], "settings changed with error", error);
+    SAY(w, "%s: settings changed: error %d", name_of(w, c->asked[0].part), error);
+    w->n->configured += !error;
+}
+
+/* retention.ms, or compression.type: what was ever asked for may be met from now on. */
+static void setting_ask(struct kafka_sim *w, struct sim_topic *t,
+                        struct kafka_incremental_config *s)
+{
+    static const char *const codecs[] = { "uncompressed", "gzip", "snappy",
+                                          "lz4",          "zstd", "producer" };
+    static const char *const times[] = { "0", "100", "1000", "5000" };
+    unsigned i = (unsigned)below(w, 4), k = (unsigned)below(w, CODEC_COUNT + 1);
+
+    s->config_operation = chance(w, 1, 4); /* 1: back to the default */
+    if (chance(w, 1, 2)) {
+        s->name = kafka_str_of("compression.type");
+        s->value = kafka_str_of(s->config_operation ? NULL : codecs[k]);
+        t->codecs |= s->config_operation ? SIM_AS_SENT : 1u << k;
+        return;
+    }
+    s->name = kafka_str_of("retention.ms");
+    s->value = kafka_str_of(s->config_operation ? NULL : times[i]);
+    if (!s->config_operation && (t->retention_ms < 0 || t->retention_ms > atoi(times[i])))
+        t->retention_ms = atoi(times[i]);
+}
+
+void kafka_sim_configure(struct kafka_sim *w)
+{
+    struct door_client *client = kafka_sim_client(w);
+    struct sim_part *p = kafka_sim_part(w, true);
+    struct kafka_incremental_alter_configs_request *q;
+    struct kafka_incremental_resource *r;
+    struct kafka_arena mem;
+    struct data_call *c;
+
+    if (!client || !p)
+        return;
+    c = data_new(w, configured);
+    data_ask(w, c, p);
+    kafka_arena_init(&mem, 1 << 20);
+    q = KAFKA_NEW(&mem, incremental_alter_configs_request, 1);
+    r = KAFKA_NEW(&mem, incremental_resource, 1);
+    r->resource_type = 2; /* a topic */
+    r->resource_name = kafka_str_of(name_of(w, p));
+    r->configs.at = KAFKA_NEW(&mem, incremental_config, 1);
+    r->configs.n = 1;
+    setting_ask(w, p->topic, r->configs.at);
+    SAY(w, "%s: sets %s to %s", name_of(w, p), r->configs.at->name.mem,
+        r->configs.at->value.mem ? r->configs.at->value.mem : "its default");
+    q->resources.at = r;
+    q->resources.n = 1;
+    door_client_send(w, client, &c->call, INCREMENTAL_ALTER_CONFIGS, some_version(w, 0, 1), q);
+    kafka_arena_fini(&mem);
 }

@@ -7,6 +7,7 @@
 #include "gateways/kafka/consumer_group.h"
 #include "gateways/kafka/errors.h"
 #include "gateways/kafka/kafka.h"
+#include "gateways/kafka/schema_config.h"
 #include "gateways/kafka/schema_data.h"
 #include "gateways/kafka/schema_group.h"
 #include "gateways/kafka/schema_topics.h"
@@ -19,7 +20,8 @@
 enum { PRODUCE = 0, FETCH = 1, LIST_OFFSETS = 2, METADATA = 3, OFFSET_COMMIT = 8 };
 enum { OFFSET_FETCH = 9, FIND_COORDINATOR = 10, JOIN_GROUP = 11, HEARTBEAT = 12, LEAVE_GROUP = 13 };
 enum { SYNC_GROUP = 14, API_VERSIONS = 18, CREATE_TOPICS = 19, DELETE_TOPICS = 20 };
-enum { INIT_PRODUCER_ID = 22, CREATE_PARTITIONS = 37 };
+enum { DELETE_RECORDS = 21, INIT_PRODUCER_ID = 22, CREATE_PARTITIONS = 37 };
+enum { INCREMENTAL_ALTER_CONFIGS = 44 };
 
 enum {
     SIM_CLIENTS = 6,
@@ -66,6 +68,8 @@ struct kafka_sim {
     unsigned weight[16];
     unsigned batch_bytes;
     bool tight, faulty, deletes;
+    bool rows_lost;                     /* once */
+    int64_t wall_now_ms, wall_ahead_ms; /* how far the wall clock was set ahead, and at most */
     /* this life */
     bool ending;        /* no promise of success any more */
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
@@ -130,6 +134,8 @@ bool kafka_sim_topics_settle(struct kafka_sim *w, bool started_anew);
 void kafka_sim_produce(struct kafka_sim *w);
 void kafka_sim_fetch(struct kafka_sim *w);
 void kafka_sim_list(struct kafka_sim *w);
+void kafka_sim_trim(struct kafka_sim *w);
+void kafka_sim_configure(struct kafka_sim *w);
 /* At rest: reads the partition from 0 to its end, and asks for a time. */
 bool kafka_sim_read_whole(struct kafka_sim *w, struct sim_part *p);
 bool kafka_sim_time_check(struct kafka_sim *w, struct sim_part *p);

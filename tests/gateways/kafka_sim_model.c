@@ -8,9 +8,7 @@
 #include "journal/journal.h"
 #include "tests/gateways/kafka_sim_int.h"
 
-#define FIRST_TIME INT64_C(1700000000000)
-/* Between batches in time, and how times are mixed up so that they do not follow the offsets. */
-enum { TIME_STEP = 1000, TIME_MIX = 5 };
+enum { TIME_MIX = 5 }; /* how times are mixed up so that they do not follow the offsets */
 
 void sim_model_init(struct sim_model *m)
 {
@@ -39,13 +37,14 @@ void sim_model_fini(struct sim_model *m)
 }
 
 struct sim_topic *sim_model_topic_new(struct sim_model *m, unsigned name, int32_t n_parts,
-                                      int codec)
+                                      unsigned codecs)
 {
     struct sim_topic *t = mem_new(sizeof *t);
 
     t->name = name;
     t->n_parts = n_parts;
-    t->codec = codec;
+    t->codecs = codecs;
+    t->retention_ms = -1;
     t->next = m->topics;
     m->topics = t;
     for (int32_t i = 0; i < SIM_PARTITIONS; i++) {
@@ -149,7 +148,7 @@ struct sim_batch *sim_model_batch(struct sim_model *m, struct rng *r, struct sim
     b->producer = producer;
     b->sequence = producer < 0 ? -1 : sequence;
     b->n_records = 1 + (unsigned)rng_below(r, rng_chance(r, 1, 2) ? 1 : SIM_RECORDS);
-    b->base_time = FIRST_TIME + (int64_t)TIME_STEP * (b->no ^ TIME_MIX);
+    b->base_time = SIM_FIRST_TIME + (int64_t)SIM_TIME_STEP * (b->no ^ TIME_MIX);
     b->offset = -1;
     b->bytes = build(r, b, b->n_records * 10 + (uint32_t)rng_below(r, max_bytes), codec);
     b->zstd = (b->bytes->mem[22] & BATCH_ATTR_CODEC) == CODEC_ZSTD;
@@ -190,6 +189,24 @@ static void log_insert(struct kafka_sim *w, struct sim_part *p, struct sim_batch
     p->n_log++;
 }
 
+/* With the rows lost, and all that it had written gone, a producer is not known any more: a repeat is
+ * taken as new. */
+static bool was_forgotten(const struct kafka_sim *w, const struct sim_batch *b)
+{
+    return w->rows_lost && b->producer >= 0 && !b->acked &&
+           b->offset + b->n_records <= sim_model_start_max(b->part);
+}
+
+static void log_remove(struct sim_part *p, struct sim_batch *b)
+{
+    unsigned at = log_find(p, b->offset);
+
+    ASSERT(p->log[at] == b);
+    p->n_log--;
+    memmove(p->log + at, p->log + at + 1, (p->n_log - at) * sizeof(struct sim_batch *));
+    b->offset = -1;
+}
+
 void sim_model_placed(struct kafka_sim *w, struct sim_batch *b, int64_t offset)
 {
     struct sim_part *p = b->part;
@@ -197,6 +214,8 @@ void sim_model_placed(struct kafka_sim *w, struct sim_batch *b, int64_t offset)
     if (b->gone)
         kafka_sim_fail(w, "%s-%d: batch %u came back from nowhere at %" PRId64,
                        w->m.names[p->topic->name].text, (int)p->index, b->no, offset);
+    if (b->offset >= 0 && b->offset != offset && was_forgotten(w, b))
+        log_remove(p, b);
     if (b->offset >= 0 && b->offset != offset)
         kafka_sim_fail(w, "%s-%d: batch %u is at %" PRId64 " and at %" PRId64,
                        w->m.names[p->topic->name].text, (int)p->index, b->no, b->offset, offset);
@@ -245,19 +264,25 @@ int64_t sim_model_seen(struct kafka_sim *w, struct sim_part *p, const uint8_t *m
     struct batch_head h;
     struct sim_batch *b;
     uint64_t no;
-    bool recoded;
+    unsigned codec;
+    bool good;
 
     if (batch_check(&h, mem, left) < 0)
         kafka_sim_fail(w, "%s-%d: what was fetched is not a batch", name, (int)p->index);
-    no = (uint64_t)(h.base_timestamp - FIRST_TIME) / TIME_STEP ^ TIME_MIX;
+    no = (uint64_t)(h.base_timestamp - SIM_FIRST_TIME) / SIM_TIME_STEP ^ TIME_MIX;
     b = no < w->m.n_batches ? w->m.batches[no] : NULL;
     if (!b || b->part != p)
         kafka_sim_fail(w, "%s-%d: a batch at %" PRId64 " that nobody sent there", name,
                        (int)p->index, h.base_offset);
-    recoded = p->topic->codec >= 0 && codec_in(b->bytes->mem) != (unsigned)p->topic->codec;
-    w->n->recoded += recoded;
-    if (recoded ? !as_sent_but_packed(mem, h.bytes, b->bytes, p->topic->codec)
-                : !as_sent(mem, h.bytes, b->bytes))
+    codec = codec_in(mem);
+    if (codec == codec_in(b->bytes->mem)) {
+        good = p->topic->codecs & (SIM_AS_SENT | 1u << codec) && as_sent(mem, h.bytes, b->bytes);
+    } else {
+        good = p->topic->codecs & 1u << codec &&
+               as_sent_but_packed(mem, h.bytes, b->bytes, (int)codec);
+        w->n->recoded++;
+    }
+    if (!good)
         kafka_sim_fail(w, "%s-%d: batch %u is not what was sent", name, (int)p->index, b->no);
     sim_model_placed(w, b, h.base_offset);
     *bytes = h.bytes;
@@ -266,11 +291,11 @@ int64_t sim_model_seen(struct kafka_sim *w, struct sim_part *p, const uint8_t *m
 }
 
 /* What one connection sent, and what one producer sent, is there in the order it was sent in. */
-static void order_check(struct kafka_sim *w, const struct sim_part *p, unsigned at)
+static void order_check(struct kafka_sim *w, const struct sim_part *p, unsigned first, unsigned at)
 {
     const struct sim_batch *b = p->log[at];
 
-    for (unsigned i = at > 12 ? at - 12 : 0; i < at; i++) {
+    for (unsigned i = at > first + 12 ? at - 12 : first; i < at; i++) {
         const struct sim_batch *a = p->log[i];
         bool swapped = a->producer >= 0
                            ? a->producer == b->producer && a->sequence >= b->sequence
@@ -283,7 +308,8 @@ static void order_check(struct kafka_sim *w, const struct sim_part *p, unsigned 
     }
 }
 
-/* A producer's sequences are dense in each partition, from 0 on. next: by number of producer. */
+/* A producer's sequences are dense in each partition, from 0 on, or from what is still there (next -1).
+ * next: by number of producer. */
 static void sequence_check(struct kafka_sim *w, const struct sim_batch *b, int32_t *next)
 {
     unsigned i = 0;
@@ -292,31 +318,72 @@ static void sequence_check(struct kafka_sim *w, const struct sim_batch *b, int32
         return;
     while (w->m.producers[i] != b->producer)
         i++;
-    if (b->sequence != next[i])
+    if (next[i] >= 0 && b->sequence != next[i])
         kafka_sim_fail(w, "%s-%d: batch %u at %" PRId64 " has sequence %d, but %d is missing",
                        w->m.names[b->part->topic->name].text, (int)b->part->index, b->no, b->offset,
                        (int)b->sequence, (int)next[i]);
     next[i] = b->sequence + (int32_t)b->n_records;
 }
 
-void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t end)
+int64_t sim_model_start_max(const struct sim_part *p)
+{
+    if (p->topic->retention_ms >= 0)
+        return INT64_MAX;
+    return p->trim > p->start ? p->trim : p->start;
+}
+
+void sim_model_start(struct kafka_sim *w, struct sim_part *p, int64_t start)
+{
+    const char *name = w->m.names[p->topic->name].text;
+    int64_t now = SIM_FIRST_TIME + (int64_t)(sim_now_us(w->js.sim) / 1000) + w->wall_ahead_ms;
+
+    if (start < p->start || start > sim_model_start_max(p))
+        kafka_sim_fail(w, "%s-%d: begins at %" PRId64 ", not in %" PRId64 " to %" PRId64, name,
+                       (int)p->index, start, p->start, sim_model_start_max(p));
+    for (unsigned i = log_find(p, p->trim > p->start ? p->trim : p->start); i < p->n_log; i++) {
+        const struct sim_batch *b = p->log[i];
+
+        if (b->offset + b->n_records > start)
+            break;
+        w->n->expired++;
+        /* A run goes when its largest time is old enough. */
+        if (sim_batch_time(b, b->n_records > 1) + p->topic->retention_ms >= now)
+            kafka_sim_fail(w,
+                           "%s-%d: batch %u at %" PRId64 " of %" PRId64
+                           " is gone too early, at %" PRId64 " with retention %" PRId64,
+                           name, (int)p->index, b->no, b->offset,
+                           sim_batch_time(b, b->n_records > 1) - SIM_FIRST_TIME,
+                           now - SIM_FIRST_TIME, p->topic->retention_ms);
+    }
+    p->start = start;
+    if (p->end < start)
+        p->end = start;
+}
+
+void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t from, int64_t end)
 {
     const char *name = w->m.names[p->topic->name].text;
     int32_t *next = mem_new((w->m.n_producers + 1) * sizeof *next);
-    int64_t at = 0;
+    unsigned first = log_find(p, from);
+    int64_t at = from;
 
+    for (unsigned i = 0; from > 0 && i < w->m.n_producers; i++)
+        next[i] = -1;
+    if (first < p->n_log && p->log[first]->offset < from)
+        at = p->log[first]->offset; /* only whole batches are given */
     if (end < p->end)
         kafka_sim_fail(w, "%s-%d: ends at %" PRId64 ", but had %" PRId64, name, (int)p->index, end,
                        p->end);
-    for (unsigned i = 0; i < p->n_log; i++) {
+    for (unsigned i = first; i < p->n_log; i++) {
         if (p->log[i]->offset != at)
             kafka_sim_fail(w, "%s-%d: nothing is at %" PRId64, name, (int)p->index, at);
-        order_check(w, p, i);
+        order_check(w, p, first, i);
         sequence_check(w, p->log[i], next);
         at += p->log[i]->n_records;
     }
     for (uint32_t i = 0; i < w->m.n_batches; i++)
-        if (w->m.batches[i]->part == p && w->m.batches[i]->acked && w->m.batches[i]->offset < 0)
+        if (w->m.batches[i]->part == p && w->m.batches[i]->acked && w->m.batches[i]->offset < 0 &&
+            from == 0)
             kafka_sim_fail(w, "%s-%d: batch %u was said to be there, and is not", name,
                            (int)p->index, i);
     if (at != end)
@@ -354,7 +421,7 @@ bool sim_model_time(const struct sim_part *p, int64_t time, int64_t *offset, int
         for (unsigned k = 0; k < b->n_records; k++) {
             int64_t t = sim_batch_time(b, k);
 
-            if (time == SHARD_TIME_MAX ? found && t <= *ts : t < time)
+            if (b->offset + k < p->start || (time == SHARD_TIME_MAX ? found && t <= *ts : t < time))
                 continue;
             *offset = b->offset + k;
             *ts = t;

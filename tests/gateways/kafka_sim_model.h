@@ -23,8 +23,11 @@ enum {
     SIM_PRODUCERS = 3,
     SIM_GROUPS = 2,
     SIM_QUEUE = 5, /* unanswered batches of an idempotent producer and partition */
-    SIM_RECORDS = 12
+    SIM_RECORDS = 12,
+    SIM_TIME_STEP = 16, /* between batches in time: more than the records of one */
+    SIM_AS_SENT = 1 << CODEC_COUNT
 };
+#define SIM_FIRST_TIME INT64_C(1700000000000) /* the simulator's clock begins there, too */
 
 struct sim_part;
 
@@ -62,7 +65,10 @@ struct sim_commit {
 struct sim_part {
     struct sim_topic *topic;
     int32_t index;
-    int64_t end; /* offsets below were acked or read: they are there for ever */
+    int64_t end;      /* offsets below were acked or read: they stay given */
+    int64_t start;    /* what is below is gone for certain */
+    int64_t trim;     /* the furthest that DeleteRecords was asked for and may have been */
+    unsigned n_trims; /* asked for, and not answered */
     struct sim_batch **log;
     unsigned n_log, cap_log;
     struct sim_queue queues[SIM_PRODUCERS];
@@ -77,7 +83,8 @@ struct sim_topic {
     bool id_known;
     bool deleting; /* asked for, perhaps done */
     bool deleted;
-    int codec; /* that batches get: enum batch_codec, or -1: as they were sent */
+    unsigned codecs;      /* that batches may have got: bits of enum batch_codec, and SIM_AS_SENT */
+    int64_t retention_ms; /* the shortest that was ever asked for; -1: all is kept */
     int32_t n_parts;
     struct sim_part parts[SIM_PARTITIONS];
 };
@@ -90,7 +97,7 @@ struct sim_name {
     enum sim_change pending; /* asked and not answered, or answered with who knows what */
     bool unsure;             /* the second: until the next start tells */
     int32_t asked;           /* partitions */
-    int asked_codec;         /* as in sim_topic */
+    unsigned asked_codecs;   /* as in sim_topic */
     unsigned version;        /* counts changes */
     unsigned in_flight;      /* requests that name it, on connections that live */
 };
@@ -108,7 +115,7 @@ void sim_model_init(struct sim_model *m);
 void sim_model_fini(struct sim_model *m);
 
 struct sim_topic *sim_model_topic_new(struct sim_model *m, unsigned name, int32_t n_parts,
-                                      int codec);
+                                      unsigned codecs);
 /* The id that the server gives for t: the same as before, and no other topic's. */
 void sim_model_topic_id(struct kafka_sim *w, struct sim_topic *t, const struct kafka_uuid *id);
 /* A producer id was given: never before. */
@@ -124,8 +131,13 @@ void sim_model_placed(struct kafka_sim *w, struct sim_batch *b, int64_t offset);
 /* Looks at one batch that came from the partition; gives its offset's end. */
 int64_t sim_model_seen(struct kafka_sim *w, struct sim_part *p, const uint8_t *mem, size_t left,
                        uint32_t *bytes, int64_t *base);
-/* The partition was read whole, from 0 to end: everything that must be there was met. */
-void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t end);
+/* The partition begins here: it has never begun later, and what is gone had been asked for or was old
+ * enough. */
+void sim_model_start(struct kafka_sim *w, struct sim_part *p, int64_t start);
+/* No further start can be met now. */
+int64_t sim_model_start_max(const struct sim_part *p);
+/* The partition was read whole, from one offset to end: everything that must be there was met. */
+void sim_model_whole(struct kafka_sim *w, struct sim_part *p, int64_t from, int64_t end);
 /* The process is gone: what was not found afterwards cannot come any more, unless it is sent
  * again. */
 void sim_model_settle(struct sim_part *p, struct sim_model *m);

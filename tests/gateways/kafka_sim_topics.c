@@ -30,7 +30,7 @@ static struct change_call *change_new(struct kafka_sim *w, unsigned name, enum s
     n->pending = what;
     n->asked = asked;
     if (what == SIM_CREATE)
-        n->asked_codec = -1;
+        n->asked_codecs = SIM_AS_SENT;
     n->version++;
     return c;
 }
@@ -65,7 +65,7 @@ static void made(struct kafka_sim *w, struct change_call *c, int32_t n_parts,
 {
     struct sim_name *n = &w->m.names[c->name];
 
-    n->now = sim_model_topic_new(&w->m, c->name, n_parts, n->asked_codec);
+    n->now = sim_model_topic_new(&w->m, c->name, n_parts, n->asked_codecs);
     if (id)
         sim_model_topic_id(w, n->now, id);
     settled(n);
@@ -116,12 +116,12 @@ static void created(struct kafka_sim *w, struct sim_call *call, const void *answ
 
 /* A codec for its batches, or none. */
 static void codec_ask(struct kafka_sim *w, struct kafka_arena *a, struct kafka_create_topic *t,
-                      int *codec)
+                      unsigned *codecs)
 {
     static const char *const names[] = { "uncompressed", "gzip", "snappy", "lz4", "zstd" };
     unsigned i = (unsigned)below(w, 10);
 
-    *codec = i < CODEC_COUNT ? (int)i : -1;
+    *codecs = i < CODEC_COUNT ? 1u << i : SIM_AS_SENT;
     if (i > CODEC_COUNT)
         return;
     t->configs.at = KAFKA_NEW(a, create_config, 1);
@@ -150,7 +150,7 @@ void kafka_sim_create(struct kafka_sim *w)
     q->topics.at = t;
     q->topics.n = 1;
     change = change_new(w, name, SIM_CREATE, t->num_partitions, created);
-    codec_ask(w, &a, t, &w->m.names[name].asked_codec);
+    codec_ask(w, &a, t, &w->m.names[name].asked_codecs);
     door_client_send(w, c, &change->call, CREATE_TOPICS, some_version(w, 2, 7), q);
     kafka_arena_fini(&a);
 }

@@ -23,6 +23,7 @@ void jrn_sim_init(struct jrn_sim *js, uint64_t seed, uint64_t capacity, unsigned
                                       .batch_max = 32768,
                                       .direct_from = UINT32_MAX,
                                       .cache_bytes = 32768,
+                                      .read_cache_bytes = 65536,
                                       .pending_max = 65536,
                                       .idle_close_ms = 10,
                                       .delete_grace_ms = 50 };

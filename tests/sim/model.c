@@ -429,30 +429,43 @@ void model_update_answered(struct model *m, struct model_update *u, int rc)
     }
 }
 
-static bool matches(const struct model *m, const uint64_t *rows, const bool *exists)
+static bool same_policy(const struct shard_policy *a, const struct shard_policy *b)
+{
+    return a->flags == b->flags && a->retention_ms == b->retention_ms &&
+           a->retention_bytes == b->retention_bytes;
+}
+
+/* Rows alone do not tell: what one update puts the next may take away, or even the same. */
+static bool matches(const struct model *m, const uint64_t *rows, const bool *exists,
+                    const struct shard_policy *policies)
 {
     for (unsigned i = 0; i < MODEL_KEYS; i++)
         if (m->rows[i] != rows[i])
             return false;
     for (unsigned i = 0; i < m->n_shards; i++)
-        if ((m->shards[i].exists == SHARD_LIVE) != exists[i])
+        if ((m->shards[i].exists == SHARD_LIVE) != exists[i] ||
+            (exists[i] && !same_policy(&m->shards[i].policy, &policies[i])))
             return false;
     return true;
 }
 
-void model_match(struct model *m, const uint64_t *rows, const bool *exists)
+void model_match(struct model *m, const uint64_t *rows, const bool *exists,
+                 const struct shard_policy *policies)
 {
     unsigned n = m->n_updates;
 
     for (unsigned p = 0;; p++) {
-        if (matches(m, rows, exists))
+        if (matches(m, rows, exists, policies))
             break;
         if (p == n) {
             for (unsigned i = 0; i < MODEL_KEYS; i++)
                 fprintf(stderr, "row %u: %" PRIu64 " found %" PRIu64 "\n", i, m->rows[i], rows[i]);
             for (unsigned i = 0; i < m->n_shards; i++)
-                fprintf(stderr, "shard %" PRIu64 ": %d found %d\n", m->shards[i].id,
-                        (int)m->shards[i].exists, (int)exists[i]);
+                fprintf(stderr, "shard %" PRIu64 ": %d found %d%s\n", m->shards[i].id,
+                        (int)m->shards[i].exists, (int)exists[i],
+                        exists[i] && !same_policy(&m->shards[i].policy, &policies[i])
+                            ? ", with another policy"
+                            : "");
             model_fail(m, "rows and shards are those of no prefix of the updates (%u unanswered)",
                        n);
         }

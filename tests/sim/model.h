@@ -164,7 +164,8 @@ void model_end(struct model *m, struct model_shard *s, uint64_t end);
 struct model_update *model_update_new(struct model *m);
 /* Its answer. Frees it where the answer is certain. */
 void model_update_answered(struct model *m, struct model_update *u, int rc);
-/* What was found: takes on the prefix of unanswered updates that explains it, or fails. */
-void model_match(struct model *m, const uint64_t *rows, const bool *exists);
+/* What was found, policies only of what exists: takes on the prefix of unanswered updates that explains it, or fails. */
+void model_match(struct model *m, const uint64_t *rows, const bool *exists,
+                 const struct shard_policy *policies);
 
 #endif

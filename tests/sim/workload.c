@@ -494,6 +494,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->block_max = 8192u << below(w, 3);
     c->batch_max = 32768;
     c->cache_bytes = 4096u << below(w, 6);
+    c->read_cache_bytes = 4096u << seed % 9;
     c->pending_max = 65536;
     c->memory_bytes = 16384u << below(w, 4);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);

@@ -99,6 +99,7 @@ static struct journal_conf journal_settings(const struct conf *c)
         .direct_from = (uint32_t)conf_num(c, CONF_JOURNAL_DIRECT_FROM),
         .batch_max = (uint32_t)conf_num(c, CONF_JOURNAL_BATCH_MAX),
         .cache_bytes = conf_num(c, CONF_JOURNAL_CACHE_BYTES),
+        .read_cache_bytes = conf_num(c, CONF_JOURNAL_READ_CACHE_BYTES),
         .memory_bytes = conf_num(c, CONF_JOURNAL_MEMORY_BYTES),
         .pending_max = conf_num(c, CONF_JOURNAL_PENDING_MAX),
         .idle_close_ms = (uint32_t)conf_num(c, CONF_JOURNAL_IDLE_CLOSE_MS),

@@ -1,0 +1,82 @@
+#include "journal/dirty.h"
+
+#include <stdlib.h>
+
+#include "base/buf.h"
+#include "journal/core.h"
+
+/* A WAL that is longer only has lists with shards of more than one extent. */
+enum { LISTS = 1024 };
+
+static struct shard **list_of(struct dirty *d, uint64_t number)
+{
+    return &d->list[number % LISTS];
+}
+
+void dirty_add(struct dirty *d, struct shard *s)
+{
+    struct shard **at = &d->without;
+
+    if (index_count(&s->index) > 0) {
+        uint64_t number = index_at(&s->index, 0)->lsn >> d->log2;
+
+        if (!d->list)
+            d->list = mem_new(LISTS * sizeof(*d->list));
+        if (number < d->from)
+            d->from = number;
+        at = list_of(d, number);
+    }
+    s->dirty_next = *at;
+    *at = s;
+}
+
+/* The lists from the first on that may have entries below end_lsn: how many. */
+static uint64_t lists_below(const struct dirty *d, uint64_t end_lsn)
+{
+    uint64_t end = (end_lsn >> d->log2) + 1;
+
+    if (!d->list || (end_lsn != UINT64_MAX && end <= d->from))
+        return 0;
+    return end_lsn != UINT64_MAX && end - d->from < LISTS ? end - d->from : LISTS;
+}
+
+void dirty_each(struct dirty *d, uint64_t end_lsn, void (*fn)(void *ctx, struct shard *s),
+                void *ctx)
+{
+    uint64_t n = lists_below(d, end_lsn);
+
+    for (uint64_t i = 0; i < n; i++)
+        for (struct shard *s = *list_of(d, d->from + i); s; s = s->dirty_next)
+            fn(ctx, s);
+    for (struct shard *s = d->without; s; s = s->dirty_next)
+        fn(ctx, s);
+}
+
+struct shard *dirty_take(struct dirty *d, uint64_t end_lsn)
+{
+    uint64_t n = lists_below(d, end_lsn);
+    struct shard *all = d->without;
+
+    d->without = NULL;
+    for (uint64_t i = 0; i < n; i++) {
+        struct shard **at = list_of(d, d->from + i);
+
+        while (*at) {
+            struct shard *s = *at;
+
+            *at = s->dirty_next;
+            s->dirty_next = all;
+            all = s;
+        }
+    }
+    /* The last list may get some back, and has a place in what comes. */
+    if (end_lsn >> d->log2 > d->from)
+        d->from = end_lsn >> d->log2;
+    return all;
+}
+
+void dirty_free(struct dirty *d)
+{
+    free(d->list);
+    *d = (struct dirty){ .log2 = d->log2 };
+}
