@@ -10,14 +10,14 @@
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 static const struct emit_column shard_columns[] = {
-    { "id", EMIT_NUMBER, false },      { "name", EMIT_TEXT, false },
-    { "topic", EMIT_TEXT, true },      { "partition", EMIT_NUMBER, true },
-    { "kind", EMIT_TEXT, false },      { "class", EMIT_TEXT, false },
-    { "group", EMIT_NUMBER, false },   { "start", EMIT_NUMBER, false },
-    { "end", EMIT_NUMBER, false },     { "records", EMIT_NUMBER, false },
-    { "bytes", EMIT_BYTES, false },    { "segments", EMIT_NUMBER, false },
-    { "state", EMIT_TEXT, false },     { "segment_bytes", EMIT_BYTES, true },
-    { "wal_bytes", EMIT_BYTES, true },
+    { "id", EMIT_NUMBER, false },          { "name", EMIT_TEXT, false },
+    { "topic", EMIT_TEXT, true },          { "partition", EMIT_NUMBER, true },
+    { "kind", EMIT_TEXT, false },          { "class", EMIT_TEXT, false },
+    { "group", EMIT_NUMBER, false },       { "start", EMIT_NUMBER, false },
+    { "end", EMIT_NUMBER, false },         { "records", EMIT_NUMBER, false },
+    { "bytes", EMIT_BYTES, false },        { "segments", EMIT_NUMBER, false },
+    { "cleaned", EMIT_NUMBER, false },     { "state", EMIT_TEXT, false },
+    { "segment_bytes", EMIT_BYTES, true }, { "wal_bytes", EMIT_BYTES, true },
 };
 
 static const char *shard_state(const struct inspect_shard *s)
