@@ -261,7 +261,7 @@ int super_store(struct dev *dev, struct dev_file *file, struct super *s)
 static void checkpoint_run(struct rows_work *w)
 {
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
-    struct rows_batch all = { 0 };
+    struct rows_batch none = { 0 };
     /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay
      * ahead. */
     uint64_t lsn = d->end_lsn > rows_replay_lsn(d->st->rows) ? d->end_lsn : 0;
@@ -272,10 +272,10 @@ static void checkpoint_run(struct rows_work *w)
         w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
 #endif
     if (w->rc >= 0 && lsn > 0)
-        w->rc = rows_write(d->st->rows, &all, lsn);
+        w->rc = rows_write(d->st->rows, &none, lsn);
 #ifdef WEIR_MUTANT_REPLAY_BACK
     if (w->rc >= 0 && d->super.generation % 3 == 0)
-        w->rc = rows_write(d->st->rows, &all, LSN_FIRST);
+        w->rc = rows_write(d->st->rows, &none, LSN_FIRST);
 #endif
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
