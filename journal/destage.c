@@ -198,6 +198,16 @@ static void drop_home(struct task *t)
     store_on_keeper(p->d->st, dropped_on_keeper, p->d);
 }
 
+/* What a checkpoint changes; the rest is read by the committer at any time. */
+static void super_take(struct super *s, const struct super *from)
+{
+    s->generation = from->generation;
+    s->ckpt_lsn = from->ckpt_lsn;
+    s->catalogue_end = from->catalogue_end;
+    s->n = from->n;
+    memcpy(s->list, from->list, sizeof s->list);
+}
+
 static void checkpoint_done(struct rows_work *w)
 {
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
@@ -209,7 +219,7 @@ static void checkpoint_done(struct rows_work *w)
     }
     /* J3: the checkpoint only moves forward. */
     ASSERT(d->super.ckpt_lsn >= st->super.ckpt_lsn);
-    st->super = d->super;
+    super_take(&st->super, &d->super);
     for (unsigned i = 0; i < st->n_groups; i++) {
         const struct wal_mark *m = mark_of(d, st->groups[i]->id);
 
