@@ -9,6 +9,7 @@
 #include "format/block.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/group.h"
 #include "journal/retention.h"
 #include "journal/segwrite.h"
@@ -260,15 +261,22 @@ int super_store(struct dev *dev, struct dev_file *file, struct super *s)
 static void checkpoint_run(struct rows_work *w)
 {
     struct destage *d = (struct destage *)((char *)w - offsetof(struct destage, rows_work));
-    struct rows_batch all = { 0 };
+    struct rows_batch none = { 0 };
     /* Rows that a checkpoint left ahead of a superblock which then was not written, or was lost, stay
      * ahead. */
     uint64_t lsn = d->end_lsn > rows_replay_lsn(d->st->rows) ? d->end_lsn : 0;
 
-    for (unsigned i = 0; i < d->st->n_groups; i++)
-        rows_batch_append(&all, &d->parts[i].rows);
-    w->rc = rows_write(d->st->rows, &all, lsn);
-    rows_batch_free(&all);
+    w->rc = 0;
+#ifdef WEIR_MUTANT_ENDS_APART
+    for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
+        w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
+#endif
+    if (w->rc >= 0 && lsn > 0)
+        w->rc = rows_write(d->st->rows, &none, lsn);
+#ifdef WEIR_MUTANT_REPLAY_BACK
+    if (w->rc >= 0 && d->super.generation % 3 == 0)
+        w->rc = rows_write(d->st->rows, &none, LSN_FIRST);
+#endif
     if (w->rc >= 0)
         w->rc = rows_flush(d->st->rows);
 #ifdef WEIR_MUTANT_REUSE_EARLY
@@ -289,6 +297,9 @@ static void super_prune(struct destage *d)
 #ifdef WEIR_MUTANT_CHECKPOINT_BACK
     if (s->generation % 3 == 0)
         s->ckpt_lsn = LSN_FIRST;
+#endif
+#ifdef WEIR_MUTANT_CHECKPOINT_AHEAD
+    s->ckpt_lsn += PAGE_BYTES; /* a block that is not destaged */
 #endif
     s->catalogue_end = atomic_load(&d->st->catalogue_shard->end);
     for (uint32_t i = 0; i < s->n; i++) {
@@ -399,7 +410,9 @@ static int seal_prepare(struct catalogue_update *u)
         lost_rows(d, p, &u->rows);
         /* In one write with what says that the round's batches are destaged: who finds that does not
          * read them in the WAL any more, and must know from here where their shards end. */
+#ifndef WEIR_MUTANT_ENDS_APART
         rows_batch_append(&u->rows, &p->rows);
+#endif
         for (unsigned k = 0; k < p->n_pieces; k++)
             piece_rows(d, &p->pieces[k], &u->rows);
     }
@@ -477,8 +490,10 @@ static void sealed(struct catalogue_update *u)
             piece_sealed(d, &p->pieces[k]);
     }
     for (unsigned i = 0; i < d->st->n_groups; i++)
-        for (unsigned k = 0; k < d->parts[i].n_pieces; k++)
+        for (unsigned k = 0; k < d->parts[i].n_pieces; k++) {
             catalogue_reap_late(d->st, &d->parts[i].pieces[k].out.builder.index);
+            compact_sealed(d->st, &d->parts[i].pieces[k].out.builder.index);
+        }
     checkpoint(d);
 }
 
@@ -585,8 +600,10 @@ static void entry_add(struct destage *d, struct destage_part *p, struct destage_
     const uint8_t *mem = wal_bytes(d, n->entry.lsn);
     uint64_t at = 0, next = n->entry.base, end = n->entry.base + n->entry.n_offsets;
 
+#ifndef WEIR_MUTANT_STRANGE_DESTAGED
     if (mem && sum_xxh3(mem, n->entry.bytes, 0) != n->entry.xxh3)
         mem = NULL;
+#endif
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
 

@@ -234,6 +234,23 @@ static int note_segment(void *ctx, const struct inspect_run *run)
     return 0;
 }
 
+static int cleaned_of(struct inspect *in, uint64_t shard, uint64_t *cleaned)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_cleaned row = { 0 };
+    size_t bytes;
+    int rc = rows_get(in->rows, key, row_key(key, ROW_CLEANED, shard), &mem, &bytes);
+
+    if (rc == E_NOTFOUND)
+        return 0;
+    if (rc < 0)
+        return rc;
+    rc = row_cleaned_read(&row, mem, bytes);
+    *cleaned = row.cleaned;
+    free(mem);
+    return rc;
+}
+
 static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_shard *out)
 {
     struct distinct d = { 0 };
@@ -258,6 +275,8 @@ static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_
     rc = inspect_runs(in, s->id, count_run, out);
     if (rc >= 0)
         rc = inspect_runs(in, s->id, note_segment, &d);
+    if (rc >= 0)
+        rc = cleaned_of(in, s->id, &out->cleaned);
     out->n_segments = d.n;
     free(d.list);
     return rc < 0 ? rc : holes_of(in, s, count_hole, out);

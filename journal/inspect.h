@@ -86,6 +86,7 @@ struct inspect_shard {
     int64_t created;     /* ms; 0: unknown */
     uint64_t start, end; /* offsets */
     uint64_t lost;       /* offsets in holes */
+    uint64_t cleaned;    /* log compaction has come so far; 0: nowhere */
     uint64_t segment_bytes, wal_bytes;
     uint32_t n_segments, n_runs, n_holes;
     bool catalogue; /* the journal's own */

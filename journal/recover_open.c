@@ -73,6 +73,9 @@ static bool is_open(const struct recovery *r, const struct recover_open *o)
 
 void recover_open_mark(struct recovery *r)
 {
+#ifdef WEIR_MUTANT_OPEN_NOT_TAKEN
+    return; /* free for anybody, until it is sealed */
+#endif
     for (unsigned i = 0; i < r->n_opens; i++) {
         struct recover_open *o = &r->opens[i];
 

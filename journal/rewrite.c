@@ -5,6 +5,7 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/catalogue.h"
+#include "journal/compact.h"
 #include "journal/destage.h"
 #include "journal/segwrite.h"
 #include "journal/stats.h"
@@ -68,15 +69,18 @@ static void rewrite_end(struct rewrite *r)
 
 /* --- 2: the catalogue puts the new segment in the place of the old ones --- */
 
-static void old_rows_delete(const struct segment *old, const struct seg_index *x,
-                            struct rows_batch *rows)
+/* Only the rows of what was copied: a run that compaction has written anew has its row elsewhere. */
+static void old_rows_delete(const struct rewrite *r, struct rows_batch *rows)
 {
     uint8_t key[ROW_KEY_MAX];
 
-    for (uint32_t i = 0; i < x->n_runs; i++)
-        rows_batch_delete(rows, key, row_key2(key, ROW_RUN, x->runs[i].shard, x->runs[i].base));
-    rows_batch_delete(rows, key, row_key(key, ROW_SEGMENT, old->id));
-    rows_batch_delete(rows, key, row_key(key, ROW_LIVE, old->id));
+    for (uint32_t i = 0; i < r->n_runs; i++)
+        rows_batch_delete(rows, key,
+                          row_key2(key, ROW_RUN, r->runs[i].run->shard, r->runs[i].run->base));
+    for (unsigned i = 0; i < r->n; i++) {
+        rows_batch_delete(rows, key, row_key(key, ROW_SEGMENT, r->old[i]->id));
+        rows_batch_delete(rows, key, row_key(key, ROW_LIVE, r->old[i]->id));
+    }
 }
 
 /* A run that was reaped while it was copied is brought back here, and reaped again once the update
@@ -87,8 +91,7 @@ static int swap_prepare(struct catalogue_update *u)
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     struct segment *seg;
 
-    for (unsigned i = 0; i < r->n; i++)
-        old_rows_delete(r->old[i], r->index[i], &u->rows);
+    old_rows_delete(r, &u->rows);
     if (r->out.row.n_extents == 0)
         return 0;
     rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
@@ -278,7 +281,8 @@ void rewrite_consider(struct store *st, bool urgent)
 {
     struct rewrite *r = st->rewrite;
 
-    if (r->running || atomic_load(&st->failed) || atomic_load(&st->closing))
+    if (r->running || !compact_idle(st->compact) || atomic_load(&st->failed) ||
+        atomic_load(&st->closing))
         return;
     r->n = segments_wasteful(&st->segments, r->old,
                              &(struct segments_want){ .max = REWRITE_SEGMENTS,

@@ -436,6 +436,9 @@ static void run_end(struct scrub_check *c, const struct segment *seg)
     uint64_t sum = sum64_end(c->sum);
 
     c->sum = NULL;
+#ifdef WEIR_MUTANT_SCRUB_SKIPS
+    c->run_damaged = true;
+#endif
     if (!c->run_damaged && (sum != run->xxh3 || c->next != run->end))
         segment_found(c, seg, run->pos, run->bytes, "a run fails its checksum");
     c->run++;
@@ -456,7 +459,9 @@ static void batch_lost(struct scrub_check *c, const struct segment *seg, const c
             break;
         }
     }
+#ifndef WEIR_MUTANT_SCRUB_SKIPS
     segment_found(c, seg, run->pos + c->at, to - c->at, what);
+#endif
     c->run_damaged = true;
     c->at = to;
     c->next = next;

@@ -589,7 +589,8 @@ static void producer_add(struct seg_builder *b, uint64_t shard, const struct bat
         .base = (uint64_t)h->base_offset,
         .max_ts = h->max_timestamp,
         .base_sequence = h->base_sequence,
-        .last_sequence = producer_last_sequence(h->base_sequence, h->record_count),
+        /* By its offsets: compaction may have taken records. */
+        .last_sequence = producer_last_sequence(h->base_sequence, h->last_offset_delta + 1),
         .epoch = h->producer_epoch,
     };
 }

@@ -22,7 +22,7 @@ struct segment {
     bool fresh;       /* keeper: sealed, and retention has not looked into it since */
     int64_t look_ms;  /* keeper: wall clock at which retention looks into it; 0: it never did */
     uint64_t live;    /* bytes of runs that are not deleted or trimmed away; keeper */
-    uint64_t settled; /* keeper: a rewrite made it with so much alive; 0: none did */
+    uint64_t settled; /* keeper: a copy was made with so much alive; 0: it is none */
     unsigned pins;    /* under the table's lock, as what follows */
     bool dead;        /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */

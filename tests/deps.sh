@@ -7,7 +7,7 @@ libevent-dev libyaml-dev libaio-dev libzstd-dev liblz4-dev libxxhash-dev librock
 libisal-dev libssl-dev libjansson-dev libprotobuf-c-dev libcunit1-dev
 clang clang-format libclang-rt-14-dev llvm-14
 kcat librdkafka-dev python3 python3-confluent-kafka python3-kafka
-python3-snappy python3-lz4 python3-zstandard python3-xxhash libfuse3-dev fuse3 procps git"
+python3-snappy python3-lz4 python3-zstandard python3-xxhash libfuse3-dev fuse3 xfsprogs procps git"
 missing=
 for p in $packages; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q ' installed' || missing="$missing $p"
