@@ -208,6 +208,9 @@ static int view_judge(struct inspect *in, bool fixed, int rc, const struct err *
     moved = now.ckpt_lsn != in->super.ckpt_lsn || now.starts != in->super.starts;
     if (now.starts != in->super.starts || (rc >= 0 && now.ckpt_lsn > in->end.lsn))
         return VIEW_AGAIN;
+    /* One that was named here and has gone since: its runs are not in this view. */
+    if (rc >= 0 && in->todo.n_taken > 0)
+        return VIEW_AGAIN;
     if (!suspicious)
         return VIEW_GOOD;
     if (!fixed || (rc < 0 && moved) || (rc >= 0 && now.ckpt_lsn > lost))

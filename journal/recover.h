@@ -15,6 +15,7 @@ struct recover_todo {
     unsigned n_deleted;
     uint64_t (*trimmed)[2]; /* shard, start */
     unsigned n_trimmed;
+    unsigned n_taken; /* recorded segments of which an extent belongs to another: for views */
     uint64_t *dead_segments;
     unsigned n_dead;
 };

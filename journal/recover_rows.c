@@ -9,6 +9,7 @@
 #include "format/frame.h"
 #include "journal/catalogue.h"
 #include "journal/destage.h"
+#include "journal/io/dev.h"
 #include "journal/shard.h"
 
 /* --- rows --- */
@@ -304,6 +305,27 @@ static int by_entry(const void *a, const void *b)
     return x->row.last_entry < y->row.last_entry ? -1 : x->row.last_entry > y->row.last_entry;
 }
 
+/* Whether an extent of the segment belongs to somebody else by now. Beside a server, one that has
+ * been deleted since looks so. */
+static bool segment_is_taken(struct recovery *r, const struct segment *seg)
+{
+    struct store *st = r->st;
+    struct buf *page = buf_new_aligned(PAGE_BYTES);
+    bool taken = false;
+
+    for (unsigned i = 0; page && !taken && i < seg->row.n_extents; i++) {
+        const struct seg_extent *x = &seg->row.extents[i];
+        struct dev_file *file = slabs_file(&st->slabs, x->place, x->log2);
+        struct extent_head h;
+
+        taken = file && dev_read(st->dev, file, place_pos(x->place), page->mem, PAGE_BYTES) >= 0 &&
+                extent_head_read(&h, page->mem) >= 0 &&
+                (h.kind != EXTENT_SEGMENT || h.segment != seg->id);
+    }
+    buf_unref(page);
+    return taken;
+}
+
 static int segment_fill(struct recovery *r, struct segment *seg)
 {
     const struct seg_index *x;
@@ -313,6 +335,7 @@ static int segment_fill(struct recovery *r, struct segment *seg)
         return segment_rows(r, seg, x);
     if (rc != E_CORRUPT)
         return rc;
+    r->todo->n_taken += segment_is_taken(r, seg);
     LOG_ERROR("segment.index_lost", F_INT("segment", seg->id), F_ERR(rc));
     return 0;
 }

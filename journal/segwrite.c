@@ -124,17 +124,26 @@ static int extent_write(const struct segwrite *w, unsigned i, uint64_t pos, cons
 static void piece_write(struct segwrite *w)
 {
     uint64_t used = w->builder.pos - w->base, bytes = used / PAGE_BYTES * PAGE_BYTES, pos = 0;
+    struct buf *page = buf_new_aligned(PAGE_BYTES);
 
     seg_builder_finish(&w->builder, w->segment, w->base, w->data->mem);
     w->builder.cut = true;
+    if (!page)
+        w->rc = E_NOMEM;
     if (w->rc >= 0)
         w->rc = extents_take(w->st, w->base + bytes, &w->row);
     for (unsigned i = 0; w->rc >= 0 && i < w->row.n_extents; i++) {
-        w->rc = extent_write(w, i, pos, w->data->mem, bytes);
+        if (i == w->n_heads) {
+            w->rc = head_write(w, i, pos, page->mem);
+            w->n_heads++;
+        }
+        if (w->rc >= 0)
+            w->rc = extent_write(w, i, pos, w->data->mem, bytes);
         pos += seg_extent_room(w->row.extents[i].log2);
     }
     memmove(w->data->mem, w->data->mem + bytes, used - bytes);
     w->base += bytes;
+    buf_unref(page);
 }
 
 void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,

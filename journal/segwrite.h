@@ -16,10 +16,11 @@ struct segwrite {
     unsigned n_open;        /* extents that it has had while it was open */
     uint64_t direct_bytes;  /* what of it was written directly */
     uint64_t start;         /* data begins at this byte of the segment, a page */
-    uint64_t base;  /* what is in memory begins at this one, a page: before it all is written */
-    bool in_pieces; /* it is written whenever memory is full */
-    bool copy;      /* of older ones: for counting */
-    int rc;         /* of what was written so */
+    uint64_t base;    /* what is in memory begins at this one, a page: before it all is written */
+    bool in_pieces;   /* it is written whenever memory is full */
+    unsigned n_heads; /* extents whose header was written ahead of what is put there */
+    bool copy;        /* of older ones: for counting */
+    int rc;           /* of what was written so */
     struct sum128_state *identity;
 };
 

@@ -426,11 +426,77 @@ static void test_a_failed_write_or_flush_is_an_error_wherever_it_happens(void)
     }
 }
 
-TEST_MAIN(T(a_sealed_open_segment_has_the_identity_of_a_sorted_one_and_all_its_batches)
-              T(undoing_a_sealing_leaves_the_open_segments_extents_alone)
-                  T(the_row_says_what_the_segment_holds)
-                      T(the_identity_does_not_depend_on_where_the_bytes_lie)
-                          T(every_extent_and_the_last_page_say_what_they_belong_to)
-                              T(extents_are_about_as_large_as_what_they_hold)
-                                  T(without_space_all_extents_are_given_back)
-                                      T(a_failed_write_or_flush_is_an_error_wherever_it_happens))
+/* Every batch that was written lies where the index says, and each run is what its sum says. */
+static void check_contents(struct jrn_bare *b, const struct segwrite *w,
+                           const struct bare_batches *m)
+{
+    struct segments *t = &b->st->segments;
+    struct segment *s;
+    const struct seg_index *x;
+    unsigned n = 0;
+
+    segments_add(t, SEGMENT, &w->row);
+    s = segment_pin(t, SEGMENT);
+    REQUIRE(segment_index(t, s, &x) >= 0);
+    for (uint32_t i = 0; i < x->n_runs; i++) {
+        struct buf *mem;
+        uint32_t at;
+
+        REQUIRE(segment_read(t, s, x->runs[i].pos, x->runs[i].bytes, &mem, &at) >= 0);
+        CHECK_EQ(sum_xxh3(mem->mem + at, x->runs[i].bytes, 0), x->runs[i].xxh3);
+        for (uint64_t k = 0; k < x->runs[i].bytes; n++) {
+            REQUIRE(n < m->n);
+            CHECK_EQ(m->list[n].shard, x->runs[i].shard);
+            CHECK(memcmp(mem->mem + at + k, m->list[n].buf->mem, m->list[n].buf->len) == 0);
+            k += m->list[n].buf->len;
+        }
+        buf_unref(mem);
+    }
+    CHECK_EQ(n, m->n);
+    segment_unpin(t, s);
+    segments_remove(t, SEGMENT, false);
+}
+
+static void test_what_is_written_in_pieces_is_whole_and_needs_little_memory(void)
+{
+    for (unsigned seed = 50; seed < 60; seed++) {
+        struct bare_batches m;
+        struct jrn_bare b;
+        struct segwrite w;
+        struct rng r;
+        uint32_t cap;
+
+        rng_seed(&r, seed);
+        jrn_bare_init(&b, seed, 0);
+        grow_to(&b, 4 << 20);
+        bare_batches_draw(&m, &r, 4, 60, 9000);
+        REQUIRE(segwrite_open(&w, b.st, 2, SEGMENT, 20000) >= 0);
+        w.in_pieces = true;
+        cap = w.data->cap;
+        for (unsigned i = 0; i < m.n; i++) {
+            struct batch_head h;
+
+            REQUIRE(batch_check(&h, m.list[i].buf->mem, m.list[i].buf->len) >= 0);
+            segwrite_add(&w, m.list[i].shard, &h, m.list[i].buf->mem);
+        }
+        REQUIRE(segwrite_finish(&w, 1, 9) >= 0);
+        CHECK_EQ(w.data->cap, cap);
+        CHECK(w.row.data_bytes > 4 * (uint64_t)cap); /* it was full several times */
+        CHECK_EQ(w.row.n_batches, m.n);
+        CHECK(same_sum(w.row.identity, identity(&m)));
+        check_contents(&b, &w, &m);
+        segwrite_undo(&w);
+        segwrite_close(&w);
+        bare_batches_free(&m);
+        jrn_bare_fini(&b);
+    }
+}
+
+TEST_MAIN(T(a_sealed_open_segment_has_the_identity_of_a_sorted_one_and_all_its_batches) T(
+    undoing_a_sealing_leaves_the_open_segments_extents_alone) T(the_row_says_what_the_segment_holds)
+              T(the_identity_does_not_depend_on_where_the_bytes_lie)
+                  T(every_extent_and_the_last_page_say_what_they_belong_to)
+                      T(extents_are_about_as_large_as_what_they_hold)
+                          T(without_space_all_extents_are_given_back)
+                              T(what_is_written_in_pieces_is_whole_and_needs_little_memory)
+                                  T(a_failed_write_or_flush_is_an_error_wherever_it_happens))
