@@ -132,6 +132,10 @@
       "Stored bytes read and checked in a second, in the background. 0: none are.") \
     X(JOURNAL_SCRUB_INTERVAL, "journal.scrub_interval", MS, "1h", 0, 30 * CONF_DAY, NULL, RESTART, \
       "Least time from the begin of one check of all that is stored to the next.") \
+    X(JOURNAL_COMPACT_CHECK_MS, "journal.compact_check_ms", U64, "15000", 10, CONF_DAY, NULL, RESTART, \
+      "Milliseconds between two looks for compacted topics with enough to compact.") \
+    X(JOURNAL_COMPACT_MAP_BYTES, "journal.compact_map_bytes", BYTES, "64MiB", CONF_MIB, 64 * CONF_GIB, NULL, RESTART, \
+      "Memory for the keys of one round of log compaction; what does not fit comes with the next round.") \
     X(JOURNAL_ACCEPT_LOSS, "journal.accept_loss", U64S, "", 0, UINT64_MAX, NULL, RESTART, \
       "Groups, as the log names them, that may be written again although records of theirs are damaged or lost.") \
     X(ROWS_CACHE, "rows.cache", BYTES, "32MiB", CONF_MIB, CONF_TIB, NULL, RESTART, \

@@ -292,6 +292,41 @@ int row_loss_read(struct row_loss *v, const void *mem, size_t bytes)
     return close_value(&r);
 }
 
+size_t row_cleaned_write(const struct row_cleaned *v, uint8_t *mem)
+{
+    struct wr w = begin(mem);
+
+    wr_pad(&w, 8);
+    wr_u64le(&w, v->cleaned);
+    wr_u64le(&w, v->to);
+    wr_u64le(&w, v->done);
+    wr_u64le(&w, v->drop_below);
+    wr_u64le(&w, v->horizon);
+    wr_u64le(&w, (uint64_t)v->horizon_time);
+    wr_u64le(&w, (uint64_t)v->time);
+    wr_u64le(&w, v->tombstones);
+    return end(&w);
+}
+
+int row_cleaned_read(struct row_cleaned *v, const void *mem, size_t bytes)
+{
+    struct rd r;
+    int rc = open_value(&r, mem, bytes);
+
+    if (rc < 0)
+        return rc;
+    rd_bytes(&r, 7);
+    v->cleaned = rd_u64le(&r);
+    v->to = rd_u64le(&r);
+    v->done = rd_u64le(&r);
+    v->drop_below = rd_u64le(&r);
+    v->horizon = rd_u64le(&r);
+    v->horizon_time = (int64_t)rd_u64le(&r);
+    v->time = (int64_t)rd_u64le(&r);
+    v->tombstones = rd_u64le(&r);
+    return close_value(&r);
+}
+
 size_t row_run_write(const struct row_run *v, uint8_t *mem)
 {
     struct wr w = begin(mem);

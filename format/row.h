@@ -24,6 +24,11 @@
  *   'L' group u64, lsn u64     loss: u8 1, u8 accepted, u16 0, u32 0, u64 end lsn,
  *                      u64 offsets that may have been used at most
  *   'I' serial u64, device u64   intent (format/intent.h): only in device 0's catalogue
+ *   'C' shard u64      log compaction (journal/compact.h): u8 1, u8[7] 0, u64 cleaned (below it a
+ *                      key has one record), u64 to (of the round under way or last), u64 done (the
+ *                      round has come so far), u64 tombstones below this are dropped, u64 horizon,
+ *                      i64 when all below the horizon had been cleaned, i64 time of the round,
+ *                      u64 tombstones that are left below `to`
  *   'N'                largest shard id ever used: u8 1, u8[7] 0, u64 id
  *   'A' ...            rows of the doors: key and value are theirs
  * In the view only (derived, rebuilt when lost):
@@ -59,6 +64,7 @@ enum row_table {
     ROW_SEGMENT = 'M',
     ROW_HOLE = 'H',
     ROW_LOSS = 'L',
+    ROW_CLEANED = 'C',
     ROW_MAX_SHARD = 'N',
     ROW_INTENT = 'I',
     ROW_APP = 'A',
@@ -122,6 +128,11 @@ struct row_loss {
     bool accepted;
     uint64_t end_lsn, max_offsets;
 };
+struct row_cleaned {
+    uint64_t cleaned, to, done, drop_below, horizon;
+    int64_t horizon_time, time;
+    uint64_t tombstones;
+};
 struct row_run {
     uint64_t segment, end, pos, bytes, xxh3;
     int64_t max_ts;
@@ -148,6 +159,8 @@ size_t row_segment_write(const struct row_segment *v, uint8_t *mem);
 int row_segment_read(struct row_segment *v, const void *mem, size_t bytes) MUST_USE;
 size_t row_loss_write(const struct row_loss *v, uint8_t *mem);
 int row_loss_read(struct row_loss *v, const void *mem, size_t bytes) MUST_USE;
+size_t row_cleaned_write(const struct row_cleaned *v, uint8_t *mem);
+int row_cleaned_read(struct row_cleaned *v, const void *mem, size_t bytes) MUST_USE;
 size_t row_run_write(const struct row_run *v, uint8_t *mem);
 int row_run_read(struct row_run *v, const void *mem, size_t bytes) MUST_USE;
 size_t row_producer_write(const struct row_producer *v, uint8_t *mem);

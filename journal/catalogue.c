@@ -58,7 +58,9 @@ static void rows_write_run(struct rows_work *w)
 {
     struct catalogue_update *u = (struct catalogue_update *)w;
 
-    w->rc = rows_write(w->st->rows, &u->rows, 0);
+    w->rc = u->derive ? u->derive(u) : 0;
+    if (w->rc >= 0)
+        w->rc = rows_write(w->st->rows, &u->rows, 0);
 }
 
 static void update_appended(struct append_done *d)

@@ -22,6 +22,9 @@ struct catalogue_update {
     int (*read)(struct catalogue_update *u);
     /* Runs when its turn has come, may fill rows; below 0 ends it, 1: nothing to do. NULL: none. */
     int (*prepare)(struct catalogue_update *u);
+    /* Runs on the pool once its records are durable, right before rows are written, and nobody else
+     * writes them: may add changes of the view that follow from rows as they then are. NULL: none. */
+    int (*derive)(struct catalogue_update *u);
     /* Runs once it is applied (rc 0) or has failed. Frees u. */
     void (*applied)(struct catalogue_update *u);
     struct store *st;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal/compact.h"
 #include "journal/retention.h"
 #include "journal/shard.h"
 #include "journal/store.h"
@@ -165,6 +166,7 @@ static int door_prepare(struct catalogue_update *u)
             policy_row(d, i);
         } else if (c->op == JRN_SHARD_DELETE) {
             rows_batch_delete(&u->rows, key, row_key(key, ROW_SHARD, c->shard));
+            rows_batch_delete(&u->rows, key, row_key(key, ROW_CLEANED, c->shard));
         } else {
             app_row(&u->rows, c);
         }
@@ -204,6 +206,7 @@ static void shard_deleted(struct store *st, uint64_t id)
         hop->shard = s;
         loop_post(s->group->loop, &hop->task);
     }
+    compact_forget(st, id);
     catalogue_reap(st, id, UINT64_MAX);
 }
 
@@ -220,6 +223,13 @@ static void policy_applied(struct store *st, const struct jrn_change *c,
         return;
     retention_policy(st, found->group, &c->policy);
     retention_shard(st, c->shard);
+    compact_policy(st, c->shard, c->policy.flags);
+}
+
+static void created(struct store *st, const struct jrn_change *c)
+{
+    retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);
+    compact_policy(st, c->shard, c->policy.flags);
 }
 
 static void change_applied(struct door_update *d, unsigned i)
@@ -232,7 +242,7 @@ static void change_applied(struct door_update *d, unsigned i)
     else if (c->op == JRN_SHARD_POLICY && c->shard)
         policy_applied(st, c, &d->found[i]);
     else if (c->op == JRN_SHARD_CREATE && c->kind != SHARD_MEMORY)
-        retention_policy(st, catalogue_group_for(st, c->class, &c->policy, c->shard), &c->policy);
+        created(st, c);
 }
 
 static void update_done_run(struct task *t)

@@ -156,6 +156,9 @@ static bool segment_advance(struct jrn_group *g, uint64_t entry)
     const struct journal_conf *conf = &g->st->conf;
     bool cut;
 
+#ifdef WEIR_MUTANT_CUT_BY_LANE
+    g->bytes_all = g->bytes_in_block;
+#endif
     g->segment.bytes += g->bytes_all;
     cut = g->segment.bytes >= conf->segment_bytes ||
           (conf->segment_entries && entry - g->segment.first + 1 >= conf->segment_entries);

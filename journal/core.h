@@ -117,7 +117,8 @@ struct shard {
     uint64_t id;
     enum shard_kind kind;
     int64_t created;
-    atomic_uint refs; /* the table holds one */
+    struct row_policy row_policy; /* as its row had it when it was loaded */
+    atomic_uint refs;             /* the table holds one */
     atomic_ullong start, end;
     atomic_bool deleted;
     /* home */
@@ -177,6 +178,7 @@ struct stats;
 struct memory;
 struct memories;
 struct keyindex;
+struct compact;
 
 struct store {
     struct journal_env env;
@@ -207,6 +209,7 @@ struct store {
     struct scrub *scrub;
     struct stats *stats;
     struct memories *memories;
+    struct compact *compact;
     atomic_ullong backlog;
     struct run_cache runs; /* recent direct batches */
     struct chunks chunks;  /* what was read from the device */

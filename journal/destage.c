@@ -9,6 +9,7 @@
 #include "format/block.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/group.h"
 #include "journal/retention.h"
 #include "journal/segwrite.h"
@@ -265,6 +266,7 @@ static void checkpoint_run(struct rows_work *w)
      * ahead. */
     uint64_t lsn = d->end_lsn > rows_replay_lsn(d->st->rows) ? d->end_lsn : 0;
 
+    w->rc = 0;
 #ifdef WEIR_MUTANT_ENDS_APART
     for (unsigned i = 0; w->rc >= 0 && i < d->st->n_groups; i++)
         w->rc = rows_write(d->st->rows, &d->parts[i].rows, 0);
@@ -488,8 +490,10 @@ static void sealed(struct catalogue_update *u)
             piece_sealed(d, &p->pieces[k]);
     }
     for (unsigned i = 0; i < d->st->n_groups; i++)
-        for (unsigned k = 0; k < d->parts[i].n_pieces; k++)
+        for (unsigned k = 0; k < d->parts[i].n_pieces; k++) {
             catalogue_reap_late(d->st, &d->parts[i].pieces[k].out.builder.index);
+            compact_sealed(d->st, &d->parts[i].pieces[k].out.builder.index);
+        }
     checkpoint(d);
 }
 

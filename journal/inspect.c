@@ -234,6 +234,23 @@ static int note_segment(void *ctx, const struct inspect_run *run)
     return 0;
 }
 
+static int cleaned_of(struct inspect *in, uint64_t shard, uint64_t *cleaned)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_cleaned row = { 0 };
+    size_t bytes;
+    int rc = rows_get(in->rows, key, row_key(key, ROW_CLEANED, shard), &mem, &bytes);
+
+    if (rc == E_NOTFOUND)
+        return 0;
+    if (rc < 0)
+        return rc;
+    rc = row_cleaned_read(&row, mem, bytes);
+    *cleaned = row.cleaned;
+    free(mem);
+    return rc;
+}
+
 static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_shard *out)
 {
     struct distinct d = { 0 };
@@ -258,6 +275,8 @@ static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_
     rc = inspect_runs(in, s->id, count_run, out);
     if (rc >= 0)
         rc = inspect_runs(in, s->id, note_segment, &d);
+    if (rc >= 0)
+        rc = cleaned_of(in, s->id, &out->cleaned);
     out->n_segments = d.n;
     free(d.list);
     return rc < 0 ? rc : holes_of(in, s, count_hole, out);
@@ -466,6 +485,26 @@ int inspect_segments(struct inspect *in, int (*fn)(void *ctx, const struct inspe
     }
     free(ids.list);
     return rc;
+}
+
+int inspect_logical(struct inspect *in, uint64_t group,
+                    int (*fn)(void *ctx, const struct identity *x), void *ctx)
+{
+    return identity_each(in->st, group, 0, false, fn, ctx);
+}
+
+static int identity_take(void *ctx, const struct identity *x)
+{
+    *(struct identity *)ctx = *x;
+    return 1;
+}
+
+int inspect_segment_identity(struct inspect *in, uint64_t group, uint64_t entry,
+                             struct identity *out)
+{
+    int rc = entry ? identity_each(in->st, group, entry, true, identity_take, out) : 0;
+
+    return rc == 0 ? E_NOTFOUND : rc < 0 ? rc : 0;
 }
 
 int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out)

@@ -19,6 +19,7 @@
 #include "format/block.h"
 #include "format/row.h"
 #include "format/segfile.h"
+#include "journal/identity.h"
 
 struct inspect;
 
@@ -85,6 +86,7 @@ struct inspect_shard {
     int64_t created;     /* ms; 0: unknown */
     uint64_t start, end; /* offsets */
     uint64_t lost;       /* offsets in holes */
+    uint64_t cleaned;    /* log compaction has come so far; 0: nowhere */
     uint64_t segment_bytes, wal_bytes;
     uint32_t n_segments, n_runs, n_holes;
     bool catalogue; /* the journal's own */
@@ -148,6 +150,16 @@ int inspect_footer(struct inspect *in, uint64_t id, struct seg_footer *out) MUST
 /* Its index; good until the view is closed. Made anew from the data where the stored one is
  * damaged. */
 int inspect_index(struct inspect *in, uint64_t id, const struct seg_index **out) MUST_USE;
+
+/* Segments of the log, of which those above are pieces, by group and entry; without sums, batches and
+ * bytes. group UINT64_MAX: all. */
+int inspect_logical(struct inspect *in, uint64_t group,
+                    int (*fn)(void *ctx, const struct identity *x), void *ctx) MUST_USE;
+/* The one that holds this entry of the group's log, with its identity: over what is alive in it now,
+ * wherever it lies. Reads its pieces. E_NOTFOUND: no piece of it is here, or it is from before the log
+ * cut segments. */
+int inspect_segment_identity(struct inspect *in, uint64_t group, uint64_t entry,
+                             struct identity *out) MUST_USE;
 
 /* --- the live WAL -------------------------------------------------------------------------------
  * */

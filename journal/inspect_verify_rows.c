@@ -168,6 +168,36 @@ static bool run_matches(const struct row_run *row, uint64_t segment, const struc
            row->n_batches == n->n_batches;
 }
 
+/* Log compaction has written the run anew: the one in the segment with the highest number holds. */
+struct newer {
+    uint64_t shard, base, segment;
+    bool is;
+};
+
+static int newer_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                     size_t value_bytes)
+{
+    struct newer *n = ctx;
+    struct row_run row;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] == ROW_RUN && row_key_parse(key, key_bytes, &shard, &base) &&
+        shard == n->shard && row_run_read(&row, value, value_bytes) >= 0)
+        n->is = row.end > n->base && row.segment > n->segment;
+    return 1;
+}
+
+static int run_is_newest(struct pass *p, uint64_t segment, const struct seg_run *run, bool *newest)
+{
+    struct newer n = { run->shard, run->base, segment, false };
+    uint8_t key[ROW_KEY_MAX];
+    int rc = rows_scan(p->in->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), true,
+                       newer_row, &n);
+
+    *newest = !n.is;
+    return rc < 0 ? rc : 0;
+}
+
 struct runs_seen {
     struct pass *p;
     uint64_t in_indexes, in_rows; /* those that are alive */
@@ -212,6 +242,8 @@ static int index_rows_check(struct runs_seen *seen, struct segment *seg)
         bool alive;
 
         rc = run_is_alive(seen->p, x->runs[i].shard, x->runs[i].end, &alive);
+        if (rc >= 0 && alive && x->runs[i].shard != SHARD_CATALOGUE)
+            rc = run_is_newest(seen->p, seg->id, &x->runs[i], &alive);
         if (rc >= 0 && alive)
             rc = index_run_check(seen, seg->id, &x->runs[i]);
     }

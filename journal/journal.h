@@ -83,11 +83,16 @@ struct journal_conf {
     uint64_t
         read_cache_bytes; /* what was read from the devices lately, and ahead of readers [64 MiB] */
     uint64_t pending_max; /* bytes accepted but not yet durable [64 MiB] */
+    uint64_t
+        rewrite_gain; /* bytes that rewriting sealed segments must give back to be worth it while
+                               space is not short; UINT64_MAX: nothing is [960 KiB] */
     uint64_t memory_bytes;    /* what all MEMORY shards of a device may hold together [256 MiB] */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
     uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */
     uint32_t retention_check_ms; /* how often retention looks for what may go [30000] */
+    uint32_t compact_check_ms;   /* how often dirty compacted shards are looked for [15000] */
+    uint64_t compact_map_bytes;  /* memory for the keys of a round of log compaction [64 MiB] */
     /* Percent of what a device may use: where destage, rewriting and trimming become urgent [80],
      * producers are slowed down [90], and appends of class DATA refused [95; at most 98]. */
     uint32_t space_urgent, space_throttle, space_refuse;

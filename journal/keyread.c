@@ -12,7 +12,7 @@
 
 enum {
     BODY_MAX = 256 << 20,
-    TRIES_MAX = 8 /* a record that its index row names may be compacted away before it is read */
+    TRIES_MAX = 8 /* a record that its index row names may be gone before it is read */
 };
 
 struct wanted {
@@ -41,6 +41,7 @@ struct lookup {
     bool more;
     bool again; /* only list[at] is looked up */
     bool missing;
+    uint64_t gone; /* where the index said that list[at] is, and it was not */
     unsigned tries;
     uint64_t bytes;
     struct batch_record *records;
@@ -233,7 +234,9 @@ static void find_run(struct work *work)
         struct wanted *w = &l->list[l->at];
 
         l->rc = name_offset(l, w->name, w->name_bytes, &w->offset);
-        if (l->rc == E_NOTFOUND) {
+        /* A name may outlive its record: where the tombstone that followed was compacted away before
+         * the index had read it. Had a later record taken its place the index would say so now. */
+        if (l->rc == E_NOTFOUND || (l->rc >= 0 && w->offset == l->gone)) {
             w->offset = UINT64_MAX;
             l->rc = 0;
         }
@@ -370,6 +373,7 @@ static void taken(struct work *work)
         answer(l, l->rc);
     } else if (l->missing) {
         l->again = true;
+        l->gone = l->list[l->at].offset;
         if (++l->tries > TRIES_MAX)
             answer(l, E_CORRUPT);
         else

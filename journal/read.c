@@ -187,6 +187,7 @@ int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
 #ifdef WEIR_MUTANT_STRANGE_RUN
     return 0;
 #endif
+    /* Sound batches may be another's: of a block that was lost or went astray. */
     return read_is_entry(c, *mem) ? 0 : E_LOST;
 }
 

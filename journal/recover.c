@@ -290,6 +290,9 @@ static void segment_follow(struct recovery *r, struct jrn_group *g, const struct
         frame_item_read(&item, frame, i);
         g->segment.bytes += item.bytes;
     }
+#ifdef WEIR_MUTANT_CUT_FORGOTTEN
+    return;
+#endif
     if (!(f->flags & FRAME_CUT))
         return;
     g->segment = (struct frame_segment){ .first = f->entry + 1 };
@@ -556,6 +559,24 @@ static int groups_at_checkpoint(struct recovery *r)
     return rc;
 }
 
+/* Extents that end before the first frame of a group that was seen say of it what its row says. */
+static void marks_settle(struct store *st, const struct jrn_group *g)
+{
+    for (unsigned i = 0; i < st->wal.n; i++)
+        for (unsigned k = 0; k < st->wal.list[i]->n_marks; k++) {
+            struct wal_mark *m = &st->wal.list[i]->marks[k];
+
+            if (m->group != g->id)
+                continue;
+            if (m->last_entry < g->destaged_entry || !m->segment.first)
+                m->segment = g->destaged_segment;
+            if (m->last_entry < g->destaged_entry) {
+                m->last_entry = g->destaged_entry;
+                m->last_hash = g->destaged_hash;
+            }
+        }
+}
+
 /* A group with nothing in the live WAL goes on from where its row says that it stood. */
 static void groups_after_scan(struct store *st)
 {
@@ -571,6 +592,7 @@ static void groups_after_scan(struct store *st)
             g->segment.first = g->last_entry + 1;
         if (!g->destaged_segment.first)
             g->destaged_segment.first = g->destaged_entry + 1;
+        marks_settle(st, g);
         g->durable_entry = g->last_entry;
     }
 }

@@ -174,34 +174,94 @@ static void end_row(struct recovery *r, const struct seg_run *run, struct rows_b
                        row_u64_write(run->end, value));
 }
 
+/* Of several runs over the same offsets the one in the segment with the highest number holds: a
+ * segment that was made of older ones (rewritten, compacted) has their runs, and their own are dead,
+ * or are not there any more. */
 struct overlap {
+    struct recovery *r;
     const struct seg_run *run;
+    uint64_t segment;
+    uint64_t from; /* base of the first row that may overlap */
     struct rows_batch *rows;
+    bool dead; /* a newer one is there */
 };
 
-static int overlap_row(void *ctx, const void *key, size_t key_bytes, const void *value,
-                       size_t value_bytes)
+static void overlap_live(struct overlap *o, const struct row_run *old)
+{
+    struct segment *seg = hash_get(&o->r->st->segments.by_id, old->segment);
+    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
+
+    if (!seg || seg->live == UINT64_MAX) /* gone, or not filled yet */
+        return;
+    seg->live -= old->bytes < seg->live ? old->bytes : seg->live;
+    rows_batch_put(o->rows, key, row_key(key, ROW_LIVE, seg->id), value,
+                   row_u64_write(seg->live, value));
+}
+
+/* Finds the row before the run. */
+static int overlap_before(void *ctx, const void *key, size_t key_bytes, const void *value,
+                          size_t value_bytes)
 {
     struct overlap *o = ctx;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] == ROW_RUN && row_key_parse(key, key_bytes, &shard, &base) &&
+        shard == o->run->shard)
+        o->from = base;
+    return 1;
+}
+
+static int overlap_newer(void *ctx, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    struct overlap *o = ctx;
+    struct row_run other;
     uint64_t shard, base;
 
     if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
         shard != o->run->shard || base >= o->run->end)
         return 1;
+    if (row_run_read(&other, value, value_bytes) < 0)
+        return E_CORRUPT;
+    o->dead = other.end > o->run->base && other.segment > o->segment;
+    return o->dead;
+}
+
+static int overlap_row(void *ctx, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
+{
+    struct overlap *o = ctx;
+    struct row_run old;
+    uint64_t shard, base;
+
+    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
+        shard != o->run->shard || base >= o->run->end)
+        return 1;
+    if (row_run_read(&old, value, value_bytes) < 0)
+        return E_CORRUPT;
+    if (old.end <= o->run->base)
+        return 0;
     rows_batch_delete(o->rows, key, key_bytes);
+    if (old.segment != o->segment)
+        overlap_live(o, &old);
     return 0;
 }
 
-/* A segment that was made of older ones holds their runs as longer ones: where the swap's record is replayed over rows from before it,
- * the rows of the short ones are still there. */
-static int overlaps_delete(struct recovery *r, const struct seg_run *run, struct rows_batch *rows)
+/* Takes the rows of what the run stands for away; 1: it is dead itself. */
+static int overlaps_delete(struct recovery *r, const struct segment *seg, const struct seg_run *run,
+                           struct rows_batch *rows)
 {
-    struct overlap o = { run, rows };
+    struct overlap o = { r, run, seg->id, run->base, rows, false };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base + 1), false,
-                       overlap_row, &o);
+    size_t bytes = row_key2(key, ROW_RUN, run->shard, run->base);
+    int rc = rows_scan(r->st->rows, key, bytes, true, overlap_before, &o);
 
-    return rc < 0 ? rc : 0;
+    bytes = row_key2(key, ROW_RUN, run->shard, o.from);
+    if (rc >= 0)
+        rc = rows_scan(r->st->rows, key, bytes, false, overlap_newer, &o);
+    if (rc >= 0 && !o.dead)
+        rc = rows_scan(r->st->rows, key, bytes, false, overlap_row, &o);
+    return rc < 0 ? rc : o.dead;
 }
 
 /* Makes the derived rows of one segment from its index. */
@@ -218,7 +278,9 @@ static int segment_rows(struct recovery *r, struct segment *seg, const struct se
     for (uint32_t i = 0; rc >= 0 && i < x->n_runs; i++) {
         if (!run_alive(&f, &x->runs[i]))
             continue;
-        rc = overlaps_delete(r, &x->runs[i], &rows);
+        rc = overlaps_delete(r, seg, &x->runs[i], &rows);
+        if (rc != 0)
+            continue;
         alive.runs[alive.n_runs++] = x->runs[i];
         seg->live += x->runs[i].bytes;
         end_row(r, &x->runs[i], &rows);

@@ -5,11 +5,13 @@
 #include "base/logger.h"
 #include "format/batch.h"
 #include "journal/catalogue.h"
+#include "journal/compact.h"
 #include "journal/destage.h"
 #include "journal/segwrite.h"
 #include "journal/stats.h"
 
 enum { REWRITE_SEGMENTS = 16 };
+#define MEMORY_EXTENTS UINT64_C(2) /* that much is held in memory */
 
 /* One run to be copied. */
 struct rewrite_run {
@@ -67,15 +69,18 @@ static void rewrite_end(struct rewrite *r)
 
 /* --- 2: the catalogue puts the new segment in the place of the old ones --- */
 
-static void old_rows_delete(const struct segment *old, const struct seg_index *x,
-                            struct rows_batch *rows)
+/* Only the rows of what was copied: a run that compaction has written anew has its row elsewhere. */
+static void old_rows_delete(const struct rewrite *r, struct rows_batch *rows)
 {
     uint8_t key[ROW_KEY_MAX];
 
-    for (uint32_t i = 0; i < x->n_runs; i++)
-        rows_batch_delete(rows, key, row_key2(key, ROW_RUN, x->runs[i].shard, x->runs[i].base));
-    rows_batch_delete(rows, key, row_key(key, ROW_SEGMENT, old->id));
-    rows_batch_delete(rows, key, row_key(key, ROW_LIVE, old->id));
+    for (uint32_t i = 0; i < r->n_runs; i++)
+        rows_batch_delete(rows, key,
+                          row_key2(key, ROW_RUN, r->runs[i].run->shard, r->runs[i].run->base));
+    for (unsigned i = 0; i < r->n; i++) {
+        rows_batch_delete(rows, key, row_key(key, ROW_SEGMENT, r->old[i]->id));
+        rows_batch_delete(rows, key, row_key(key, ROW_LIVE, r->old[i]->id));
+    }
 }
 
 /* A run that was reaped while it was copied is brought back here, and reaped again once the update
@@ -86,8 +91,7 @@ static int swap_prepare(struct catalogue_update *u)
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     struct segment *seg;
 
-    for (unsigned i = 0; i < r->n; i++)
-        old_rows_delete(r->old[i], r->index[i], &u->rows);
+    old_rows_delete(r, &u->rows);
     if (r->out.row.n_extents == 0)
         return 0;
     rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
@@ -238,13 +242,14 @@ static void piece_of(struct rewrite *r)
 static void copy_run(struct work *w)
 {
     struct rewrite *r = (struct rewrite *)((char *)w - offsetof(struct rewrite, work));
-    uint64_t bytes;
+    uint64_t bytes, most = MEMORY_EXTENTS << r->st->wal_log2;
 
     r->rc = runs_collect(r, &bytes);
     if (r->rc >= 0)
-        r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment, bytes);
+        r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment,
+                              bytes < most ? bytes : most);
     piece_of(r);
-    r->out.copy = true;
+    r->out.copy = r->out.in_pieces = true;
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
@@ -276,10 +281,14 @@ void rewrite_consider(struct store *st, bool urgent)
 {
     struct rewrite *r = st->rewrite;
 
-    if (r->running || atomic_load(&st->failed) || atomic_load(&st->closing))
+    if (r->running || !compact_idle(st->compact) || atomic_load(&st->failed) ||
+        atomic_load(&st->closing))
         return;
-    r->n = segments_wasteful(&st->segments, r->old, REWRITE_SEGMENTS, (uint64_t)2 << st->wal_log2,
-                             urgent);
+    r->n = segments_wasteful(&st->segments, r->old,
+                             &(struct segments_want){ .max = REWRITE_SEGMENTS,
+                                                      .max_bytes = MEMORY_EXTENTS << st->wal_log2,
+                                                      .least_gain = st->conf.rewrite_gain,
+                                                      .urgent = urgent });
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)

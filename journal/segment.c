@@ -8,8 +8,8 @@
 #include "journal/producer.h"
 
 enum {
-    WORTHWHILE_BYTES = 15 * UNIT_BYTES, /* what a rewrite must gain while there is space enough */
-    INDEXES_MAX = 64,                   /* parsed indexes kept */
+    MERGED_AT_ONCE = 8, /* small pieces of a segment that goes on */
+    INDEXES_MAX = 64,   /* parsed indexes kept */
     READ_PIECE = 1 << 20,
     RUN_MAX_BYTES = 1 << 30 /* sparse positions are 32 bits */
 };
@@ -227,43 +227,110 @@ static uint64_t space_for(uint64_t live, uint64_t index)
     return (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
 }
 
+/* Whether the log has ended the segment of which list[0] is a piece, and all of it is here. */
+static bool has_ended(struct segment **list, size_t n)
+{
+    const struct row_segment *first = &list[0]->row;
+    size_t end = 1;
+
+    while (end < n && list[end]->row.group == first->group &&
+           list[end]->row.segment_first == first->segment_first)
+        end++;
+    return first->segment_first != 0 && ((list[end - 1]->row.flags & SEG_ENDS) ||
+                                         (end < n && list[end]->row.group == first->group));
+}
+
+/* What several segments are together. */
+struct together {
+    uint64_t live, index, space, largest;
+    bool small; /* each */
+};
+
+static void together_add(struct together *t, const struct segment *s, uint64_t small_bytes)
+{
+    uint64_t index = live_index(s), bytes = s->live + index;
+
+    t->live += s->live;
+    t->index += index;
+    t->space += segment_space(&s->row);
+    t->small = t->small && bytes <= small_bytes;
+    if (bytes > t->largest)
+        t->largest = bytes;
+}
+
+/* What is gained when these n are written anew; 0: too little. Small ones of a segment that goes on
+ * wait until the largest is no more than the others, so that nothing is copied again and again. */
+static uint64_t gain_of(const struct together *t, unsigned n, bool ended,
+                        const struct segments_want *want)
+{
+    uint64_t after = t->live ? space_for(t->live, t->index) : 0;
+    uint64_t saved = t->space > after ? t->space - after : 0;
+
+    if (want->urgent || (saved >= want->least_gain && after <= t->space / 2))
+        return saved;
+    if (want->least_gain < UINT64_MAX && t->small && n > 1 &&
+        (ended || (n >= MERGED_AT_ONCE && t->largest * 2 <= t->live + t->index)))
+        return saved + n * (uint64_t)PAGE_BYTES;
+    return 0;
+}
+
 /* How much of list[0..) of one group should be taken together, and what that gains. The gain is a guess:
  * what a copy takes depends on the extents that are free. So what a rewrite has made is not copied
  * again on its own until something in it has died, or a guess that is never met would be tried for ever. */
-static unsigned neighbours(struct segment **list, size_t n, unsigned max, uint64_t max_bytes,
-                           bool urgent, uint64_t *gain)
+static unsigned neighbours(struct segment **list, size_t n, const struct segments_want *want,
+                           bool across, uint64_t *gain)
 {
-    uint64_t live = 0, index = 0, space = 0;
-    unsigned best = 0, k = 0;
-    bool alone_in_vain;
+    struct together t = { .small = list[0]->row.segment_first != 0 };
+    bool ended = has_ended(list, n);
+    bool settled = list[0]->settled && list[0]->live == list[0]->settled;
+    unsigned best = 0;
 
     *gain = 0;
-    for (; k < n && k < max && list[k]->row.group == list[0]->row.group; k++) {
-        uint64_t after;
+    for (unsigned k = 0; k < n && k < want->max && list[k]->row.group == list[0]->row.group; k++) {
+        uint64_t now;
 
-        if (list[k]->dropping || list[k]->kept || list[k]->live > max_bytes - live)
+        /* What the log has cut stays cut, so that every node has the same segments. */
+        if (!across && list[k]->row.segment_first != list[0]->row.segment_first)
             break;
-        alone_in_vain = k == 0 && list[0]->settled && list[0]->live == list[0]->settled;
-        live += list[k]->live;
-        index += live_index(list[k]);
-        space += segment_space(&list[k]->row);
-        after = live ? space_for(live, index) : 0;
-        if (!alone_in_vain && space > after && space - after > *gain &&
-            (urgent || (space - after >= WORTHWHILE_BYTES && after <= space / 2))) {
-            *gain = space - after;
+        if (list[k]->dropping || list[k]->kept ||
+            (k > 0 && (t.live > want->max_bytes || list[k]->live > want->max_bytes - t.live)))
+            break;
+        together_add(&t, list[k], want->max_bytes / 4);
+        now = gain_of(&t, k + 1, ended, want);
+        if (now > *gain && !(k == 0 && settled)) {
+            *gain = now;
             best = k + 1;
         }
     }
     return best;
 }
 
-unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
-                           uint64_t max_bytes, bool urgent)
+/* The first of those that should be taken together, and how many. */
+static unsigned best_neighbours(struct segment **list, size_t n, const struct segments_want *want,
+                                bool across, size_t *at)
+{
+    uint64_t best_gain = 0, gain;
+    unsigned best = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        unsigned k = neighbours(list + i, n - i, want, across, &gain);
+
+        if (gain > best_gain) {
+            best_gain = gain;
+            *at = i;
+            best = k;
+        }
+    }
+    return best;
+}
+
+unsigned segments_wasteful(struct segments *t, struct segment **out,
+                           const struct segments_want *want)
 {
     struct segment **list;
-    uint64_t pos = 0, best_gain = 0, gain;
-    size_t n = 0, best_at = 0;
-    unsigned best = 0;
+    uint64_t pos = 0;
+    size_t n = 0, at = 0;
+    unsigned best;
     void *value;
 
     pthread_mutex_lock(&t->lock);
@@ -271,18 +338,17 @@ unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned ma
     while (hash_next(&t->by_id, &pos, NULL, &value))
         if (!((struct segment *)value)->open)
             list[n++] = value;
-    qsort(list, n, sizeof(*list), by_group_entry);
-    for (size_t i = 0; i < n; i++) {
-        unsigned k = neighbours(list + i, n - i, max, max_bytes, urgent, &gain);
-
-        if (gain > best_gain) {
-            best_gain = gain;
-            best_at = i;
-            best = k;
-        }
-    }
+    if (n > 0)
+        qsort(list, n, sizeof(*list), by_group_entry);
+#ifdef WEIR_MUTANT_MERGED_ACROSS
+    best = best_neighbours(list, n, want, true, &at);
+#else
+    best = best_neighbours(list, n, want, false, &at);
+#endif
+    if (best == 0 && want->urgent)
+        best = best_neighbours(list, n, want, true, &at);
     for (unsigned i = 0; i < best; i++) {
-        out[i] = list[best_at + i];
+        out[i] = list[at + i];
         out[i]->pins++;
     }
     pthread_mutex_unlock(&t->lock);
@@ -523,7 +589,8 @@ static void producer_add(struct seg_builder *b, uint64_t shard, const struct bat
         .base = (uint64_t)h->base_offset,
         .max_ts = h->max_timestamp,
         .base_sequence = h->base_sequence,
-        .last_sequence = producer_last_sequence(h->base_sequence, h->record_count),
+        /* By its offsets: compaction may have taken records. */
+        .last_sequence = producer_last_sequence(h->base_sequence, h->last_offset_delta + 1),
         .epoch = h->producer_epoch,
     };
 }
@@ -576,13 +643,13 @@ void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct 
 void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start, uint8_t *data)
 {
     b->index.segment = segment;
-    for (uint32_t i = 0; i < b->index.n_runs; i++) {
-        struct seg_run *run = &b->index.runs[i];
+    for (; b->n_finished < b->index.n_runs; b->n_finished++) {
+        struct seg_run *run = &b->index.runs[b->n_finished];
 
         if (run->pos < start)
             continue;
         seg_run_head_write(run, segment, data + (run->pos - start) - SEG_RUN_HEAD_BYTES);
-        seg_run_sum(&b->index, i, data + (run->pos - start));
+        seg_run_sum(&b->index, b->n_finished, data + (run->pos - start));
     }
 }
 

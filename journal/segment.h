@@ -22,7 +22,7 @@ struct segment {
     bool fresh;       /* keeper: sealed, and retention has not looked into it since */
     int64_t look_ms;  /* keeper: wall clock at which retention looks into it; 0: it never did */
     uint64_t live;    /* bytes of runs that are not deleted or trimmed away; keeper */
-    uint64_t settled; /* keeper: a rewrite made it with so much alive; 0: none did */
+    uint64_t settled; /* keeper: a copy was made with so much alive; 0: it is none */
     unsigned pins;    /* under the table's lock, as what follows */
     bool dead;        /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */
@@ -82,12 +82,19 @@ int segment_index(struct segments *t, struct segment *s, const struct seg_index 
 /* Makes the index anew from the data (when the stored one is damaged). Blocks; free with
  * seg_index_free. */
 int segment_index_rebuild(struct segments *t, struct segment *s, struct seg_index *out) MUST_USE;
-/* Neighbours of one group (up to max, at most max_bytes alive together) that would lie in less space
- * if they were written anew: what gains most. Unless urgent, only what gains about a MiB, and half
- * of the space; never one alone that a rewrite has made and in which nothing has died since. Pinned;
- * returns how many, 0: nothing is to be gained. Keeper. */
-unsigned segments_wasteful(struct segments *t, struct segment **out, unsigned max,
-                           uint64_t max_bytes, bool urgent);
+/* What rewriting may take together, and what it must be good for. */
+struct segments_want {
+    unsigned max;        /* segments */
+    uint64_t max_bytes;  /* alive in them together; one alone may have more */
+    uint64_t least_gain; /* bytes that it must give back, and half of the space, unless urgent */
+    bool urgent;         /* any gain will do, and the log's cuts do not matter if need be */
+};
+/* Neighbours of one group, pieces of one segment of the log, that would lie in less space if they were
+ * written anew, what gains most; or small ones, all there are of an ended segment or some of one
+ * that goes on, that would be one; never one alone that a rewrite has made and in which nothing has
+ * died since. Pinned; returns how many, 0: nothing is to be gained. Keeper. */
+unsigned segments_wasteful(struct segments *t, struct segment **out,
+                           const struct segments_want *want);
 /* Bytes of its extents. */
 uint64_t segment_space(const struct row_segment *row);
 
@@ -97,6 +104,7 @@ struct seg_builder {
     uint32_t cap_runs, cap_sparse, cap_producers;
     uint32_t first_producer; /* of the present shard */
     bool cut;                /* the next batch begins a run */
+    uint32_t n_finished;     /* runs */
     uint64_t pos;
     uint64_t n_batches, n_offsets;
     int64_t min_ts, max_ts;
@@ -108,7 +116,7 @@ void seg_builder_add_direct(struct seg_builder *b, uint64_t shard, const struct 
 /* One more batch of shard. Returns the byte of the data where it must be copied. */
 uint64_t seg_builder_add(struct seg_builder *b, uint64_t shard, const struct batch_head *h);
 /* Writes the headers of the runs from byte `start` of the segment on into the data, which begins
- * there, and fills in their hashes. */
+ * there, and fills in their hashes: of those that have come since the last call. */
 void seg_builder_finish(struct seg_builder *b, uint64_t segment, uint64_t start, uint8_t *data);
 void seg_builder_free(struct seg_builder *b);
 

@@ -11,6 +11,7 @@ int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t
                   uint64_t max_bytes)
 {
     *w = (struct segwrite){ .st = st, .group = group, .segment = segment };
+    w->identity = sum128_new();
     /* Room for the index behind it, as a rule; segwrite_finish copes when there is less. */
     w->data = buf_new_aligned(max_bytes + max_bytes / 32 + UNIT_BYTES);
     return w->data ? 0 : E_NOMEM;
@@ -23,8 +24,15 @@ void segwrite_begin_open(struct segwrite *w, const struct seg_extent *extents, u
     w->row.n_extents = (uint16_t)n_extents;
     w->n_open = n_extents;
     w->direct_bytes = direct_bytes;
-    w->start = (direct_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    w->start = w->base = (direct_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     w->builder.pos = w->start;
+}
+
+static void identity_add(struct segwrite *w, uint64_t shard, uint64_t xxh3)
+{
+    uint64_t pair[2] = { htole64(shard), htole64(xxh3) };
+
+    sum128_add(w->identity, pair, sizeof pair);
 }
 
 void segwrite_add_direct(struct segwrite *w, uint64_t shard, const struct batch_head *h,
@@ -32,49 +40,7 @@ void segwrite_add_direct(struct segwrite *w, uint64_t shard, const struct batch_
 {
     ASSERT(pos + h->bytes <= w->direct_bytes);
     seg_builder_add_direct(&w->builder, shard, h, pos, xxh3);
-}
-
-void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,
-                  const uint8_t *mem)
-{
-    uint64_t at = seg_builder_add(&w->builder, shard, h) - w->start;
-
-    ASSERT(at + h->bytes <= w->data->cap);
-    memcpy(w->data->mem + at, mem, h->bytes);
-}
-
-static void identity_add(struct sum128_state *sum, uint64_t shard, uint64_t xxh3)
-{
-    uint64_t pair[2] = { htole64(shard), htole64(xxh3) };
-
-    sum128_add(sum, pair, sizeof pair);
-}
-
-/* A run that was written directly is one batch, and its hash is known. */
-static struct sum128 identity_of(const struct segwrite *w)
-{
-    struct sum128_state *sum = sum128_new();
-    const struct seg_builder *b = &w->builder;
-
-    for (uint32_t i = 0; i < b->index.n_runs; i++) {
-        const struct seg_run *n = &b->index.runs[i];
-        uint64_t at = 0;
-
-        if (n->pos < w->start) {
-            identity_add(sum, n->shard, n->xxh3);
-            continue;
-        }
-        while (at < n->bytes) {
-            const uint8_t *mem = w->data->mem + (n->pos - w->start) + at;
-            struct batch_head h;
-            int rc = batch_head_read(&h, mem, n->bytes - at);
-
-            ASSERT(rc >= 0);
-            identity_add(sum, n->shard, sum_xxh3(mem, h.bytes, 0));
-            at += h.bytes;
-        }
-    }
-    return sum128_end(sum);
+    identity_add(w, shard, xxh3);
 }
 
 /* Takes extents until row has room for `bytes` of pages, the footer's included: as large as fit, down to
@@ -135,22 +101,53 @@ static int head_write(const struct segwrite *w, unsigned i, uint64_t pos, uint8_
     return put(w, x, 0, page, PAGE_BYTES);
 }
 
-/* What of data lies in extent i, whose room begins with byte pos of the segment. */
+/* What of data, which begins with byte base of the segment, lies in extent i, whose room begins with
+ * byte pos. */
 static int extent_write(const struct segwrite *w, unsigned i, uint64_t pos, const uint8_t *data,
                         uint64_t bytes)
 {
     const struct seg_extent *x = &w->row.extents[i];
-    uint64_t end = pos + seg_extent_room(x->log2), at = w->start > pos ? w->start : pos;
+    uint64_t end = pos + seg_extent_room(x->log2), at = w->base > pos ? w->base : pos;
     int rc = 0;
 
-    end = end < w->start + bytes ? end : w->start + bytes;
+    end = end < w->base + bytes ? end : w->base + bytes;
     while (rc >= 0 && at < end) {
         uint64_t n = end - at < WRITE_PIECE ? end - at : WRITE_PIECE;
 
-        rc = put(w, x, PAGE_BYTES + (at - pos), data + (at - w->start), (uint32_t)n);
+        rc = put(w, x, PAGE_BYTES + (at - pos), data + (at - w->base), (uint32_t)n);
         at += n;
     }
     return rc;
+}
+
+/* Writes the whole pages in memory; the rest of the last one stays. No run goes on behind them. */
+static void piece_write(struct segwrite *w)
+{
+    uint64_t used = w->builder.pos - w->base, bytes = used / PAGE_BYTES * PAGE_BYTES, pos = 0;
+
+    seg_builder_finish(&w->builder, w->segment, w->base, w->data->mem);
+    w->builder.cut = true;
+    if (w->rc >= 0)
+        w->rc = extents_take(w->st, w->base + bytes, &w->row);
+    for (unsigned i = 0; w->rc >= 0 && i < w->row.n_extents; i++) {
+        w->rc = extent_write(w, i, pos, w->data->mem, bytes);
+        pos += seg_extent_room(w->row.extents[i].log2);
+    }
+    memmove(w->data->mem, w->data->mem + bytes, used - bytes);
+    w->base += bytes;
+}
+
+void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h,
+                  const uint8_t *mem)
+{
+    uint64_t at;
+
+    if (w->in_pieces && w->builder.pos + SEG_RUN_HEAD_BYTES + h->bytes - w->base > w->data->cap)
+        piece_write(w);
+    at = seg_builder_add(&w->builder, shard, h) - w->base;
+    ASSERT(at + h->bytes <= w->data->cap);
+    memcpy(w->data->mem + at, mem, h->bytes);
+    identity_add(w, shard, sum_xxh3(mem, h->bytes, 0));
 }
 
 static void footer_make(const struct segwrite *w, uint8_t *page)
@@ -197,13 +194,13 @@ static int segment_sync(struct store *st, const struct row_segment *row)
     return rc;
 }
 
-/* data: what lies from w->start on, whole pages. */
+/* data: what lies from w->base on, whole pages. */
 static int segment_write(struct segwrite *w, const uint8_t *data, uint64_t bytes)
 {
     struct buf *page = buf_new_aligned(PAGE_BYTES);
     const struct seg_extent *last;
     uint64_t pos = 0;
-    int rc = page ? extents_take(w->st, w->start + bytes + PAGE_BYTES, &w->row) : E_NOMEM;
+    int rc = page ? extents_take(w->st, w->base + bytes + PAGE_BYTES, &w->row) : E_NOMEM;
 
     for (unsigned i = 0; rc >= 0 && i < w->row.n_extents; i++) {
         if (i >= w->n_open)
@@ -226,30 +223,33 @@ static int segment_write(struct segwrite *w, const uint8_t *data, uint64_t bytes
 int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entry)
 {
     struct seg_builder *b = &w->builder;
-    uint64_t bytes = b->pos - w->start, pages = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    uint64_t bytes = b->pos - w->base, pages = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     size_t index_bytes = seg_index_bytes(b->index.n_runs, b->index.n_sparse, b->index.n_producers);
     struct row_segment *row = &w->row;
     struct buf *all = w->data;
-    int rc;
+    int rc = w->rc;
 
+    if (rc < 0)
+        return rc;
     if (pages + index_bytes > w->data->cap) {
         all = buf_new_aligned(pages + index_bytes);
         if (!all)
             return E_NOMEM;
     }
-    seg_builder_finish(b, w->segment, w->start, w->data->mem);
+    seg_builder_finish(b, w->segment, w->base, w->data->mem);
     row->version = SEG_FOOTER_VERSION; /* in memory, too: the scrub holds the footer against it */
     row->group = w->group;
     row->first_entry = first_entry;
     row->last_entry = last_entry;
     row->data_bytes = b->pos;
-    row->index_pos = w->start + pages;
+    row->index_pos = w->base + pages;
     row->index_bytes = index_bytes;
     row->n_batches = b->n_batches;
     row->min_ts = b->min_ts;
     row->max_ts = b->max_ts;
     row->created = loop_wall_ms(w->st->keeper);
-    row->identity = identity_of(w);
+    row->identity = sum128_end(w->identity);
+    w->identity = NULL;
     row->direct_bytes = w->direct_bytes;
     row->sorted_pos = w->start;
     if (all != w->data)
@@ -273,5 +273,8 @@ void segwrite_close(struct segwrite *w)
 {
     buf_unref(w->data);
     w->data = NULL;
+    if (w->identity)
+        sum128_end(w->identity);
+    w->identity = NULL;
     seg_builder_free(&w->builder);
 }

@@ -16,10 +16,15 @@ struct segwrite {
     unsigned n_open;        /* extents that it has had while it was open */
     uint64_t direct_bytes;  /* what of it was written directly */
     uint64_t start;         /* data begins at this byte of the segment, a page */
-    bool copy;              /* of older ones: for counting */
+    uint64_t base;  /* what is in memory begins at this one, a page: before it all is written */
+    bool in_pieces; /* it is written whenever memory is full */
+    bool copy;      /* of older ones: for counting */
+    int rc;         /* of what was written so */
+    struct sum128_state *identity;
 };
 
-/* max_bytes: of all batches, and SEG_RUN_HEAD_BYTES for each run. E_NOMEM. */
+/* max_bytes: of all batches, and SEG_RUN_HEAD_BYTES for each run; when there may be more, up to any
+ * size, set in_pieces behind it, and max_bytes must be large enough for one batch and a page. E_NOMEM. */
 int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
                   uint64_t max_bytes) MUST_USE;
 /* Behind segwrite_open, before any batch: it is the open segment with these extents, of which the first

@@ -5,6 +5,7 @@
 #include "base/logger.h"
 #include "journal/catalogue.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/destage.h"
 #include "journal/group.h"
 #include "journal/retention.h"
@@ -411,6 +412,7 @@ static void space_urge(struct space *s, bool tight)
         loop_timer_set(st->keeper, &s->trim_timer, TRIM_AFTER_US);
     }
     rewrite_consider(st, urgent);
+    compact_consider(st, urgent);
     if ((urgent || tight) && !ended(st))
         st->retention_urgent(st);
 }

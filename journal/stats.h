@@ -43,6 +43,8 @@ struct stats {
     struct metric_counter destage_rounds, destage_bytes, destage_failed;
     struct metric_hist destage_us;
     struct metric_counter rewrites, rewrite_bytes;
+    struct metric_counter compact_rounds, compact_failed;
+    struct metric_counter compact_before, compact_after;
     struct metric_counter rows_works, rows_failed;
     struct metric_hist rows_us;
     struct metric_gauge recovery_bytes, recovery_blocks, recovery_us;

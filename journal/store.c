@@ -8,6 +8,7 @@
 #include "journal/catalogue.h"
 #include "format/extent.h"
 #include "journal/committer.h"
+#include "journal/compact.h"
 #include "journal/core.h"
 #include "journal/destage.h"
 #include "journal/devices.h"
@@ -260,6 +261,8 @@ static void conf_defaults(struct journal_conf *c)
         c->space_floor = (uint64_t)256 * MIB;
     if (!c->segment_bytes)
         c->segment_bytes = (uint64_t)256 * MIB;
+    if (!c->rewrite_gain)
+        c->rewrite_gain = 15 * UNIT_BYTES;
     if (!c->block_max)
         c->block_max = MIB;
     if (!c->batch_max)
@@ -280,6 +283,10 @@ static void conf_defaults(struct journal_conf *c)
         c->wal_age_ms = 600000;
     if (!c->retention_check_ms)
         c->retention_check_ms = 30000;
+    if (!c->compact_check_ms)
+        c->compact_check_ms = 15000;
+    if (!c->compact_map_bytes)
+        c->compact_map_bytes = (uint64_t)64 << 20;
     if (!c->space_urgent)
         c->space_urgent = 80;
     if (!c->space_throttle)
@@ -502,6 +509,7 @@ static void todo_start(struct store *st, void *arg)
     scrub_start(st->scrub);
     catalogue_submit(st->catalogue, &t->u);
     retention_start(st);
+    compact_start(st);
     unload_begin(st);
 }
 
@@ -598,6 +606,7 @@ static int modules_open(struct store *st, struct recover_todo *todo, struct wals
     st->rewrite = rewrite_new(st);
     st->retention = retention_new(st);
     st->retention_urgent = retention_urgent;
+    st->compact = compact_new(st);
     st->scrub = scrub_new(st);
     st->memories = memories_new(st, st->conf.memory_bytes);
     rc = recover_run(st, end, todo, e);
@@ -650,6 +659,7 @@ static void store_free(struct store *st)
     chunks_fini(&st->chunks);
     retention_free(st->retention);
     space_free(st->meter);
+    compact_free(st->compact);
     scrub_free(st->scrub);
     memories_free(st->memories);
     segments_fini(&st->segments);
@@ -833,6 +843,7 @@ static void close_end(struct store *st)
     loop_timer_stop(&st->grave_timer);
     retention_stop(st);
     space_stop(st->meter);
+    compact_stop(st);
     store_free(st);
     c->task.run = close_done_run;
     loop_post(c->loop, &c->task);
@@ -890,10 +901,11 @@ static void close_poll(struct loop_timer *t)
 
     if (!catalogue_idle(st->catalogue) || st->rows_running || st->rows_first ||
         space_busy(st->meter) || !destage_idle(st->destage) || !rewrite_idle(st->rewrite) ||
-        !retention_idle(st->retention) || !scrub_idle(st->scrub) || store_backlog(st) > 0 ||
-        atomic_load(&st->busy) > 0) {
+        !compact_idle(st->compact) || !retention_idle(st->retention) || !scrub_idle(st->scrub) ||
+        store_backlog(st) > 0 || atomic_load(&st->busy) > 0) {
         committer_feed(st->committer);
-        if (!space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite))
+        if (!space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
+            compact_idle(st->compact))
             committer_starve(st->committer);
         loop_timer_set(st->keeper, &st->close_timer, CLOSE_POLL_US);
         return;

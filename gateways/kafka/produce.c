@@ -10,6 +10,7 @@
 #include "gateways/kafka/schema_data.h"
 
 #include "format/batch.h"
+#include "format/batch_keep.h"
 
 enum { ZSTD_FROM = 7, TOPIC_IDS_FROM = 13 };
 
@@ -80,6 +81,10 @@ static int16_t records_check(const struct kafka_request *r, const struct topic *
         return batch_error(rc, records);
     if ((h.attributes & BATCH_ATTR_CODEC) == CODEC_ZSTD && r->form.version < ZSTD_FROM)
         return KAFKA_UNSUPPORTED_COMPRESSION;
+    /* As Kafka does, but for compressed batches: they would have to be opened here, on the loop.
+     * Compaction takes their records without a key when it comes to them. */
+    if (t->compacted && batch_lacks_keys(records->mem, (size_t)records->len))
+        return KAFKA_INVALID_RECORD;
     /* Transactions do not exist here, so no batch can be part of one. */
     return h.attributes & BATCH_ATTR_TRANSACTIONAL ? KAFKA_INVALID_TXN_STATE : KAFKA_NONE;
 }

@@ -49,10 +49,11 @@ struct topic {
      * not change its topics. None: the topic is older than policies, and keeps everything. */
     struct topic_setting *defaults;
     /* From the settings, for those who append: max.message.bytes (UINT32_MAX: none), whether
-     * message.timestamp.type is LogAppendTime, and compression.type (enum batch_codec, or
-     * TOPIC_CODEC_PRODUCER). */
+     * message.timestamp.type is LogAppendTime, whether the topic is compacted (then its records
+     * must have keys), and compression.type (enum batch_codec, or TOPIC_CODEC_PRODUCER). */
     uint32_t message_max;
     bool append_time;
+    bool compacted;
     int8_t codec;
 };
 

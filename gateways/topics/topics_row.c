@@ -115,10 +115,15 @@ void topics_settle(struct topic *t)
 {
     const char *max = topic_setting(t, "max.message.bytes");
     const char *type = topic_setting(t, "message.timestamp.type");
+    const char *policy = topic_setting(t, "cleanup.policy"), *kind = topic_setting(t, "weir.kind");
 
     t->message_max = max ? (uint32_t)strtoul(max, NULL, 10) : UINT32_MAX;
     t->codec = codec_of(topic_setting(t, "compression.type"));
     t->append_time = type && !strcmp(type, "LogAppendTime");
+    if (!policy)
+        policy = topic_setting_in(t->defaults, t->n_defaults, "cleanup.policy");
+    /* Those with an index of keys are, whatever the defaults say. */
+    t->compacted = (policy && strstr(policy, "compact")) || (kind && !strcmp(kind, "rocksdb"));
 }
 
 struct topic *topics_row_read(const uint8_t *id, const void *value, size_t bytes)

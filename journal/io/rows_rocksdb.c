@@ -24,8 +24,6 @@ enum {
     OPEN_FILES_MAX = 256,
     ASIDE_MAX = 1000,
     BLOOM_BITS = 10,
-    LEVEL0_FILES = 12,
-    LEVEL1_BYTES = 128 << 20,
     METADATA_BLOCK_BYTES = 4096,
     INFO_LOG_WARN = 2, /* of RocksDB's levels */
 };
@@ -166,12 +164,6 @@ static rocksdb_options_t *rows_rocksdb_options(uint64_t cache_bytes, rocksdb_cac
     /* Beside a server all files are opened at once: one that it then deletes stays readable. */
     rocksdb_options_set_max_open_files(o, read_only ? -1 : OPEN_FILES_MAX);
     rocksdb_options_set_max_background_jobs(o, 2);
-    /* Each round of destage flushes some MiB over all keys: a few of those at a time into a level many
-     * times as large would write every row again and again. */
-    rocksdb_options_set_level0_file_num_compaction_trigger(o, LEVEL0_FILES);
-    rocksdb_options_set_level0_slowdown_writes_trigger(o, 3 * LEVEL0_FILES);
-    rocksdb_options_set_level0_stop_writes_trigger(o, 5 * LEVEL0_FILES);
-    rocksdb_options_set_max_bytes_for_level_base(o, LEVEL1_BYTES);
     rocksdb_options_set_compression(o, rocksdb_lz4_compression);
     rocksdb_options_set_info_log_level(o, INFO_LOG_WARN);
     rocksdb_options_set_keep_log_file_num(o, 2);

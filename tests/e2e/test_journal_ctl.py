@@ -143,6 +143,25 @@ def test_dumps_give_every_record_once():
             assert r["key"] == f"k{offset}" and r["value"].startswith(f"{shard}.{offset}."), r
 
 
+def test_segments_of_the_log_are_made_of_the_pieces_that_are_listed():
+    pieces = as_json("segment", "ls")
+    logical = as_json("segment", "ls", "--logical")
+    assert logical and sum(x["pieces"] for x in logical) == len(pieces)
+    for x in logical:
+        mine = [p for p in pieces if p["group"] == x["group"]
+                and x["first_entry"] <= p["first_entry"] <= x["last_entry"]]
+        assert len(mine) == x["pieces"] and not x["several"], x
+        one = as_json("segment", "identity", x["group"], x["first_entry"])
+        assert one == as_json("segment", "identity", x["group"], x["last_entry"])
+        assert {k: one[k] for k in x} == x and len(one["identity"]) == 32
+        assert 0 < one["batches"] <= sum(p["batches"] for p in mine)
+        if len(mine) == 1 and one["batches"] == mine[0]["batches"]:  # nothing in it is dead
+            head = as_json("segment", "head", mine[0]["id"])["segment"]
+            assert one["identity"] == head["identity"], x
+    last = max(x["last_entry"] for x in logical)
+    ctl("segment", "identity", logical[0]["group"], last + 1000000, rc=3)
+
+
 def test_segment_dump_of_one_shard():
     seg = next(s for s in as_json("segment", "ls") if s["group"] == 2)
     all_of_it = as_json("segment", "dump", seg["id"])

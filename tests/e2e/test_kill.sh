@@ -4,8 +4,8 @@
 # test-limit: 600
 #
 # Two producers go on through all rounds, one idempotent and one not, and kcat sends beside them; so
-# the server also sees its clients come back with what was on its way, and topics come and go. From
-# the fifth part of the rounds on, writes of destage, growth and checkpoints are slowed down, so that kills fall
+# the server also sees its clients come back with what was on its way, and topics come and go, and one
+# is compacted all the while (overwrite_keys.py). From the fifth part of the rounds on, writes of destage, growth and checkpoints are slowed down, so that kills fall
 # into them: the log says which were under way, and each must have been. KILL_ROUNDS (10), KILL_SEED.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -14,12 +14,14 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/kill.XXXXXX")
 . tests/e2e/server.sh
 # shellcheck source=tests/e2e/faults.sh
 . tests/e2e/faults.sh
-trap 'server_clean; rm -rf "$work"' EXIT
+keys_writer=
+trap 'kill $keys_writer 2>/dev/null; server_clean; rm -rf "$work"' EXIT
 rounds=${KILL_ROUNDS:-10}
 RANDOM=${KILL_SEED:-$$}
 port=$(free_port)
-small="--set journal.slab_first=16MiB --set journal.slab_max=32MiB --set journal.wal_budget=2MiB --set journal.wal_extent=512KiB --set log.level=debug"
-declare -A under_way=([destage]=0 [checkpoint]=0 [growth]=0 [deletion]=0)
+small="--set journal.slab_first=16MiB --set journal.slab_max=32MiB --set journal.wal_budget=2MiB --set journal.wal_extent=512KiB --set journal.compact_check_ms=20 --set log.level=debug"
+declare -A under_way=([destage]=0 [checkpoint]=0 [growth]=0 [deletion]=0 [compaction]=0)
+compacted=0
 if [ -z "${SAN:-}" ]; then
     faults_server "$server_bin"
     server_bin=$work/with_faults
@@ -42,6 +44,8 @@ begun() {
 look_back() {
     begun destage destage.begin "destage.done|destage.failed"
     begun checkpoint checkpoint.begin "destage.done|destage.failed"
+    begun compaction compact.begin "compact.done|compact.failed"
+    compacted=$((compacted + $(grep -c '"event":"segment.compacted"' "$work/server.log")))
     begun growth slab.grow "slab.grown|slab.not_grown"
     if [ -f "$work/deleting" ]; then under_way[deletion]=$((under_way[deletion] + 1)); fi
 }
@@ -68,6 +72,14 @@ try:
 except Exception:
     pass
 PY
+}
+
+keys_check() {
+    /usr/bin/python3 tests/e2e/overwrite_keys.py check "127.0.0.1:$port" keys "$work/keys.log"
+}
+
+keys_stop() {
+    kill -TERM "$keys_writer" && wait "$keys_writer"
 }
 
 # Loads until some more records are acked, then kills at any moment, or in the middle of the next
@@ -111,12 +123,13 @@ round() {
     wait "$passing" 2>/dev/null
     [ -n "${SAN:-}" ] || disarm
     start || return 1
-    check_topic load || return 1
+    check_topic load && keys_check || return 1
     wait "$noise"
     kcat -C -e -q -b "127.0.0.1:$port" -t noise -o beginning >/dev/null
 }
 
-if ! start || ! topic_create load 8 || ! topic_create noise 1; then
+if ! start || ! topic_create load 8 || ! topic_create noise 1 ||
+    ! /usr/bin/python3 tests/e2e/overwrite_keys.py create "127.0.0.1:$port" keys; then
     failed=1
     closing
     exit
@@ -124,22 +137,27 @@ fi
 echo "seed ${KILL_SEED:-$$}"
 producer_start load 1 -i -z lz4 -R 20000
 producer_start load 2 -R 5000
+/usr/bin/python3 tests/e2e/overwrite_keys.py write "127.0.0.1:$port" keys "$work/keys.log" &
+keys_writer=$!
 for i in $(seq "$rounds"); do
     claim "round $i: killed, restarted, every acked record is there" round "$i"
     [ "$failed" = 0 ] || break # what follows would only say it again
 done
 claim "every record is delivered in the end" producers_stop
+claim "every key's record is, too" keys_stop
 claim "idempotent records are there once, though their server was killed $rounds times" check_topic load
 claim "a clean stop exits 0" server_stop
 claim "a clean start serves the same records" start
 claim "the same records are there" check_topic load
+claim "of the compacted topic the latest of each key is there" keys_check
 claim "journal-ctl finds no damage beside the server" "$journal_ctl" --data "$work/data" verify
 claim "a clean stop exits 0 again" server_stop
 claim "journal-ctl finds no damage offline" "$journal_ctl" --data "$work/data" verify
 echo "$(acked_count) records acked; killed during ${under_way[destage]} destages, ${under_way[checkpoint]} checkpoints," \
-    "${under_way[growth]} growths, ${under_way[deletion]} deletions"
+    "${under_way[growth]} growths, ${under_way[deletion]} deletions, ${under_way[compaction]} of $compacted compactions"
+claim "log was compacted" test "$compacted" -gt 0
 if [ -z "${SAN:-}" ]; then # nothing is slowed down there, and chance would decide
-    for what in destage checkpoint growth; do
+    for what in destage checkpoint growth compaction; do
         claim "a kill fell into a $what" test "${under_way[$what]}" -gt 0
     done
 fi

@@ -668,7 +668,8 @@ class Store:
                 identity.update(struct.pack("<Q", run[0]))
                 identity.update(b.data if seg["version"] == 1 else struct.pack("<Q", xxh3(b.data)))
                 n += 1
-                yield run[0], b
+            if batches:
+                yield run[0], batches
         if n != seg["n_batches"] or identity.digest() != seg["identity"]:
             self.problem(f"{name}: identity")
 
@@ -678,18 +679,24 @@ class Store:
         holes, all_ = {}, {n: {} for n in shards}
         for (shard, start), v in self.table(b"H"):
             holes.setdefault(shard, []).append((start, u64(v, 7)))
-        segments = list(self.segments())
+        taken = {n: [] for n in shards}  # runs, each (base, end)
+        segments = sorted(self.segments(), key=lambda seg: -seg["segment"])  # the newest holds
         sources = [p for seg in segments for p in self.segment_batches(seg)]
         sealed_ = {seg["segment"] for seg in segments}
         for segment, text in self.direct_lost:
             if segment not in sealed_:  # what a sealed one lacks is said there
                 self.problem(text)
-        for shard, b in sources + self.wal_batches:
-            if shard not in shards:
+        for shard, batches in sources:
+            base, end = batches[0].base, batches[-1].base + batches[-1].offsets
+            if shard not in shards or any(base < e and b < end for b, e in taken[shard]):
                 continue
-            have = all_[shard].setdefault(b.base, b)
-            if have.data != b.data:
-                self.problem(f"shard {shard} offset {b.base}: two batches")
+            taken[shard].append((base, end))
+            all_[shard].update((b.base, b) for b in batches)
+        for shard, b in self.wal_batches:
+            if shard in shards and not any(s <= b.base < e for s, e in taken[shard]):
+                have = all_[shard].setdefault(b.base, b)
+                if have.data != b.data:
+                    self.problem(f"shard {shard} offset {b.base}: two batches")
         return shards, holes, {n: [all_[n][base] for base in sorted(all_[n])] for n in shards}
 
     def intents(self):

@@ -286,6 +286,18 @@ static void test_log_append_time_is_stamped_and_the_batch_stays_valid(void)
     end();
 }
 
+static void test_a_compacted_topic_refuses_records_without_keys(void)
+{
+    begin(NULL);
+    create("t", "cleanup.policy", "compact");
+    CHECK_EQ(kafka_ask_produce_now(&client, "t", 0, 3, 100, 1000).error_code, KAFKA_INVALID_RECORD);
+    alter("t", SET, "cleanup.policy", "delete", false);
+    CHECK_EQ(kafka_ask_produce_now(&client, "t", 0, 3, 100, 1000).error_code, 0);
+    alter("t", SET, "cleanup.policy", "compact,delete", false);
+    CHECK_EQ(kafka_ask_produce_now(&client, "t", 0, 3, 100, 1000).error_code, KAFKA_INVALID_RECORD);
+    end();
+}
+
 static struct kafka_delete_records_partition_answer delete_records(const char *topic, int32_t index,
                                                                    int64_t offset)
 {
@@ -340,5 +352,6 @@ TEST_MAIN(T(settings_become_the_shards_policy)
                       T(a_topic_keeps_the_defaults_of_when_it_was_made)
                           T(max_message_bytes_is_the_topics)
                               T(log_append_time_is_stamped_and_the_batch_stays_valid)
-                                  T(delete_records_moves_the_start_and_tells_it)
-                                      T(a_topic_without_defaults_keeps_everything))
+                                  T(a_compacted_topic_refuses_records_without_keys)
+                                      T(delete_records_moves_the_start_and_tells_it)
+                                          T(a_topic_without_defaults_keeps_everything))

@@ -144,6 +144,14 @@ void store_create(struct store *s, uint64_t id, enum shard_class class)
            "create");
 }
 
+void store_create_compacted(struct store *s, uint64_t id)
+{
+    update(s,
+           &(struct jrn_change){
+               .op = JRN_SHARD_CREATE, .shard = id, .policy.flags = SHARD_COMPACTED },
+           "create");
+}
+
 void store_delete(struct store *s, uint64_t id)
 {
     if (id < STORE_FIRST + STORE_SHARDS) {
@@ -198,7 +206,8 @@ struct buf *store_batch_make(uint64_t shard, const struct store_batch *b)
         /* So that it does not compress to nothing. */
         for (unsigned i = (unsigned)head; i < b->value_bytes; i++)
             value[i] = (char)('a' + (i * 7 + b->base * 31 + k * (i % 13)) % 26);
-        r.key_bytes = (size_t)snprintf(key, sizeof key, "k%" PRIu64, b->base + k);
+        r.key_bytes = (size_t)snprintf(key, sizeof key, "k%" PRIu64,
+                                       b->keys ? (b->base + k) % b->keys : b->base + k);
         r.value_bytes = b->value_bytes > (unsigned)head ? b->value_bytes : (unsigned)head;
         batch_builder_add(&builder, &r);
     }

@@ -28,6 +28,8 @@ void maker_open(struct store *s, const char *path, const struct journal_conf *co
 void maker_close(struct store *s);
 
 void store_create(struct store *s, uint64_t id, enum shard_class class);
+/* With cleanup by log compaction. */
+void store_create_compacted(struct store *s, uint64_t id);
 void store_delete(struct store *s, uint64_t id);
 void store_put_row(struct store *s, const void *key, uint32_t key_bytes, const void *value,
                    uint32_t value_bytes);
@@ -44,6 +46,7 @@ struct store_batch {
     enum batch_codec codec;
     int64_t producer; /* 0: none */
     int32_t sequence;
+    unsigned keys; /* the key is "k<n mod keys>"; 0: "k<n>" */
 };
 struct buf *store_batch_make(uint64_t shard, const struct store_batch *b);
 /* Appends it and waits until it is durable; gives the base offset. */

@@ -398,6 +398,7 @@ static void test_a_segment_that_nobody_pins_is_freed_at_once(void)
 /* Many small runs: the index is about as large as the data, in the copy, too. */
 static void test_a_segment_full_of_data_and_index_is_not_worth_rewriting(void)
 {
+    const struct segments_want want = { .max = 4, .max_bytes = 8 << 20, .least_gain = 960 << 10 };
     struct row_segment row;
     struct segments *table;
     struct segment *s, *out[4];
@@ -413,10 +414,10 @@ static void test_a_segment_full_of_data_and_index_is_not_worth_rewriting(void)
     row.extents[0].log2 = 22;
     s = segments_add(table, SEGMENT + 1, &row);
     s->live = row.data_bytes;
-    CHECK_EQ(segments_wasteful(table, out, 4, 8 << 20, false), 0);
+    CHECK_EQ(segments_wasteful(table, out, &want), 0);
     /* With half of it gone the copy takes less than half of the 4 MiB. */
     s->live = row.data_bytes / 2;
-    REQUIRE(segments_wasteful(table, out, 4, 8 << 20, false) == 1);
+    REQUIRE(segments_wasteful(table, out, &want) == 1);
     CHECK(out[0] == s);
     segment_unpin(table, s);
     bed_fini(&t);
@@ -426,6 +427,7 @@ static void test_a_segment_full_of_data_and_index_is_not_worth_rewriting(void)
  * copy gets the same. */
 static void test_what_a_rewrite_has_made_is_not_copied_alone_before_something_dies(void)
 {
+    const struct segments_want want = { .max = 4, .max_bytes = 8 << 20, .urgent = true };
     struct row_segment row;
     struct segments *table;
     struct segment *s, *out[4];
@@ -441,12 +443,12 @@ static void test_what_a_rewrite_has_made_is_not_copied_alone_before_something_di
     row.extents[0].log2 = row.extents[1].log2 = 21;
     s = segments_add(table, SEGMENT + 1, &row);
     s->live = row.data_bytes;
-    REQUIRE(segments_wasteful(table, out, 4, 8 << 20, true) == 1);
+    REQUIRE(segments_wasteful(table, out, &want) == 1);
     segment_unpin(table, s);
     s->settled = s->live;
-    CHECK_EQ(segments_wasteful(table, out, 4, 8 << 20, true), 0);
+    CHECK_EQ(segments_wasteful(table, out, &want), 0);
     s->live -= 1000;
-    CHECK_EQ(segments_wasteful(table, out, 4, 8 << 20, true), 1);
+    CHECK_EQ(segments_wasteful(table, out, &want), 1);
     segment_unpin(table, s);
     bed_fini(&t);
 }

@@ -55,7 +55,7 @@ struct naive_producer {
 struct naive {
     uint64_t id; /* 0: no shard in this slot */
     enum shard_kind kind;
-    struct shard_policy policy;
+    struct shard_policy policy, before; /* what a look under way when it changed still goes by */
     struct shard *handle;
     uint64_t start, end;
     struct naive_batch *list; /* first .. n are kept */
@@ -76,7 +76,7 @@ struct history {
 
 static struct {
     unsigned appends, duplicates, refused, evicted, expired, reads, cold, waits, finds, trims, gets,
-        found, scans, lives, rows_lost, deletions, pending_there, pending_gone;
+        found, scans, lives, rows_lost, deletions, pending_there, pending_gone, policies, let_go;
 } counts;
 
 static char keys[KEYS][LONG_KEY_BYTES + 1];
@@ -202,6 +202,33 @@ static void follow_expiry(struct history *h, struct naive *n, int64_t looked)
     MUST(h, n, looked == 0 || count(n) == 0 || at(n, 0)->max_ts >= looked - n->policy.retention_ms);
 }
 
+static bool may_go(struct history *h, const struct naive *n, const struct shard_policy *p)
+{
+    const struct naive_batch *b = at(n, 0);
+
+    return ((p->flags & SHARD_EXPIRES) && b->max_ts < now_ms(h) - p->retention_ms) ||
+           ((p->flags & SHARD_LIMITED) &&
+            kept_bytes(n) - b->buf->len >= (uint64_t)p->retention_bytes);
+}
+
+/* Takes over what retention has let go of a segment shard, at any time: whole batches, only those that the policy
+ * names. Gives whether there was any. */
+static bool follow_retention(struct history *h, struct naive *n)
+{
+    uint64_t start = shard_start(n->handle);
+    bool any = false;
+
+    if (n->kind != SHARD_SEGMENT)
+        return false;
+    while (count(n) > 0 && at(n, 0)->base + at(n, 0)->n <= start) {
+        MUST(h, n, may_go(h, n, &n->policy) || may_go(h, n, &n->before));
+        drop_first(n);
+        counts.let_go++;
+        any = true;
+    }
+    return any;
+}
+
 /* The latest record of a key, and its offset; NULL when it is deleted, trimmed or never was. */
 static const struct naive_record *latest(const struct naive *n, int key, uint64_t *offset)
 {
@@ -315,6 +342,7 @@ static void do_append(struct history *h, struct naive *n)
         known_add(p, p->next, b.n, offset);
     bound(n);
     follow_expiry(h, n, before);
+    follow_retention(h, n);
     MUST(h, n, shard_end(n->handle) == n->end);
     MUST(h, n, shard_start(n->handle) == n->start);
     counts.appends++;
@@ -391,7 +419,9 @@ static void do_read(struct history *h, struct naive *n, uint64_t from)
 
     end = call_read(&h->js, n->handle, from, &read, &rc, NULL);
     follow_expiry(h, n, before);
-    if (from < n->start || from > n->end) {
+    if (follow_retention(h, n)) { /* before it was read, in between or after */
+        MUST(h, n, rc == 0 || rc == E_RANGE);
+    } else if (from < n->start || from > n->end) {
         MUST(h, n, rc == E_RANGE && read.n == 0);
     } else {
         MUST(h, n, rc == 0 && end == n->end);
@@ -419,6 +449,8 @@ static void do_find(struct history *h, struct naive *n)
 
     MUST(h, n, kind_find_time(&h->js, n->handle, time, &found, &offset, &ts) == 0);
     follow_expiry(h, n, before);
+    if (follow_retention(h, n))
+        return; /* before or after that */
     naive_found = first_at(n, time, &naive_offset, &naive_ts);
     MUST(h, n, found == naive_found);
     MUST(h, n, !found || (offset == naive_offset && ts == naive_ts));
@@ -434,8 +466,39 @@ static void do_trim(struct history *h, struct naive *n)
     MUST(h, n, call_trim(&h->js, n->handle, start) == 0);
     trim(n, start);
     follow_expiry(h, n, 0);
+    follow_retention(h, n);
     MUST(h, n, shard_start(n->handle) == n->start);
     counts.trims++;
+}
+
+static void policy_draw(struct history *h, const struct naive *n, struct shard_policy *p)
+{
+    bool memory = n->kind == SHARD_MEMORY;
+
+    if (memory ? chance(h, 2, 3) : chance(h, 1, 3)) {
+        p->flags |= SHARD_LIMITED;
+        p->retention_bytes = 500 + (int64_t)below(h, 20000);
+    }
+    if (chance(h, 1, 3)) {
+        p->flags |= SHARD_EXPIRES;
+        p->retention_ms = 1000 + (int64_t)below(h, 4000);
+    }
+}
+
+/* From now on; what it lets go goes when somebody looks. A ring's changes are in test_memory. */
+static void do_policy(struct history *h, struct naive *n)
+{
+    struct jrn_change c = { .op = JRN_SHARD_POLICY, .shard = n->id };
+
+    if (n->kind != SHARD_SEGMENT)
+        return;
+    policy_draw(h, n, &c.policy);
+    n->before = n->policy;
+    n->policy = c.policy;
+    MUST(h, n, call_update(&h->js, &c, 1) == 0);
+    follow_retention(h, n);
+    MUST(h, n, shard_start(n->handle) == n->start);
+    counts.policies++;
 }
 
 /* --- keys --- */
@@ -522,14 +585,8 @@ static void shard_make(struct history *h, struct naive *n)
     struct shard_policy *p = &n->policy;
 
     *n = (struct naive){ .id = ++h->next_id, .kind = (enum shard_kind)below(h, 3) };
-    if (n->kind == SHARD_MEMORY && chance(h, 2, 3)) {
-        p->flags |= SHARD_LIMITED;
-        p->retention_bytes = 500 + (int64_t)below(h, 20000);
-    }
-    if (n->kind == SHARD_MEMORY && chance(h, 1, 3)) {
-        p->flags |= SHARD_EXPIRES;
-        p->retention_ms = 1000 + (int64_t)below(h, 4000);
-    }
+    if (n->kind == SHARD_MEMORY || (n->kind == SHARD_SEGMENT && chance(h, 1, 3)))
+        policy_draw(h, n, p);
     /* What is superseded must stay for the comparison. */
     if (n->kind == SHARD_ROCKSDB) {
         p->flags |= SHARD_COMPACTED;
@@ -634,6 +691,7 @@ static void new_life(struct history *h)
     for (unsigned i = 0; i < SLOTS; i++) {
         struct naive *n = &h->slots[i];
 
+        follow_retention(h, n);
         MUST(h, n, shard_start(n->handle) == n->start && shard_end(n->handle) == n->end);
         do_read(h, n, n->start);
         do_scan(h, n);
@@ -656,7 +714,9 @@ static void act(struct history *h)
         return;                                                                                    \
     }
     follow_expiry(h, n, 0);
-    OP(50, "append", do_append(h, n))
+    follow_retention(h, n);
+    OP(49, "append", do_append(h, n))
+    OP(50, "policy", do_policy(h, n))
     OP(55, "odd append", do_odd_append(h, n))
     OP(65, "read", do_read(h, n, n->start + below(h, n->end - n->start + 3) - (n->start > 0)))
     OP(68, "wait", do_wait(h, n))
@@ -684,6 +744,10 @@ static void history_run(uint64_t seed)
     h->js.conf.cache_bytes = 4096u << below(h, 5);
     if (chance(h, 1, 2))
         h->js.conf.direct_from = 256u << below(h, 6);
+    if (chance(h, 1, 2)) {
+        h->js.conf.retention_check_ms = 10 + (uint32_t)below(h, 200);
+        h->js.conf.wal_age_ms = 100 + (uint32_t)below(h, 500);
+    }
     h->op = "open";
     MUST(h, NULL, jrn_sim_open(&h->js, &e) >= 0);
     for (unsigned i = 0; i < SLOTS; i++)
@@ -693,6 +757,7 @@ static void history_run(uint64_t seed)
     h->op = "end";
     for (unsigned i = 0; i < SLOTS; i++) {
         follow_expiry(h, &h->slots[i], 0);
+        follow_retention(h, &h->slots[i]);
         do_read(h, &h->slots[i], h->slots[i].start);
         forget(&h->slots[i]);
     }
@@ -738,6 +803,7 @@ static void test_every_history_is_that_of_the_naive_log(void)
     CHECK(counts.waits > 3000 && counts.finds > 8000 && counts.trims > 8000);
     CHECK(counts.gets > 3000 && counts.found > 1500 && counts.scans > 3000);
     CHECK(counts.lives > 3000 && counts.rows_lost > 500 && counts.deletions > 1500);
+    CHECK(counts.policies > 1000 && counts.let_go > 500);
     CHECK(counts.pending_there > 300 && counts.pending_gone > 300);
 }
 

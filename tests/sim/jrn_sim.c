@@ -94,7 +94,7 @@ int jrn_sim_open(struct jrn_sim *js, struct err *e)
     struct journal_env env = { .loops = js->loops,
                                .n_loops = js->n_loops,
                                .pool = sim_pool(js->sim),
-                               .assigner = jrn_assigner_local(),
+                               .assigner = js->assigner ? js->assigner : jrn_assigner_local(),
                                .more = devices + 1,
                                .n_more = js->n_devices - 1,
                                .seed = js->seed + ++js->lives };

@@ -36,6 +36,7 @@ struct jrn_sim {
     struct sim_disk *disk;           /* of devices[0], as what follows */
     struct sim_rows_store *store;
     struct journal_conf conf;
+    struct jrn_assigner *assigner; /* NULL: the local one */
     unsigned n_loops;
     uint64_t seed;
     struct rng rng; /* the harness's own */

@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "format/sum.h"
+#include "tests/sim/compacted.h"
 
 enum { BYTES_KEY_FROM = 16, FAIL_STATUS = 3 }; /* the server stamps the bytes before */
 
@@ -59,33 +60,46 @@ static uint64_t bytes_key(const uint8_t *mem, uint32_t bytes)
     return sum_xxh3(mem + BYTES_KEY_FROM, bytes - BYTES_KEY_FROM, 0);
 }
 
+/* A key of few, sometimes no value; in a keyed shard also a header that says whose the record is. */
+static void record_key(struct sent *x, struct rng *r, unsigned i, char *key,
+                       struct batch_new_record *n, struct batch_header *header)
+{
+    x->key[i] = (int)rng_below(r, MODEL_RECORD_KEYS + 1) - 1;
+    if (x->key[i] >= 0) {
+        n->key = key;
+        n->key_bytes = (size_t)sprintf(key, "key%d", x->key[i]);
+        /* Else the first record's value tells one batch from another. */
+        x->tombstone[i] = (i > 0 || x->shard->keyed) && rng_chance(r, 1, 4);
+    }
+    if (x->tombstone[i])
+        n->value = NULL;
+    if (!x->shard->keyed)
+        return;
+    *header =
+        (struct batch_header){ (const uint8_t *)"of", 2, (const uint8_t *)&x->id, sizeof x->id };
+    n->headers = header;
+    n->n_headers = 1;
+}
+
 /* Mostly small, some near the limits of a block; timestamps go up and sometimes back. */
 static void records_make(struct sent *x, struct rng *r, struct batch_builder *b, uint32_t scale)
 {
     static const uint32_t sizes[] = { 40, 300, 1200, 3000, 7000, 15000 };
     uint32_t size = (uint32_t)rng_below(r, sizes[rng_below(r, 6)]) * scale;
-    char value[65536], key[MODEL_RECORDS_MAX][16];
+    char value[65536], key[16];
 
     for (unsigned i = 0; i < x->n_records; i++) {
         struct batch_new_record n = { .value = value };
+        struct batch_header header;
         int head;
 
         x->ts[i] =
             1700000000000 + (int64_t)(x->id * 10) - (int64_t)rng_below(r, 4) * 25 + (int64_t)i;
         head = snprintf(value, sizeof value, "%" PRIu64 ".%u ", x->id, i);
         n.value_bytes = (size_t)head + size / x->n_records;
-        x->key[i] = (int)rng_below(r, MODEL_RECORD_KEYS + 1) - 1;
-        if (x->key[i] >= 0) {
-            snprintf(key[i], sizeof key[i], "key%d", x->key[i]);
-            n.key = key[i];
-            n.key_bytes = strlen(key[i]);
-            /* The first record's value tells one batch from another. */
-            x->tombstone[i] = i > 0 && rng_chance(r, 1, 3);
-        }
         memset(value + head, (int)('a' + x->id % 26), size / x->n_records);
         n.timestamp = x->ts[i];
-        if (x->tombstone[i])
-            n.value = NULL;
+        record_key(x, r, i, key, &n, &header);
         batch_builder_add(b, &n);
     }
 }
@@ -250,6 +264,12 @@ struct sent *model_seen(struct model *m, struct model_shard *s, const uint8_t *m
 {
     struct sent *x = hash_get(&m->by_bytes, bytes_key(mem, h->bytes));
 
+    if (!x && s->compacted) {
+        x = compacted_origin(m, s, mem, h);
+        if (x)
+            log_add(m, x, (uint64_t)h->base_offset);
+        return x;
+    }
     if (!x || x->buf->len != h->bytes ||
         memcmp(x->buf->mem + BYTES_KEY_FROM, mem + BYTES_KEY_FROM, h->bytes - BYTES_KEY_FROM) != 0)
         model_fail(m, "shard %" PRIu64 ": bytes at %" PRId64 " that nobody sent", s->id,
@@ -308,6 +328,8 @@ void model_expire(struct model_shard *s, int64_t now, uint64_t end)
         left -= x->buf->len < left ? x->buf->len : left;
         if (x->offset + x->n_records <= s->start_max)
             continue; /* trimmed, maybe: retention goes on from there */
+        if (s->least_ms != INT64_MAX && compacted_may_go(s, x))
+            continue; /* then it is as old as what is left around it */
         if (!(s->least_ms != INT64_MAX && max + s->least_ms < now) &&
             !(s->least_bytes != INT64_MAX && left >= (uint64_t)s->least_bytes))
             break;

@@ -21,7 +21,7 @@ enum {
     MODEL_PRODUCERS = 2, /* idempotent ones per shard */
     MODEL_KEYS = 6,      /* rows of the doors */
     MODEL_RECORDS_MAX = 6,
-    MODEL_RECORD_KEYS = 5, /* "key0" ...: of records */
+    MODEL_RECORD_KEYS = 6, /* "key0" ...: of records */
     MODEL_LAST = 5,        /* batches per producer that must be known again */
     MODEL_CHANGES_MAX = 5
 };
@@ -72,6 +72,9 @@ struct model_shard {
     uint64_t id;
     enum shard_class class;
     enum shard_kind kind;
+    bool keyed;               /* its records say whose they are: it may be compacted */
+    bool compacted;           /* that was asked for, once at least */
+    uint64_t to_seen;         /* rounds of log compaction came so far at most */
     enum model_exists exists; /* by answered updates */
     bool deleting;            /* a deletion has been asked for */
     struct shard *handle;     /* in this life */
@@ -134,7 +137,7 @@ struct sent *model_send(struct model *m, struct model_shard *s, struct rng *r, i
 void model_submitted(struct model *m, struct sent *x);
 /* A batch was answered well at offset. durable: the level asked for says so. */
 void model_acked(struct model *m, struct sent *x, uint64_t offset, bool durable, bool duplicate);
-/* A reader of s was given the batch at mem. Returns what it is. */
+/* A reader of s was given the batch at mem. Returns what it is; NULL: nothing, an empty one of a compacted shard. */
 struct sent *model_seen(struct model *m, struct model_shard *s, const uint8_t *mem,
                         const struct batch_head *h);
 /* A producer's batch was accepted, for the first time. */

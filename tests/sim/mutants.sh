@@ -5,18 +5,21 @@
 #     tests/sim/mutants.sh [NAME...]        MUTANT_SEEDS: at most so many seeds each (20000)
 set -u
 seeds=${MUTANT_SEEDS:-20000}
-# NAME:PROGRAM:SEED
+# NAME:PROGRAM:SEED; test_identity takes none
 all="NO_SYNC:sim:2 NO_ROT_RULE:sim:35 NOTFOUND_ON_EIO:sim:24 CONSTANT_SALT:sim:1 CHECKPOINT_BACK:sim:1 CHECKPOINT_AHEAD:sim:1
 CUT_NOT_RECORDED:sim:738 NO_CLOSING_BLOCK:sim:87 DUPLICATE_EARLY:sim:1 ACK_ORDER:sim:2 REUSE_EARLY:sim:1 TRIM_NOT_RECORDED:sim:1
 FOUND_NOT_SYNCED:sim:332 INTENT_NOT_REDONE:sim:43 PAYLOAD_NOT_CHECKED:sim:1 DIRECT_NOT_SYNCED:sim:1 OPEN_NOT_TAKEN:sim:1
 OFFSETS_NOT_RESERVED:sim:1 KEYS_APART:sim:1 KEYS_STALE:sim:1 ENDS_APART:sim:27475 REPLAY_BACK:sim:1 SCRUB_SKIPS:sim:469
-STRANGE_STRETCH:silent:37257 STRANGE_RUN:silent:12123 STRANGE_DESTAGED:silent:5066 GROUP_BACK:silent:356"
+STRANGE_STRETCH:silent:37257 STRANGE_RUN:silent:12123 STRANGE_DESTAGED:silent:5066 GROUP_BACK:silent:356
+COMPACT_DROPS_LATEST:sim:2 COMPACT_NO_PRODUCERS:sim:8 COMPACT_EARLY_NUMBER:sim:6496
+CUT_BY_LANE:identity: CUT_FORGOTTEN:identity: IDENTITY_OF_RUNS:identity: MERGED_ACROSS:identity:"
 base=build/mutants/base
 passed=0
 failed=0
 
 build() { # build OUT DEFS
-    make --no-print-directory OUT="$1" CFLAGS=-O1 DEFS="$2" "$1/tests/journal/test_sim" "$1/tests/journal/test_silent"
+    make --no-print-directory OUT="$1" CFLAGS=-O1 DEFS="$2" "$1/tests/journal/test_sim" \
+        "$1/tests/journal/test_silent" "$1/tests/journal/test_identity"
 }
 
 row() { # row NAME: the name with its program and seed
@@ -38,10 +41,14 @@ mutate() { # mutate NAME
 
 kill_it() { # kill_it NAME PROGRAM SEED
     program=build/mutants/$1/tests/journal/test_$2
-    said=$("$program" --first "$3" --seeds 1 --no-gates --first-failure 2>&1) &&
-        said=$("$program" --seeds "$seeds" --no-gates --first-failure 2>&1)
+    if [ -z "$3" ]; then
+        said=$("$program" 2>&1)
+    else
+        said=$("$program" --first "$3" --seeds 1 --no-gates --first-failure 2>&1) &&
+            said=$("$program" --seeds "$seeds" --no-gates --first-failure 2>&1)
+    fi
     [ $? -eq 1 ] || return 1
-    echo "$1: killed: $(echo "$said" | grep -m 1 '^seed\|assertion')"
+    echo "$1: killed: $(echo "$said" | grep -m 1 '^seed\|^run\|assertion')"
     echo "    $(echo "$said" | grep -m 1 '^replay' | sed "s/^replay with: //")"
 }
 

@@ -539,6 +539,9 @@ static void swarm(struct workload *w, uint64_t seed)
     w->rotting = !w->faulty && chance(w, 1, 4);
     c->scrub_bytes_per_s = w->rotting || chance(w, 1, 8) ? (uint64_t)100000 << below(w, 14) : 0;
     c->scrub_interval_ms = 300 + below(w, 3000);
+    w->compacting = chance(w, 1, 2);
+    c->compact_check_ms = 1 + (uint32_t)below(w, 300);
+    c->compact_map_bytes = 24576u << below(w, 3);
     w->big_reads = 1u << (8 + below(w, 10));
     w->weight[0] = 20 + (unsigned)below(w, 60);
     for (unsigned i = 1; i < 9; i++)

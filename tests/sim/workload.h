@@ -32,6 +32,8 @@
     X(cold, "reads of what is in segments", 0)                                                     \
     X(finds, "times found", 0)                                                                     \
     X(waits, "waits answered with data", 0)                                                        \
+    X(kept, "records left in what was compacted", 0)                                               \
+    X(cleaned, "of so many", 0)                                                                    \
     X(trims, "trims", 1)                                                                           \
     X(expired, "starts moved by retention", 0)                                                     \
     X(policies, "policies of shards with data changed", 0)                                         \

@@ -1,16 +1,19 @@
 #include "tests/sim/workload_int.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "journal/catalogue.h"
 #include "journal/committer.h"
 #include "journal/destage.h"
+#include "journal/compact.h"
 #include "journal/devices.h"
 #include "journal/retention.h"
 #include "journal/rewrite.h"
 #include "journal/scrub.h"
 #include "journal/space.h"
 #include "journal/stats.h"
+#include "tests/sim/compacted.h"
 #include "journal/store.h"
 
 bool workload_group_read_only(const struct workload *w, uint64_t group)
@@ -32,11 +35,16 @@ static uint64_t past_damage(const struct model_shard *s, uint64_t at, uint64_t e
     return end;
 }
 
-/* Reads a shard from its start to its end. Every batch of the log must be met, and no other. */
-static void read_whole(struct workload *w, struct model_shard *s)
+/* Reads a shard from its start to its end. Every batch of the log must be met, and no other; of a compacted shard what compaction must
+ * leave, and when it is clean no more than that. */
+static void read_whole(struct workload *w, struct model_shard *s, bool clean)
 {
     uint64_t start = shard_start(s->handle), end = shard_end(s->handle), at = start;
+    bool compacted = s->compacted;
+    struct compacted_seen seen = { 0 };
 
+    if (compacted)
+        compacted_begin(w, s, &seen);
     while (at < end) {
         struct op *op = workload_read(w, s, at, 1 + (uint32_t)below(w, w->big_reads), true, true);
         struct read_done *d = &op->u.read;
@@ -51,6 +59,7 @@ static void read_whole(struct workload *w, struct model_shard *s)
                 workload_read_wrong(op, "the shard cannot be read whole");
             read_done_release(d);
             workload_op_free(op);
+            free(seen.there);
             return;
         }
         for (unsigned i = 0; d->rc >= 0 && i < d->n_slices; i++) {
@@ -63,6 +72,8 @@ static void read_whole(struct workload *w, struct model_shard *s)
                 if (batch_head_read(&h, mem, left) < 0)
                     workload_read_wrong(op, "not a batch");
                 at = (uint64_t)h.base_offset + (uint64_t)h.last_offset_delta + 1;
+                if (compacted)
+                    compacted_see(&seen, mem, &h);
                 mem += h.bytes;
                 left -= h.bytes;
             }
@@ -72,6 +83,9 @@ static void read_whole(struct workload *w, struct model_shard *s)
         read_done_release(d);
         workload_op_free(op);
     }
+    if (compacted)
+        compacted_check(w, s, &seen, clean);
+    free(seen.there);
 }
 
 /* The record that the answer must be, from the log of a shard all of which is known. */
@@ -108,8 +122,10 @@ static void find_checked(struct workload *w, struct model_shard *s)
     bool found = time_expected(s, start, f->time, &offset, &ts);
 
     workload_op_wait(w, op);
-    if (f->rc >= 0 && s->n_lost == 0 && start == shard_start(s->handle) &&
-        (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
+    if (s->compacted)
+        compacted_check_time(w, s, f);
+    else if (f->rc >= 0 && s->n_lost == 0 && start == shard_start(s->handle) &&
+             (f->found != found || (found && (f->offset != offset || f->timestamp != ts))))
         model_fail(&w->m,
                    "shard %" PRIu64 ": time %" PRId64 " is %s offset %" PRIu64 " (%" PRId64
                    "), not %s %" PRIu64 " (%" PRId64 ")",
@@ -235,7 +251,9 @@ static void policy_check(struct workload *w, const struct model_shard *s)
 
     shard_policy(s->handle, &p);
     if (p.flags != s->policy.flags || p.retention_ms != s->policy.retention_ms ||
-        p.retention_bytes != s->policy.retention_bytes)
+        p.retention_bytes != s->policy.retention_bytes ||
+        p.min_compaction_lag_ms != s->policy.min_compaction_lag_ms ||
+        p.delete_retention_ms != s->policy.delete_retention_ms)
         model_fail(&w->m,
                    "shard %" PRIu64 ": policy %u %" PRId64 " %" PRId64 ", not %u %" PRId64
                    " %" PRId64,
@@ -259,7 +277,9 @@ static void keys_checked(struct workload *w, struct model_shard *s)
         workload_op_wait(w, op);
         if (x && x->tombstone[record])
             x = NULL;
-        if (start != shard_start(s->handle)) { /* retention was faster */
+        /* Retention was faster; or perhaps a tombstone followed that nobody met. */
+        if (start != shard_start(s->handle) ||
+            (s->compacted && x && compacted_unknown(s, x->offset, shard_end(s->handle)))) {
             workload_op_free(op);
             continue;
         }
@@ -306,7 +326,7 @@ void workload_check_recovered(struct workload *w)
             continue;
         }
         workload_check_range(w, s);
-        read_whole(w, s);
+        read_whole(w, s, false);
         workload_expire(w, s);
         model_settle(&w->m, s, shard_start(s->handle));
         model_end(&w->m, s, shard_end(s->handle));
@@ -322,8 +342,8 @@ static bool store_quiet(struct store *st)
 {
     return catalogue_idle(st->catalogue) && !st->rows_running && !st->rows_first &&
            !space_busy(st->meter) && destage_idle(st->destage) && rewrite_idle(st->rewrite) &&
-           retention_idle(st->retention) && scrub_idle(st->scrub) && store_backlog(st) == 0 &&
-           atomic_load(&st->busy) == 0;
+           compact_idle(st->compact) && retention_idle(st->retention) && scrub_idle(st->scrub) &&
+           store_backlog(st) == 0 && atomic_load(&st->busy) == 0;
 }
 
 static bool is_quiet(void *ctx)
@@ -475,6 +495,24 @@ void workload_scrub_end(struct workload *w)
     }
 }
 
+/* --- log compaction --- */
+
+static void compact_now(struct store *st, void *arg)
+{
+    compact_consider(st, true);
+}
+
+/* Every compacted shard is cleaned as far as its lag lets it be. */
+static void compact_all(struct workload *w)
+{
+    for (unsigned i = 0; w->compacting && i < 3; i++) {
+        for (unsigned d = 0; d < journal_n_devices(w->js.j); d++)
+            store_on_keeper(jrn_sim_store(&w->js, d), compact_now, NULL);
+        sim_run_for(w->js.sim, w->js.conf.compact_check_ms * 1000, STEPS_MAX);
+        settle_down(w);
+    }
+}
+
 /* Everything comes to rest; then all that is promised must hold exactly. */
 void workload_check_at_rest(struct workload *w)
 {
@@ -487,6 +525,7 @@ void workload_check_at_rest(struct workload *w)
     settle_down(w);
     if (workload_any_device_is(w, JRN_FAILED)) /* a request that was slow to fail */
         return;
+    compact_all(w);
     check_waits(w);
     scrub_check(w);
     settle_down(w);
@@ -504,7 +543,7 @@ void workload_check_at_rest(struct workload *w)
         if (!s->handle || s->exists != SHARD_LIVE)
             continue;
         policy_check(w, s);
-        read_whole(w, s);
+        read_whole(w, s, true);
         model_end(&w->m, s, shard_end(s->handle));
         keys_checked(w, s);
         find_checked(w, s);

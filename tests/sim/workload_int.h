@@ -61,7 +61,7 @@ struct workload {
     /* swarm: how often what is done in this seed */
     unsigned weight[10];
     unsigned big_reads;
-    bool tight, faulty, rotting;
+    bool tight, faulty, rotting, compacting;
     bool power_must_go; /* a flush failed: only a power cut tells what is left */
     uint64_t failures;  /* drawn before this life */
 

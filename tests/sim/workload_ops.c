@@ -692,6 +692,17 @@ void workload_delete(struct workload *w, struct model_shard *s)
     update_send(w, &c, 1, 0);
 }
 
+/* Most that are compacted keep the rest, so that there is something to compact. */
+static void compacted_policy(struct workload *w, struct model_shard *s, struct shard_policy *p)
+{
+    if (chance(w, 2, 3))
+        *p = (struct shard_policy){ 0 };
+    p->flags |= SHARD_COMPACTED;
+    p->min_compaction_lag_ms = chance(w, 1, 2) ? 0 : (int64_t)below(w, 20000);
+    p->delete_retention_ms = (int64_t)below(w, chance(w, 1, 2) ? 100 : 20000);
+    s->compacted = true;
+}
+
 /* A policy, mostly one that lets something go. */
 static struct model_change policy_change(struct workload *w, enum model_op op, unsigned at)
 {
@@ -714,10 +725,10 @@ static struct model_change policy_change(struct workload *w, enum model_op op, u
         c.policy.flags |= SHARD_LIMITED;
         c.policy.retention_bytes = 1000 + (int64_t)below(w, 60000);
     }
-    if (chance(w, 1, 8))
-        c.policy.flags |= SHARD_COMPACTED;
-    if (s->kind == SHARD_ROCKSDB) { /* what is superseded stays for the comparison */
-        c.policy.flags |= SHARD_COMPACTED;
+    if (s->keyed && (s->kind == SHARD_ROCKSDB || chance(w, 4, 5)))
+        compacted_policy(w, s, &c.policy);
+    else if (s->kind == SHARD_ROCKSDB || (s->kind == SHARD_MEMORY && chance(w, 1, 8))) {
+        c.policy.flags |= SHARD_COMPACTED; /* and nothing is old enough */
         c.policy.min_compaction_lag_ms = INT64_C(1) << 40;
     }
     return c;
@@ -760,6 +771,7 @@ static struct model_shard *shard_new(struct workload *w)
                     (device_of(w->m.shards[i].id) != device_of(s->id) || w->m.shards[i].id < s->id);
     }
     w->n->elsewhere += device_of(s->id) > 0;
+    s->keyed = w->compacting && s->kind != SHARD_MEMORY && chance(w, 1, 2);
     w->m.n_shards++;
     return s;
 }
@@ -779,10 +791,11 @@ static void do_update(struct workload *w)
 {
     struct model_change list[MODEL_CHANGES_MAX];
     bool full = workload_any_device_is(w, JRN_FULL);
-    unsigned n = 0, live = live_shards(w);
+    unsigned n = 0, n_rows, live = live_shards(w);
 
     while (n == 0 || (n < 2 && chance(w, 1, 2)))
         list[n++] = row_change(w);
+    n_rows = n;
     if (w->m.n_shards > 0 && chance(w, 1, 12)) { /* a number that was used */
         struct model_shard *s = &w->m.shards[below(w, w->m.n_shards)];
 
@@ -796,15 +809,16 @@ static void do_update(struct workload *w)
     if (w->m.n_shards < MODEL_SHARDS_MAX && live < 6 && !full && chance(w, 1, 2)) {
         shard_new(w);
         list[n] = (struct model_change){ MODEL_CREATE, w->m.n_shards - 1, 0, { 0 } };
-        if (w->m.shards[w->m.n_shards - 1].kind != SHARD_SEGMENT || chance(w, 1, 2))
+        if (w->m.shards[w->m.n_shards - 1].kind != SHARD_SEGMENT ||
+            w->m.shards[w->m.n_shards - 1].keyed || chance(w, 1, 2))
             list[n] = policy_change(w, MODEL_CREATE, w->m.n_shards - 1);
         n++;
     }
     if (live > 0 && chance(w, 1, 4)) {
         struct model_shard *s = shard_to_delete(w);
 
-        if (s) { /* what is put tells the updates apart */
-            list[0] = (struct model_change){ MODEL_PUT, 0, ++w->stamp, { 0 } };
+        if (s) { /* what is put last tells the updates apart */
+            list[n_rows - 1] = (struct model_change){ MODEL_PUT, 0, ++w->stamp, { 0 } };
             list[n++] = policy_change(w, MODEL_POLICY, (unsigned)(s - w->m.shards));
             w->n->policies += s->n_log > 0;
         }
@@ -867,7 +881,7 @@ static void get_fn(struct shard_get *g)
 
 struct op *workload_get(struct workload *w, struct model_shard *s, int key, bool kept)
 {
-    static const char *const keys[] = { "key0", "key1", "key2", "key3", "key4" };
+    static const char *const keys[] = { "key0", "key1", "key2", "key3", "key4", "key5" };
     struct op *op = op_new(w, OP_GET, s);
     unsigned record = 0;
     const struct sent *x = model_latest(s, key, 0, &record);

@@ -1,4 +1,5 @@
-/* journal-ctl segment ls | head | dump | verify */
+/* journal-ctl segment ls | identity | head | dump | verify */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,10 +32,69 @@ static int segment_row(void *ctx, const struct inspect_segment *s)
     return 0;
 }
 
+static const struct emit_column logical_columns[] = {
+    { "group", EMIT_NUMBER, false },      { "first_entry", EMIT_NUMBER, false },
+    { "last_entry", EMIT_NUMBER, false }, { "ended", EMIT_BOOL, false },
+    { "several", EMIT_BOOL, false },      { "pieces", EMIT_NUMBER, false },
+};
+
+static int logical_row(void *ctx, const struct identity *x)
+{
+    struct ctl *c = ctx;
+
+    EMIT_ROW(c->emit, C_U64(x->group), C_U64(x->first), C_U64(x->last), C_BOOL(x->ended),
+             C_BOOL(x->several), C_U64(x->n_pieces));
+    return 0;
+}
+
 int cmd_segment_ls(struct ctl *c, struct err *e)
 {
+    if (c->logical) {
+        emit_section(c->emit, "segments", logical_columns, COUNT(logical_columns), false);
+        return inspect_logical(c->in, UINT64_MAX, logical_row, c);
+    }
     emit_section(c->emit, "segments", segment_columns, COUNT(segment_columns), false);
     return inspect_segments(c->in, segment_row, c);
+}
+
+/* --- identity --------------------------------------------------------------------------------- */
+
+static const struct emit_column identity_columns[] = {
+    { "group", EMIT_NUMBER, false },      { "first_entry", EMIT_NUMBER, false },
+    { "last_entry", EMIT_NUMBER, false }, { "ended", EMIT_BOOL, false },
+    { "several", EMIT_BOOL, false },      { "pieces", EMIT_NUMBER, false },
+    { "batches", EMIT_NUMBER, false },    { "bytes", EMIT_BYTES, false },
+    { "identity", EMIT_TEXT, false },
+};
+
+static void hex(const uint8_t *mem, size_t bytes, char *out);
+
+static bool number(const char *text, uint64_t *n)
+{
+    char *end;
+
+    errno = 0;
+    *n = strtoull(text, &end, 10);
+    return !*end && end != text && !errno;
+}
+
+int cmd_segment_identity(struct ctl *c, struct err *e)
+{
+    struct identity x;
+    uint64_t group, entry;
+    char sum[33];
+    int rc = number(c->target, &group) && number(c->folder, &entry) ? 0 : E_NOTFOUND;
+
+    if (rc >= 0)
+        rc = inspect_segment_identity(c->in, group, entry, &x);
+    if (rc < 0)
+        return err_set(e, rc, "group %s, entry %s: %s", c->target, c->folder,
+                       rc == E_NOTFOUND ? "no such segment" : err_text(rc));
+    hex(x.sum.bytes, sizeof x.sum.bytes, sum);
+    emit_section(c->emit, "segment", identity_columns, COUNT(identity_columns), true);
+    EMIT_ROW(c->emit, C_U64(x.group), C_U64(x.first), C_U64(x.last), C_BOOL(x.ended),
+             C_BOOL(x.several), C_U64(x.n_pieces), C_U64(x.n_batches), C_U64(x.bytes), C_TEXT(sum));
+    return 0;
 }
 
 /* --- head ------------------------------------------------------------------------------------- */

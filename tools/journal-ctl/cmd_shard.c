@@ -10,14 +10,14 @@
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 static const struct emit_column shard_columns[] = {
-    { "id", EMIT_NUMBER, false },      { "name", EMIT_TEXT, false },
-    { "topic", EMIT_TEXT, true },      { "partition", EMIT_NUMBER, true },
-    { "kind", EMIT_TEXT, false },      { "class", EMIT_TEXT, false },
-    { "group", EMIT_NUMBER, false },   { "start", EMIT_NUMBER, false },
-    { "end", EMIT_NUMBER, false },     { "records", EMIT_NUMBER, false },
-    { "bytes", EMIT_BYTES, false },    { "segments", EMIT_NUMBER, false },
-    { "state", EMIT_TEXT, false },     { "segment_bytes", EMIT_BYTES, true },
-    { "wal_bytes", EMIT_BYTES, true },
+    { "id", EMIT_NUMBER, false },          { "name", EMIT_TEXT, false },
+    { "topic", EMIT_TEXT, true },          { "partition", EMIT_NUMBER, true },
+    { "kind", EMIT_TEXT, false },          { "class", EMIT_TEXT, false },
+    { "group", EMIT_NUMBER, false },       { "start", EMIT_NUMBER, false },
+    { "end", EMIT_NUMBER, false },         { "records", EMIT_NUMBER, false },
+    { "bytes", EMIT_BYTES, false },        { "segments", EMIT_NUMBER, false },
+    { "cleaned", EMIT_NUMBER, false },     { "state", EMIT_TEXT, false },
+    { "segment_bytes", EMIT_BYTES, true }, { "wal_bytes", EMIT_BYTES, true },
 };
 
 static const char *shard_state(const struct inspect_shard *s)
@@ -50,12 +50,13 @@ static int shard_row(void *ctx, const struct inspect_shard *s)
     bool topic = n && !n->internal;
     char name[300];
 
-    EMIT_ROW(
-        c->emit, C_U64(s->id), C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
-        C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
-        C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group), C_U64(s->start),
-        C_U64(s->end), C_U64(s->end - s->start - s->lost), C_U64(s->segment_bytes + s->wal_bytes),
-        C_U64(s->n_segments), C_TEXT(shard_state(s)), C_U64(s->segment_bytes), C_U64(s->wal_bytes));
+    EMIT_ROW(c->emit, C_U64(s->id),
+             C_TEXT(ctl_shard_name(c, s->id, s->catalogue, name, sizeof name)),
+             C_TEXT(topic ? n->topic : NULL), topic ? C_U64(n->partition) : C_NONE,
+             C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group), C_U64(s->start),
+             C_U64(s->end), C_U64(s->end - s->start - s->lost),
+             C_U64(s->segment_bytes + s->wal_bytes), C_U64(s->n_segments), C_U64(s->cleaned),
+             C_TEXT(shard_state(s)), C_U64(s->segment_bytes), C_U64(s->wal_bytes));
     return 0;
 }
 
@@ -68,25 +69,16 @@ int cmd_shard_ls(struct ctl *c, struct err *e)
 /* --- describe --------------------------------------------------------------------------------- */
 
 static const struct emit_column one_columns[] = {
-    { "id", EMIT_NUMBER, false },
-    { "name", EMIT_TEXT, false },
-    { "topic", EMIT_TEXT, true },
-    { "partition", EMIT_NUMBER, true },
-    { "kind", EMIT_TEXT, false },
-    { "class", EMIT_TEXT, false },
-    { "group", EMIT_NUMBER, false },
-    { "created", EMIT_TIME, false },
-    { "start", EMIT_NUMBER, false },
-    { "end", EMIT_NUMBER, false },
-    { "records", EMIT_NUMBER, false },
-    { "lost", EMIT_NUMBER, false },
-    { "segment_bytes", EMIT_BYTES, false },
-    { "wal_bytes", EMIT_BYTES, false },
-    { "segments", EMIT_NUMBER, false },
-    { "state", EMIT_TEXT, false },
-    { "policy", EMIT_TEXT, false },
-    { "retention_ms", EMIT_NUMBER, false },
-    { "retention_bytes", EMIT_BYTES, false },
+    { "id", EMIT_NUMBER, false },           { "name", EMIT_TEXT, false },
+    { "topic", EMIT_TEXT, true },           { "partition", EMIT_NUMBER, true },
+    { "kind", EMIT_TEXT, false },           { "class", EMIT_TEXT, false },
+    { "group", EMIT_NUMBER, false },        { "created", EMIT_TIME, false },
+    { "start", EMIT_NUMBER, false },        { "end", EMIT_NUMBER, false },
+    { "records", EMIT_NUMBER, false },      { "lost", EMIT_NUMBER, false },
+    { "segment_bytes", EMIT_BYTES, false }, { "wal_bytes", EMIT_BYTES, false },
+    { "segments", EMIT_NUMBER, false },     { "cleaned", EMIT_NUMBER, false },
+    { "state", EMIT_TEXT, false },          { "policy", EMIT_TEXT, false },
+    { "retention_ms", EMIT_NUMBER, false }, { "retention_bytes", EMIT_BYTES, false },
 };
 static const struct emit_column run_columns[] = {
     { "start", EMIT_NUMBER, false },
@@ -157,7 +149,7 @@ static void describe_one(struct ctl *c, const struct inspect_shard *s)
              C_TEXT(shard_kind_name(s)), C_TEXT(shard_class(s)), C_U64(s->group),
              C_I64_BUT(s->created, 0), C_U64(s->start), C_U64(s->end),
              C_U64(s->end - s->start - s->lost), C_U64(s->lost), C_U64(s->segment_bytes),
-             C_U64(s->wal_bytes), C_U64(s->n_segments), C_TEXT(shard_state(s)),
+             C_U64(s->wal_bytes), C_U64(s->n_segments), C_U64(s->cleaned), C_TEXT(shard_state(s)),
              C_TEXT(shard_policy_text(&s->policy, policy, sizeof policy)),
              s->policy.flags & SHARD_EXPIRES ? C_I64(s->policy.retention_ms) : C_NONE,
              s->policy.flags & SHARD_LIMITED ? C_U64((uint64_t)s->policy.retention_bytes) : C_NONE);

@@ -42,7 +42,7 @@ _journal_ctl() {
     case "${words[*]}" in
     "") mapfile -t COMPREPLY < <(compgen -W "shard segment wal verify rows stat export repair index config" -- "$cur") ;;
     shard) mapfile -t COMPREPLY < <(compgen -W "ls describe offsets" -- "$cur") ;;
-    segment) mapfile -t COMPREPLY < <(compgen -W "ls head dump verify" -- "$cur") ;;
+    segment) mapfile -t COMPREPLY < <(compgen -W "ls identity head dump verify" -- "$cur") ;;
     wal) mapfile -t COMPREPLY < <(compgen -W "dump verify" -- "$cur") ;;
     rows) mapfile -t COMPREPLY < <(compgen -W "dump" -- "$cur") ;;
     index) mapfile -t COMPREPLY < <(compgen -W "rebuild" -- "$cur") ;;
@@ -60,6 +60,7 @@ _journal_ctl_options() {
     shift
     case "$*" in
     "shard offsets"*) all+=" --time" ;;
+    "segment ls") all+=" --logical" ;;
     "segment dump"*) all+=" --shard --records" ;;
     "wal dump"*) all+=" --from --limit --records" ;;
     export*) all+=" --format --from --to" ;;

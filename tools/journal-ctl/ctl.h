@@ -22,6 +22,7 @@ struct ctl {
     const char *format; /* --format */
     bool dry_run;
     bool records;
+    bool logical;   /* --logical */
     uint64_t from;  /* --from */
     uint64_t to;    /* --to; all ones: not given */
     uint64_t limit; /* --limit; 0: none */
@@ -41,7 +42,7 @@ struct ctl {
 typedef int ctl_fn(struct ctl *c, struct err *e);
 
 ctl_fn cmd_shard_ls, cmd_shard_describe, cmd_shard_offsets;
-ctl_fn cmd_segment_ls, cmd_segment_head, cmd_segment_dump, cmd_segment_verify;
+ctl_fn cmd_segment_ls, cmd_segment_identity, cmd_segment_head, cmd_segment_dump, cmd_segment_verify;
 ctl_fn cmd_wal_dump, cmd_wal_verify;
 ctl_fn cmd_verify;
 ctl_fn cmd_rows_dump;

@@ -16,6 +16,7 @@ enum option {
     OPT_DATA,
     OPT_OUTPUT,
     OPT_SHARD,
+    OPT_LOGICAL,
     OPT_RECORDS,
     OPT_FROM,
     OPT_TO,
@@ -38,6 +39,7 @@ static const struct option_row {
     [OPT_DATA] = { "--data", NULL, "DIR", "the data folder (./data)" },
     [OPT_OUTPUT] = { "--output", "-o", "FORM", "table, json or jsonl (table)" },
     [OPT_SHARD] = { "--shard", NULL, "SHARD", "segment dump: only this one" },
+    [OPT_LOGICAL] = { "--logical", NULL, NULL, "segment ls: the log's segments, not their pieces" },
     [OPT_RECORDS] = { "--records", NULL, NULL, "dump: decode the batches" },
     [OPT_FROM] = { "--from", NULL, "LSN", "wal dump: begin at this LSN; export: at this offset" },
     [OPT_TO] = { "--to", NULL, "OFFSET", "export: end before this offset" },
@@ -66,7 +68,10 @@ static const struct command {
       true, false },
     { "shard", "offsets", "SHARD", cmd_shard_offsets, "its first, last and latest record",
       TAKES(OPT_TIME), false, false },
-    { "segment", "ls", NULL, cmd_segment_ls, "all sealed segments", 0, false, false },
+    { "segment", "ls", NULL, cmd_segment_ls, "all sealed segments", TAKES(OPT_LOGICAL), false,
+      false },
+    { "segment", "identity", "GROUP ENTRY", cmd_segment_identity,
+      "of the log's segment that holds the entry", 0, false, false },
     { "segment", "head", "SEGMENT", cmd_segment_head, "one's footer, extents and identity", 0, true,
       false },
     { "segment", "dump", "SEGMENT", cmd_segment_dump, "its batches, or records",
@@ -135,7 +140,7 @@ const char *ctl_shard_name(const struct ctl *c, uint64_t id, bool catalogue, cha
 
 struct args {
     const char *value[OPT_COUNT]; /* NULL: not given; "" for those without an argument */
-    const char *word[3];
+    const char *word[4];
     unsigned n_words;
 };
 
@@ -274,6 +279,7 @@ static int take_options(const struct args *a, const struct command *cmd, struct 
     c->dry_run = a->value[OPT_DRY_RUN] != NULL;
     c->to = UINT64_MAX;
     c->shard = a->value[OPT_SHARD];
+    c->logical = a->value[OPT_LOGICAL] != NULL;
     c->records = a->value[OPT_RECORDS] != NULL;
     c->has_time = a->value[OPT_TIME] != NULL;
     if ((a->value[OPT_FROM] && !take_number(a->value[OPT_FROM], &c->from)) ||

@@ -108,6 +108,8 @@ static struct journal_conf journal_settings(const struct conf *c)
         .delete_grace_ms = (uint32_t)conf_num(c, CONF_JOURNAL_DELETE_GRACE_MS),
         .wal_age_ms = (uint32_t)conf_num(c, CONF_JOURNAL_WAL_AGE_MS),
         .retention_check_ms = (uint32_t)conf_num(c, CONF_JOURNAL_RETENTION_CHECK_MS),
+        .compact_check_ms = (uint32_t)conf_num(c, CONF_JOURNAL_COMPACT_CHECK_MS),
+        .compact_map_bytes = conf_num(c, CONF_JOURNAL_COMPACT_MAP_BYTES),
     };
 
     j.accept_loss = conf_list(c, CONF_JOURNAL_ACCEPT_LOSS, &j.n_accept_loss);
