@@ -15,7 +15,6 @@ struct inspect {
     struct super
         super; /* as the view was made: the last incarnation ends where the log was seen to end */
     struct walscan_end end;
-    bool end_known; /* the try before came to an end, and this is it */
     struct recover_todo todo;
     bool rows_lost;
     bool rows_damaged; /* RocksDB is there and cannot be read */

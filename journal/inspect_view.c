@@ -162,18 +162,14 @@ static void end_fix(struct inspect *in, struct super *s)
 
 /* Beside a server an extent is read piece by piece while it grows: a block that was not there yet
  * when its piece was read, with a later one behind it, looks like rot. Not with an end that was
- * seen by an earlier walk, all below which was there before this one began: that of the try before
- * or, when it has none to give, of a walk for just this. */
-static int end_find(struct inspect *in, const struct walscan_end *before, struct err *e)
+ * seen by an earlier walk, all below which was there before this one began. That walk must come after
+ * the rows were read: they say where shards end, and what lies there may be newer than the end that an
+ * earlier try has seen. */
+static int end_find(struct inspect *in, struct err *e)
 {
     static const struct walscan_calls none = { 0 };
-    const struct super_incarnation *last = last_incarnation(&in->super);
-    int rc = 0;
+    int rc = walscan_run(in->dev, &in->st->slabs, &in->super, &none, NULL, &in->end, e);
 
-    if (before && last && before->lsn > in->super.ckpt_lsn && before->lsn > last->first_lsn)
-        in->end = *before;
-    else
-        rc = walscan_run(in->dev, &in->st->slabs, &in->super, &none, NULL, &in->end, e);
     if (rc >= 0)
         end_fix(in, &in->st->super);
     return rc < 0 ? rc : 0;
@@ -260,9 +256,6 @@ static int tail_look(struct inspect *in)
 
 static int view_steps(struct inspect *in, const char *path, bool fixed, struct err *e)
 {
-    struct walscan_end before = in->end;
-    uint64_t starts = in->super.starts;
-    bool known = in->end_known;
     struct err why = { 0 };
     int rc = rows_and_super(in, path, e);
 
@@ -271,10 +264,9 @@ static int view_steps(struct inspect *in, const char *path, bool fixed, struct e
     in->st = store_bare(in);
     rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, &why);
     if (rc >= 0 && fixed)
-        rc = end_find(in, known && starts == in->super.starts ? &before : NULL, &why);
+        rc = end_find(in, &why);
     if (rc >= 0)
         rc = recover_run(in->st, &in->end, &in->todo, &why);
-    in->end_known = rc >= 0;
     if (rc >= 0)
         rc = tail_look(in);
     rc = view_judge(in, fixed, rc, &why, e);
@@ -345,7 +337,7 @@ int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
         rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
     }
     if (rc >= 0)
-        rc = end_find(in, NULL, e);
+        rc = end_find(in, e);
     if (rc < 0) {
         inspect_close(in);
         return rc;
