@@ -56,16 +56,19 @@ def write(brokers, topic, log_path):
 def read(brokers, topic):
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "enable.auto.commit": False,
                          "enable.partition.eof": True, "log_level": 0})
+    # To where the log ends now: beside a writer it never ends for good.
+    end = consumer.get_watermark_offsets(TopicPartition(topic, 0), 60)[1]
     consumer.assign([TopicPartition(topic, 0, 0)])
     found = []
-    while True:
+    while not found or found[-1][0] < end - 1:
         m = consumer.poll(60)
         assert m is not None, "nothing for 60 s"
         if m.error():
             assert m.error().name() == "_PARTITION_EOF", m.error()
-            consumer.close()
-            return found
+            break
         found.append((m.offset(), m.key().decode(), int(dict(m.headers())["n"]), m.value() is None))
+    consumer.close()
+    return found
 
 
 def check(brokers, topic, log_path):
