@@ -32,11 +32,14 @@ start() {
     server_start "$work/data" $small
 }
 
-# begun NAME BEGIN END: counts NAME when the log has a BEGIN with no END behind it.
-begun() {
-    awk -v begin="\"event\":\"($2)\"" -v end="\"event\":\"($3)\"" \
-        '$0 ~ begin { on = 1 } $0 ~ end { on = 0 } END { exit !on }' "$work/server.log" &&
-        under_way[$1]=$((under_way[$1] + 1))
+# The log has a BEGIN with no END behind it.
+is_under_way() { # is_under_way BEGIN END
+    awk -v begin="\"event\":\"($1)\"" -v end="\"event\":\"($2)\"" \
+        '$0 ~ begin { on = 1 } $0 ~ end { on = 0 } END { exit !on }' "$work/server.log"
+}
+
+begun() { # begun NAME BEGIN END: counts it
+    is_under_way "$2" "$3" && under_way[$1]=$((under_way[$1] + 1))
     return 0
 }
 
@@ -82,15 +85,19 @@ keys_stop() {
     kill -TERM "$keys_writer" && wait "$keys_writer"
 }
 
-# Loads until some more records are acked, then kills at any moment, or in the middle of the next
-# start.
+# Loads until some more records are acked, then kills at any moment, or while log is compacted ($1), or in
+# the middle of the next start.
 kill_once() {
     local before
     before=$(acked_count)
     within 60 acked_above $((before + 500)) || return 1
     # What was slowed down begins when it is needed: a slab is, before long.
     [ "$slowed" = no ] || within 20 hit || :
-    random_moment 700
+    if [ "$1" = compaction ]; then # its rounds are short
+        within 20 is_under_way compact.begin "compact.done|compact.failed" || :
+    else
+        random_moment 700
+    fi
     server_kill
     look_back
     if [ $((RANDOM % 3)) = 0 ]; then # once more while it recovers
@@ -109,16 +116,17 @@ round() {
     rm -f "$work/deleting"
     topics_come_and_go &
     passing=$!
+    local into=any
     slowed=no
     if [ "$1" -gt $((rounds / 5)) ] && [ -z "${SAN:-}" ]; then
         slowed=yes
         case $(($1 % 3)) in # a segment's, a slab's or a checkpoint's writes take their time
-        0) arm pwrite /data/slab- 1 0 DELAY100 ;;
+        0) arm pwrite /data/slab- 1 0 DELAY100 && into=compaction ;;
         1) arm fdatasync superblock 1 0 DELAY300 ;;
         *) arm fallocate slab- 1 0 DELAY900 ;;
         esac
     fi
-    kill_once || return 1
+    kill_once "$into" || return 1
     kill -KILL "$passing" 2>/dev/null
     wait "$passing" 2>/dev/null
     [ -n "${SAN:-}" ] || disarm
