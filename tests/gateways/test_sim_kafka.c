@@ -10,7 +10,7 @@
 #include "tests/sim/seeds.h"
 
 #ifdef WEIR_SLOW_ASSERTS
-enum { SEEDS = 60, SEED_SECONDS = 240 };
+enum { SEEDS = 200, SEED_SECONDS = 240 };
 #else
 enum { SEEDS = 1200, SEED_SECONDS = 60 };
 #endif
