@@ -37,7 +37,7 @@
     X(ROLES, "roles", CHOICES, "meta, broker, engine", 0, 0, "meta|broker|engine", RESTART, \
       "What this process does. In this version one process does all three.") \
     X(LOOPS, "loops", U64, "0", 0, 256, NULL, RESTART, \
-      "Event loops, each on a thread of its own. 0: one per core.") \
+      "Event loops, each on a thread of its own. 0: one fewer than cores, at least one.") \
     X(NODE_ID, "node.id", U64, "1", 1, INT32_MAX, NULL, RESTART, \
       "This node's number, as clients see it.") \
     X(LOG_LEVEL, "log.level", CHOICE, "info", 0, 0, "error|warn|info|debug", RELOAD, \

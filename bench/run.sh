@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 out=${OUT:-build/plain}
 rounds=7 seconds=5 data=build/bench smoke= strict=
 parts=raw,latency,half,throughput,direct,replay,recovery,produce,paced,small,consume,restart,idle,random
+loops=$(($(nproc) > 1 ? $(nproc) - 1 : 1)) # as many as the server makes
 server_pid= port=
 failed=0
 
@@ -88,7 +89,7 @@ export BENCH_FIGURES=$data/figures
 : >"$BENCH_FIGURES"
 
 echo "policy: every ack waits for the fdatasync of the block that holds its batch, written with"
-echo "        O_DIRECT; WAL budget $(n 16 256) MiB (journal alone: $(n 8 64) MiB), so that"
+echo "        O_DIRECT; WAL budget $(n 16 256) MiB (journal alone: $(n 8 64) MiB, throughput $(n 8 1024) MiB), so that"
 echo "        destage and checkpoint run meanwhile;"
 echo "        the mock broker keeps a few MiB in memory and syncs nothing"
 echo "device: $(df --output=fstype,source "$data" | tail -n 1); $(nproc) cores;" \
@@ -109,13 +110,13 @@ if wants latency; then
     rm -rf "$data/latency"
 fi
 if wants half; then
-    journal half -d "$data/half" -t "$seconds" -b "$(n 8 64)"
+    journal half -d "$data/half" -t "$seconds" -b "$(n 8 64)" -l "$loops"
     rm -rf "$data/half"
 fi
 if wants throughput; then
     for shards in 1 "$(n 100 10000)"; do
         journal throughput -d "$data/throughput" -t "$seconds" -k "$shards" -x "journal_$shards" \
-            -b "$(n 8 64)"
+            -b "$(n 8 1024)" -l "$loops"
         rm -rf "$data/throughput"
     done
 fi

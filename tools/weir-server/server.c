@@ -221,11 +221,19 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
+/* One core is the committers' and the pools': docs/decisions/loops.md. */
+static unsigned n_loops_default(void)
+{
+    unsigned n = n_cores();
+
+    return n > 1 ? n - 1 : 1;
+}
+
 static int make_loops(struct server *s, struct err *e)
 {
     unsigned wanted = (unsigned)conf_num(s->conf, CONF_LOOPS);
 
-    s->n_loops = wanted ? wanted : n_cores();
+    s->n_loops = wanted ? wanted : n_loops_default();
     s->n_threads = s->n_loops + s->n_devices;
     s->loops = mem_new(s->n_threads * sizeof *s->loops);
     s->loop_list = mem_new(s->n_loops * sizeof(struct loop *));
