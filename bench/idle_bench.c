@@ -23,7 +23,7 @@
 #include "format/batch.h"
 #include "gateways/topics/topics.h"
 
-enum { AT_ONCE = 512, LOOPS = 2, FILLER_BYTES = 32 << 20, FILLER_BATCH = 64 << 10 };
+enum { AT_ONCE = 512, LOOPS = 1, FILLER_BYTES = 32 << 20, FILLER_BATCH = 64 << 10 };
 
 static struct options {
     const char *dir;
