@@ -38,6 +38,14 @@ bool row_key_parse(const void *key, size_t bytes, uint64_t *a, uint64_t *b)
     return true;
 }
 
+bool row_key_of(const void *key, size_t bytes, enum row_table table, uint64_t a, uint64_t *b)
+{
+    uint64_t first;
+
+    return ((const uint8_t *)key)[0] == (uint8_t)table && row_key_parse(key, bytes, &first, b) &&
+           first == a;
+}
+
 size_t row_index_name(uint8_t *name, const void *key, size_t bytes)
 {
     struct sum128_state *state;

@@ -90,6 +90,8 @@ size_t row_key(uint8_t *key, enum row_table table, uint64_t a);
 size_t row_key2(uint8_t *key, enum row_table table, uint64_t a, uint64_t b);
 /* The numbers back; false when the length is not the table's. */
 bool row_key_parse(const void *key, size_t bytes, uint64_t *a, uint64_t *b);
+/* Whether it is a key of that table whose first number is a; *b is the second (NULL: not asked for). */
+bool row_key_of(const void *key, size_t bytes, enum row_table table, uint64_t a, uint64_t *b);
 
 /* The name under which a record's key is indexed; returns its length. name: ROW_NAME_MAX bytes. */
 size_t row_index_name(uint8_t *name, const void *key, size_t bytes);

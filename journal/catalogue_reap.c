@@ -39,10 +39,9 @@ static int reap_run_row(void *ctx, const void *key, size_t key_bytes, const void
 {
     struct reap *r = ctx;
     struct row_run run;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != r->shard || base >= r->start)
+    if (!row_key_of(key, key_bytes, ROW_RUN, r->shard, &base) || base >= r->start)
         return 1;
     if (row_run_read(&run, value, value_bytes) < 0)
         return E_CORRUPT;
@@ -62,10 +61,8 @@ static int reap_row(void *ctx, const void *key, size_t key_bytes, const void *va
                     size_t value_bytes)
 {
     struct reap_table *t = ctx;
-    uint64_t shard;
 
-    if (((const uint8_t *)key)[0] != t->table || !row_key_parse(key, key_bytes, &shard, NULL) ||
-        shard != t->r->shard)
+    if (!row_key_of(key, key_bytes, t->table, t->r->shard, NULL))
         return 1;
     rows_batch_delete(&t->r->rows, key, key_bytes);
     return 0;

@@ -19,10 +19,8 @@ static int runs_row(void *ctx, const void *key, size_t key_bytes, const void *va
 {
     struct runs_scan *s = ctx;
     struct compact_run run;
-    uint64_t shard;
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &run.base) ||
-        shard != s->shard || run.base >= s->below)
+    if (!row_key_of(key, key_bytes, ROW_RUN, s->shard, &run.base) || run.base >= s->below)
         return 1;
     if (row_run_read(&run.row, value, value_bytes) < 0)
         return E_CORRUPT;

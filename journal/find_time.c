@@ -209,10 +209,9 @@ static int time_row(void *ctx, const void *key, size_t key_bytes, const void *va
     struct time_work *tw = ts->tw;
     struct segment *seg;
     struct row_run row;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != tw->s->id)
+    if (!row_key_of(key, key_bytes, ROW_RUN, tw->s->id, &base))
         return 1;
     if (row_run_read(&row, value, value_bytes) < 0)
         return E_CORRUPT;

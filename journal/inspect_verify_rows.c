@@ -179,10 +179,10 @@ static int newer_row(void *ctx, const void *key, size_t key_bytes, const void *v
 {
     struct newer *n = ctx;
     struct row_run row;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] == ROW_RUN && row_key_parse(key, key_bytes, &shard, &base) &&
-        shard == n->shard && row_run_read(&row, value, value_bytes) >= 0)
+    if (row_key_of(key, key_bytes, ROW_RUN, n->shard, &base) &&
+        row_run_read(&row, value, value_bytes) >= 0)
         n->is = row.end > n->base && row.segment > n->segment;
     return 1;
 }

@@ -147,7 +147,7 @@ void read_unpin(struct store *st, struct cold_entry *c)
         segment_unpin(&st->segments, c->seg);
 }
 
-bool read_is_entry(const struct cold_entry *c, const uint8_t *mem)
+static bool is_entry(const struct cold_entry *c, const uint8_t *mem)
 {
     /* Sound batches may be another's: of a block that was lost or went astray. And no CRC reaches
      * offsets and epochs. */
@@ -168,7 +168,7 @@ int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
         if (rc < 0)
             return rc == E_CORRUPT ? E_LOST : rc;
         *mem = (*buf)->mem + at;
-        return read_is_entry(c, *mem) ? 0 : E_LOST;
+        return is_entry(c, *mem) ? 0 : E_LOST;
     }
     file = wal_at(&st->wal, c->extent, c->entry.lsn, &pos);
     start = pos / PAGE_BYTES * PAGE_BYTES;
@@ -187,8 +187,7 @@ int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
 #ifdef WEIR_MUTANT_STRANGE_RUN
     return 0;
 #endif
-    /* Sound batches may be another's: of a block that was lost or went astray. */
-    return read_is_entry(c, *mem) ? 0 : E_LOST;
+    return is_entry(c, *mem) ? 0 : E_LOST;
 }
 
 void read_log_damage(const struct shard *s, const char *where, uint64_t place, uint64_t offset)
@@ -249,7 +248,7 @@ static int entry_chunk(struct read_work *rw, const struct cold_entry *c, struct 
         return rc;
     *mem = chunk_mem(*chunk) +
            (c->seg ? c->direct.pos - c->place.pos : c->entry.lsn - c->extent->first_lsn);
-    if (!chunk_checked(*chunk, *mem) && !read_is_entry(c, *mem)) {
+    if (!chunk_checked(*chunk, *mem) && !is_entry(c, *mem)) {
         chunk_unref(&rw->s->st->chunks, *chunk);
         return E_LOST;
     }

@@ -64,8 +64,6 @@ bool read_cached(struct shard *s, const struct index_entry *n, struct slice *sli
  * E_LOST: they are damaged, or others. */
 int read_wal_run(struct store *st, const struct cold_entry *c, struct buf **buf,
                  const uint8_t **mem) MUST_USE;
-/* Whether mem is what the entry's hash says. */
-bool read_is_entry(const struct cold_entry *c, const uint8_t *mem);
 /* The run of an index that holds the shard's offset base, or, when none does, NULL. */
 const struct seg_run *read_index_run(const struct seg_index *x, uint64_t shard, uint64_t base);
 

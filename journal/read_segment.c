@@ -24,10 +24,9 @@ static int find_run_row(void *ctx, const void *key, size_t key_bytes, const void
                         size_t value_bytes)
 {
     struct find_run *f = ctx;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != f->shard)
+    if (!row_key_of(key, key_bytes, ROW_RUN, f->shard, &base))
         return 1;
     if (row_run_read(&f->run, value, value_bytes) < 0)
         return E_CORRUPT;

@@ -204,10 +204,9 @@ static int overlap_before(void *ctx, const void *key, size_t key_bytes, const vo
                           size_t value_bytes)
 {
     struct overlap *o = ctx;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] == ROW_RUN && row_key_parse(key, key_bytes, &shard, &base) &&
-        shard == o->run->shard)
+    if (row_key_of(key, key_bytes, ROW_RUN, o->run->shard, &base))
         o->from = base;
     return 1;
 }
@@ -217,10 +216,9 @@ static int overlap_newer(void *ctx, const void *key, size_t key_bytes, const voi
 {
     struct overlap *o = ctx;
     struct row_run other;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != o->run->shard || base >= o->run->end)
+    if (!row_key_of(key, key_bytes, ROW_RUN, o->run->shard, &base) || base >= o->run->end)
         return 1;
     if (row_run_read(&other, value, value_bytes) < 0)
         return E_CORRUPT;
@@ -233,10 +231,9 @@ static int overlap_row(void *ctx, const void *key, size_t key_bytes, const void 
 {
     struct overlap *o = ctx;
     struct row_run old;
-    uint64_t shard, base;
+    uint64_t base;
 
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != o->run->shard || base >= o->run->end)
+    if (!row_key_of(key, key_bytes, ROW_RUN, o->run->shard, &base) || base >= o->run->end)
         return 1;
     if (row_run_read(&old, value, value_bytes) < 0)
         return E_CORRUPT;

@@ -130,11 +130,10 @@ static void look_add(struct retention *r, uint64_t segment, int64_t ms)
 static bool run_row(const struct scan *s, const void *key, size_t key_bytes, const void *value,
                     size_t value_bytes, struct row_run *run, int *rc)
 {
-    uint64_t shard, base;
+    uint64_t base;
 
     *rc = 1;
-    if (((const uint8_t *)key)[0] != ROW_RUN || !row_key_parse(key, key_bytes, &shard, &base) ||
-        shard != s->shard)
+    if (!row_key_of(key, key_bytes, ROW_RUN, s->shard, &base))
         return false;
     *rc = row_run_read(run, value, value_bytes) < 0 ? E_CORRUPT : 0;
     return *rc == 0 && run->end > s->row.start;

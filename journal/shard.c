@@ -194,10 +194,9 @@ static int load_hole(void *ctx, const void *key, size_t key_bytes, const void *v
                      size_t value_bytes)
 {
     struct load *l = ctx;
-    uint64_t shard, start, end;
+    uint64_t start, end;
 
-    if (((const uint8_t *)key)[0] != ROW_HOLE || !row_key_parse(key, key_bytes, &shard, &start) ||
-        shard != l->s->id)
+    if (!row_key_of(key, key_bytes, ROW_HOLE, l->s->id, &start))
         return 1;
     if (row_u64_read(&end, value, value_bytes) < 0)
         return E_CORRUPT;
@@ -211,10 +210,9 @@ static int load_producer(void *ctx, const void *key, size_t key_bytes, const voi
 {
     struct load *l = ctx;
     struct row_producer p;
-    uint64_t shard, id;
+    uint64_t id;
 
-    if (((const uint8_t *)key)[0] != ROW_PRODUCER || !row_key_parse(key, key_bytes, &shard, &id) ||
-        shard != l->s->id)
+    if (!row_key_of(key, key_bytes, ROW_PRODUCER, l->s->id, &id))
         return 1;
     if (row_producer_read(&p, value, value_bytes) < 0)
         return E_CORRUPT;

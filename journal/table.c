@@ -44,7 +44,7 @@ static bool is_of_table(const struct jrn_table *t, const void *key, size_t bytes
            memcmp(k + 1, t->prefix + 1, t->prefix_bytes - 1) == 0;
 }
 
-int table_open(struct jrn_table **out, struct store *st, const char *name)
+int jrn_table_open(struct jrn_table **out, struct journal *j, const char *name)
 {
     size_t n = strlen(name);
     struct jrn_table *t;
@@ -52,18 +52,13 @@ int table_open(struct jrn_table **out, struct store *st, const char *name)
     if (n < 1 || n > JRN_TABLE_NAME_MAX)
         return E_INVALID;
     t = mem_new(sizeof *t);
-    t->st = st;
+    t->st = journal_store(j);
     t->prefix[0] = ROW_TABLE;
     t->prefix[1] = (uint8_t)n;
     memcpy(t->prefix + 2, name, n);
     t->prefix_bytes = 2 + n;
     *out = t;
     return 0;
-}
-
-int jrn_table_open(struct jrn_table **out, struct journal *j, const char *name)
-{
-    return table_open(out, journal_store(j), name);
 }
 
 void jrn_table_close(struct jrn_table *t)

@@ -11,7 +11,4 @@ enum {
     TABLE_ROW_KEY_MAX = TABLE_PREFIX_MAX + JRN_TABLE_KEY_MAX
 };
 
-/* jrn_table_open on one store. */
-int table_open(struct jrn_table **out, struct store *st, const char *name) MUST_USE;
-
 #endif
