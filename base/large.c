@@ -18,6 +18,13 @@ enum {
     KEPT_MAX_BYTES = 96 << 20
 };
 
+/* Memory that nobody uses and the system does not have back yet, at its start. It may become whatever
+ * is of its size next. When too much is kept, what was kept longest goes. */
+struct kept {
+    struct kept *older, *newer; /* NULL at the ends */
+    size_t bytes;
+};
+
 /* Lies at the start of its memory, which is aligned to its size. */
 struct chunk {
     struct chunk *next, **prev; /* among those of its class with a free piece; else prev is NULL */
@@ -26,17 +33,11 @@ struct chunk {
     void *free;             /* each begins with the pointer to the next */
 };
 
-/* A freed mapping that is kept. */
-struct single {
-    struct single *next;
-    size_t bytes;
-};
-
 static struct {
     pthread_mutex_t lock;
     struct chunk *open[CLASSES];
-    struct single *singles;
-    size_t kept; /* bytes of empty chunks and of singles */
+    struct kept *oldest, *newest;
+    size_t kept; /* bytes of these */
     size_t mapped;
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -51,7 +52,7 @@ static int class_of(size_t bytes, size_t *class_bytes)
         if (at == step * 8)
             step *= 2;
     }
-    *class_bytes = at;
+    *class_bytes = at <= CLASS_MAX ? at : (at + HUGE - 1) / HUGE * HUGE;
     return at <= CLASS_MAX ? class : -1;
 }
 
@@ -62,8 +63,9 @@ static size_t chunk_bytes(size_t piece)
 
 /* --- the system; under lock --- */
 
-static void *map(size_t bytes, size_t align)
+static void *map(size_t bytes)
 {
+    size_t align = bytes == CHUNK_LARGE ? CHUNK_LARGE : HUGE;
     uint8_t *mem =
         mmap(NULL, bytes + align, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     size_t before;
@@ -79,10 +81,46 @@ static void *map(size_t bytes, size_t align)
     return mem + before;
 }
 
-static void unmap(void *mem, size_t bytes)
+static void kept_remove(struct kept *k)
 {
-    munmap(mem, bytes);
-    all.mapped -= bytes;
+    *(k->older ? &k->older->newer : &all.oldest) = k->newer;
+    *(k->newer ? &k->newer->older : &all.newest) = k->older;
+    all.kept -= k->bytes;
+}
+
+/* Leaves no more than that. */
+static void kept_limit(size_t bytes)
+{
+    while (all.kept > bytes) {
+        struct kept *k = all.oldest;
+
+        kept_remove(k);
+        all.mapped -= k->bytes;
+        munmap(k, k->bytes);
+    }
+}
+
+/* The one kept last is in a cache, perhaps, so it comes first. */
+static void *area_take(size_t bytes)
+{
+    for (struct kept *k = all.newest; k; k = k->older) {
+        if (k->bytes != bytes)
+            continue;
+        kept_remove(k);
+        return k;
+    }
+    return map(bytes);
+}
+
+static void area_give(void *mem, size_t bytes)
+{
+    struct kept *k = mem;
+
+    *k = (struct kept){ .older = all.newest, .bytes = bytes };
+    *(all.newest ? &all.newest->newer : &all.oldest) = k;
+    all.newest = k;
+    all.kept += bytes;
+    kept_limit(KEPT_MAX_BYTES);
 }
 
 /* --- chunks; under lock --- */
@@ -107,13 +145,12 @@ static void chunk_close(struct chunk *c)
 static struct chunk *chunk_new(int class, size_t piece)
 {
     size_t bytes = chunk_bytes(piece);
-    struct chunk *c = map(bytes, bytes);
+    struct chunk *c = area_take(bytes);
 
     if (!c)
         return NULL;
     *c = (struct chunk){ .piece = piece, .n_pieces = (bytes - HEAD) / piece };
     c->n_fresh = c->n_pieces;
-    all.kept += bytes;
     chunk_open(c, class);
     return c;
 }
@@ -127,8 +164,7 @@ static void *piece_take(int class, size_t piece)
         c = chunk_new(class, piece);
     if (!c)
         return NULL;
-    if (c->n_used++ == 0)
-        all.kept -= chunk_bytes(piece);
+    c->n_used++;
     mem = c->free;
     if (mem)
         c->free = *(void **)mem;
@@ -151,42 +187,8 @@ static void piece_give(void *mem, int class, size_t piece)
     c->free = mem;
     if (--c->n_used > 0)
         return;
-    if (all.kept + bytes > KEPT_MAX_BYTES) {
-        chunk_close(c);
-        unmap(c, bytes);
-    } else {
-        all.kept += bytes;
-    }
-}
-
-/* --- mappings of their own; under lock --- */
-
-static void *single_take(size_t bytes)
-{
-    for (struct single **at = &all.singles; *at; at = &(*at)->next) {
-        struct single *s = *at;
-
-        if (s->bytes != bytes)
-            continue;
-        *at = s->next;
-        all.kept -= bytes;
-        return s;
-    }
-    return map(bytes, HUGE);
-}
-
-static void single_give(void *mem, size_t bytes)
-{
-    struct single *s = mem;
-
-    if (all.kept + bytes > KEPT_MAX_BYTES) {
-        unmap(mem, bytes);
-        return;
-    }
-    s->bytes = bytes;
-    s->next = all.singles;
-    all.singles = s;
-    all.kept += bytes;
+    chunk_close(c);
+    area_give(c, bytes);
 }
 
 /* --- */
@@ -198,7 +200,7 @@ void *large_new(size_t bytes)
     void *mem;
 
     pthread_mutex_lock(&all.lock);
-    mem = class >= 0 ? piece_take(class, class_bytes) : single_take(class_bytes);
+    mem = class >= 0 ? piece_take(class, class_bytes) : area_take(class_bytes);
     pthread_mutex_unlock(&all.lock);
     return mem;
 }
@@ -212,30 +214,14 @@ void large_free(void *mem, size_t bytes)
     if (class >= 0)
         piece_give(mem, class, class_bytes);
     else
-        single_give(mem, class_bytes);
+        area_give(mem, class_bytes);
     pthread_mutex_unlock(&all.lock);
 }
 
 void large_trim(void)
 {
     pthread_mutex_lock(&all.lock);
-    for (int i = 0; i < CLASSES; i++) {
-        for (struct chunk *c = all.open[i], *next; c; c = next) {
-            next = c->next;
-            if (c->n_used > 0)
-                continue;
-            all.kept -= chunk_bytes(c->piece);
-            chunk_close(c);
-            unmap(c, chunk_bytes(c->piece));
-        }
-    }
-    while (all.singles) {
-        struct single *s = all.singles;
-
-        all.singles = s->next;
-        all.kept -= s->bytes;
-        unmap(s, s->bytes);
-    }
+    kept_limit(0);
     pthread_mutex_unlock(&all.lock);
 }
 

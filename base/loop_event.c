@@ -19,8 +19,9 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/slice.h"
 
-enum { TURNS_A_POLL = 4, WAKES_MAX = 16 };
+enum { TURNS_A_POLL = 4, WAKES_MAX = 16, SLICE_US = 500 };
 
 struct loop_event {
     struct loop loop;
@@ -391,6 +392,7 @@ void loop_event_run(struct loop *l)
 
     ASSERT(!atomic_exchange(&le->running, true));
     running_here = le;
+    slice_set_us(SLICE_US);
     do {
         poll_events(le);
         /* A few turns of what tasks post to their own loop, before the sockets are asked again: that

@@ -5,7 +5,8 @@
 #include <sys/socket.h>
 
 enum {
-    COPY_MAX = 16 << 10, /* a longer rest keeps the room's buffer instead of being copied */
+    COPY_MAX = 16 << 10, /* a longer rest keeps the room's buffer instead of being copied, */
+    COPY_PART = 64,      /* and than this part of it */
     GROW_STEP = 1 << 20, /* a larger message's buffer grows as its bytes really come */
     OWN_MAX = INT32_MAX, /* of a buffer */
     SMALL_READS = 8      /* in a row, before reads get smaller */
@@ -20,7 +21,7 @@ static const struct room_size {
     { 16 << 10, 64 << 10, 16 << 10 },
     { 64 << 10, 256 << 10, 64 << 10 },
     { 256 << 10, 1 << 20, 128 << 10 },
-    { 1 << 20, 1 << 20, 256 << 10 },
+    { 1 << 20, 4 << 20, 256 << 10 }, /* several messages of a MiB, and few rests to copy */
 };
 
 static bool shared(struct buf *b)
@@ -197,7 +198,7 @@ static int keep_rest(struct net_inbox *in, struct net_rooms *rooms, const struct
     in->own = a->buf;
     in->at = a->at + used;
     in->end = a->at + a->bytes;
-    if (net_inbox_left(in) <= COPY_MAX)
+    if (net_inbox_left(in) <= COPY_MAX || net_inbox_left(in) <= a->buf->cap / COPY_PART)
         return own_move(in, own_goal(in));
     /* Nobody else may write behind a rest that grows in place. */
     for (unsigned i = 0; i < NET_ROOM_SIZES; i++)

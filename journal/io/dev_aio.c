@@ -1,9 +1,9 @@
 /* The real device: a folder, O_DIRECT, libaio for the commit lane, two pools for what blocks.
  *
- * A commit is one io_submit of all its writes, one wait, one fdatasync a file; reads and background
- * work have threads of their own, so that none waits behind another. Where the system refuses
- * O_DIRECT or libaio the same calls go by pwrite; a WARN says, once a device, which promise is
- * weaker. */
+ * A commit is one io_submit of all its writes (pwrite for one alone), one wait, one fdatasync a file;
+ * reads and background work have threads of their own, so that none waits behind another. Where the
+ * system refuses O_DIRECT or libaio the same calls go by pwrite; a WARN says, once a device, which
+ * promise is weaker. */
 #include "journal/io/dev.h"
 
 #include <dirent.h>
@@ -272,7 +272,9 @@ static int dev_aio_commit_io(struct dev_aio *a, const struct dev_req *r)
     for (unsigned i = 0; i < r->n_io && rc == 0; i += AIO_MAX_EVENTS) {
         unsigned left = r->n_io - i, n = left < AIO_MAX_EVENTS ? left : AIO_MAX_EVENTS;
 
-        if (!a->ctx) {
+        /* One alone by pwrite: the kernel ends an asynchronous write on a thread of its own, which has to
+         * get a turn first. */
+        if (!a->ctx || r->n_io == 1) {
             loop_event_wake();
             return dev_aio_move_all(r, IO_PIECE_MAX);
         }

@@ -95,6 +95,27 @@ static void test_freed_memory_is_used_again(void)
     large_free(b, 100000);
 }
 
+/* A server whose batches change their size must not ask the system anew for each: the kernel zeroes it. */
+static void test_what_one_size_left_serves_another(void)
+{
+    void *a, *b;
+    size_t mapped;
+
+    large_trim();
+    a = large_new(100000);
+    mapped = large_mapped();
+    large_free(a, 100000);
+    b = large_new(200000);
+    CHECK_EQ(large_mapped(), mapped);
+    large_free(b, 200000);
+    a = large_new(5 << 20);
+    mapped = large_mapped();
+    large_free(a, 5 << 20);
+    b = large_new((5 << 20) + 400000);
+    CHECK_EQ(large_mapped(), mapped);
+    large_free(b, (5 << 20) + 400000);
+}
+
 static void test_trim_gives_everything_back_that_is_not_in_use(void)
 {
     void *kept = large_new(50000), *list[64];
@@ -116,4 +137,5 @@ static void test_trim_gives_everything_back_that_is_not_in_use(void)
 }
 
 TEST_MAIN(T(pieces_of_all_sizes_keep_their_bytes) T(threads_do_not_disturb_each_other)
-              T(freed_memory_is_used_again) T(trim_gives_everything_back_that_is_not_in_use))
+              T(freed_memory_is_used_again) T(what_one_size_left_serves_another)
+                  T(trim_gives_everything_back_that_is_not_in_use))
