@@ -29,6 +29,15 @@ void *mem_new(size_t bytes)
     return p;
 }
 
+void *mem_new_aligned(size_t bytes, size_t align)
+{
+    void *p;
+
+    if (posix_memalign(&p, align, bytes))
+        out_of_memory(bytes);
+    return memset(p, 0, bytes);
+}
+
 void *mem_grow(void *p, size_t bytes)
 {
     p = realloc(p, bytes ? bytes : 1);

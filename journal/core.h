@@ -111,32 +111,38 @@ struct jrn_group {
     bool any_limited;           /* perhaps */
 };
 
+/* Each of many shards is out of every cache when its next batch comes: what an append looks at lies in
+ * the first two cache lines, what destage does besides in the third. Aligned to SHARD_ALIGN. */
+enum { SHARD_ALIGN = 64 };
+
 struct shard {
     struct store *st;
     struct jrn_group *group;
     uint64_t id;
-    enum shard_kind kind;
-    int64_t created;
-    struct row_policy row_policy; /* as its row had it when it was loaded */
-    atomic_uint refs;             /* the table holds one */
-    atomic_ullong start, end;
+    atomic_ullong end;
+    uint64_t next;            /* home; the offset that the next batch gets */
+    uint64_t last_lsn;        /* home; of its last batch seen in the live WAL; 0: none */
+    struct shard *dirty_next; /* home */
+    atomic_uint refs;         /* the table holds one */
+    uint8_t kind;             /* enum shard_kind */
     atomic_bool deleted;
+    bool dirty; /* home */
+    bool used;  /* under shards_lock; asked for since the last round of unloading */
+
     /* home */
-    uint64_t next; /* the offset that the next batch gets */
     struct index index;
     struct producers producers;
     struct shard_wait *waits;
-    struct shard *dirty_next;
-    bool dirty;
+
     uint64_t saved_end; /* as the last round of destage has taken it for rows, with the producers */
     uint64_t rows_end;  /* as rows have it for certain, with the producers; UINT64_MAX: not known */
-    uint64_t last_lsn;  /* of its last batch seen in the live WAL; 0: none */
+    atomic_ullong start;
     struct memory *memory; /* of kind MEMORY: what it holds (memory.h) */
     struct keyindex *keys; /* of kind ROCKSDB (keyindex.h) */
+    int64_t created;
     /* under shards_lock */
     struct shard_policy policy;
     bool policy_changed; /* since it was loaded: a row read before says less */
-    bool used;           /* asked for since the last round of unloading */
 };
 
 enum unload_state { UNLOAD_OFF, UNLOAD_RESTS, UNLOAD_MOVES };

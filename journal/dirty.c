@@ -40,16 +40,30 @@ static uint64_t lists_below(const struct dirty *d, uint64_t end_lsn)
     return end_lsn != UINT64_MAX && end - d->from < LISTS ? end - d->from : LISTS;
 }
 
+/* The next one's lines come from memory while this one is looked at. */
+static struct shard *following(const struct shard *s)
+{
+    struct shard *next = s->dirty_next;
+
+    for (unsigned i = 0; next && i < 3; i++)
+        __builtin_prefetch((const char *)next + (size_t)i * SHARD_ALIGN);
+    return next;
+}
+
 void dirty_each(struct dirty *d, uint64_t end_lsn, void (*fn)(void *ctx, struct shard *s),
                 void *ctx)
 {
     uint64_t n = lists_below(d, end_lsn);
 
     for (uint64_t i = 0; i < n; i++)
-        for (struct shard *s = *list_of(d, d->from + i); s; s = s->dirty_next)
+        for (struct shard *s = *list_of(d, d->from + i), *next; s; s = next) {
+            next = following(s);
             fn(ctx, s);
-    for (struct shard *s = d->without; s; s = s->dirty_next)
+        }
+    for (struct shard *s = d->without, *next; s; s = next) {
+        next = following(s);
         fn(ctx, s);
+    }
 }
 
 struct shard *dirty_take(struct dirty *d, uint64_t end_lsn)

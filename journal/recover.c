@@ -496,16 +496,12 @@ static int losses_settle(struct recovery *r, struct jrn_group *g)
 
 static int catalogue_shard_open(struct store *st)
 {
-    struct shard *s = mem_new(sizeof *s);
+    struct shard *s = shard_make(st, SHARD_CATALOGUE);
     uint8_t key[ROW_KEY_MAX], *mem;
     size_t bytes;
     int rc;
 
-    s->st = st;
-    s->rows_end = UINT64_MAX;
-    s->id = SHARD_CATALOGUE;
     s->group = st->groups[GROUP_CATALOGUE];
-    atomic_store(&s->refs, 1);
     rc = rows_get(st->rows, key, row_key(key, ROW_END, SHARD_CATALOGUE), &mem, &bytes);
     if (rc >= 0) {
         uint64_t end = 0;

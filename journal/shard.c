@@ -103,7 +103,7 @@ uint64_t shard_group(const struct shard *s)
 }
 enum shard_kind shard_kind(const struct shard *s)
 {
-    return s->kind;
+    return (enum shard_kind)s->kind;
 }
 bool shard_is_volatile(const struct shard *s)
 {
@@ -248,7 +248,7 @@ static int load_rest(struct shard *s, uint64_t start)
 /* What its kind needs beside the log. */
 int shard_load_kind(struct shard *s)
 {
-    switch (s->kind) {
+    switch ((enum shard_kind)s->kind) {
     case SHARD_SEGMENT:
         return 0;
     case SHARD_MEMORY:
@@ -263,7 +263,7 @@ int shard_load_kind(struct shard *s)
 
 struct shard *shard_make(struct store *st, uint64_t id)
 {
-    struct shard *s = mem_new(sizeof *s);
+    struct shard *s = mem_new_aligned(sizeof *s, SHARD_ALIGN);
 
     s->st = st;
     s->id = id;
