@@ -238,6 +238,13 @@ static void round_failed(struct compact *c, int rc)
 
 static void piece_start(struct compact *c);
 
+/* A piece takes a unit at least, and gives back nothing yet: what is left is seen before the next. */
+static void piece_next(struct compact *c)
+{
+    store_space_check(c->st);
+    piece_start(c);
+}
+
 static int piece_prepare(struct catalogue_update *u)
 {
     struct compact_round *r = ((struct compact_update *)u)->r;
@@ -382,7 +389,7 @@ static void piece_applied(struct catalogue_update *u)
     else if (r->over)
         round_end(c, 0);
     else
-        piece_start(c);
+        piece_next(c);
 }
 
 /* --- 1: a piece, on a pool thread --- */
