@@ -261,7 +261,14 @@ static int weigh(struct compact_round *r, const struct compact_shard *s,
     return rc;
 }
 
-/* The time of the tombstones below the horizon is over. */
+/* Something may be dropped once the time of the tombstones below the horizon is over. A round that
+ * was cut off has none: it is begun again, or nothing is left that it was for. */
+static bool horizon_waits(const struct compact_shard *s)
+{
+    return s->now.tombstones > 0 && s->now.horizon > s->now.drop_below;
+}
+
+/* That time is over. */
 static bool horizon_passed(const struct compact_round *r, const struct compact_shard *s)
 {
     return s->now.horizon > s->now.drop_below &&
@@ -312,7 +319,7 @@ static int shard_weigh(struct compact_round *r, struct compact_shard *s)
         due = total > 0 &&
               ((s->now.tombstones > 0 && horizon_passed(r, s)) || s->now.to > s->now.cleaned);
         s->wait_ms = COMPACT_WHEN_SEALED;
-        if (s->now.tombstones > 0 && !horizon_passed(r, s))
+        if (total > 0 && horizon_waits(s) && !horizon_passed(r, s))
             s->wait_ms = s->now.horizon_time + s->delete_retention_ms - r->time;
         if (due || (dirty > 0 && (r->urgent || dirty >= total - dirty)))
             rc = shard_note(r, s, list, n, total - dirty, due);
