@@ -6,6 +6,7 @@
 #include "journal/catalogue.h"
 #include "journal/destage.h"
 #include "journal/rewrite.h"
+#include "journal/space.h"
 #include "journal/stats.h"
 
 /* Bytes of runs that are dead in a segment from now on. */
@@ -237,6 +238,13 @@ static void round_failed(struct compact *c, int rc)
 
 static void piece_start(struct compact *c);
 
+/* A piece takes a unit at least, and gives back nothing yet: what is left is seen before the next. */
+static void piece_next(struct compact *c)
+{
+    store_space_check(c->st);
+    piece_start(c);
+}
+
 static int piece_prepare(struct catalogue_update *u)
 {
     struct compact_round *r = ((struct compact_update *)u)->r;
@@ -279,7 +287,8 @@ static int old_runs_delete(struct compact_update *cu, const struct compact_shard
     struct compact_run *list;
     uint8_t key[ROW_KEY_MAX];
     unsigned n;
-    int rc = compact_runs(cu->r->st, s->id, s->from, s->to, &list, &n);
+    int rc = compact_runs(cu->r->st, s->id,
+                          &(struct compact_want){ .from = s->from, .below = s->to }, &list, &n);
 
     for (unsigned i = 0; rc >= 0 && i < n; i++) {
         rows_batch_delete(&cu->u.rows, key, row_key2(key, ROW_RUN, s->id, list[i].base));
@@ -380,7 +389,7 @@ static void piece_applied(struct catalogue_update *u)
     else if (r->over)
         round_end(c, 0);
     else
-        piece_start(c);
+        piece_next(c);
 }
 
 /* --- 1: a piece, on a pool thread --- */
@@ -437,6 +446,7 @@ static void piece_start(struct compact *c)
 #ifdef WEIR_MUTANT_COMPACT_EARLY_NUMBER
     r->segment = store_new_segment(c->st);
 #endif
+    r->across = space_is_short(c->st->meter);
     r->work = (struct work){ .run = piece_run, .done = piece_done, .loop = c->st->keeper };
     pool_submit(c->st->env.pool, &r->work);
 }

@@ -2,9 +2,10 @@
  *
  * A round takes some dirty shards of one group. First it reads what is new in them (from the offset
  * up to which they are clean on) and notes which offset is the latest of each key. Then it reads all
- * that segments hold of them, in pieces, and writes each piece that loses something into a new
- * segment, alone: without the records that a later one below the round's end (`to`) has superseded,
- * and without the tombstones (null values) whose time is over. The catalogue records the new segment
+ * that segments hold of them, one segment of the log after another, and writes what loses something
+ * into a new piece of that one, alone: without the records that a later one below the round's end
+ * (`to`) has superseded, and without the tombstones (null values) whose time is over. When space is
+ * short a piece may be of several segments, as rewriting's (rewrite.h). The catalogue records it
  * and how far the round has come (row C) in one batch; from then on the new segment's runs count,
  * and the older segments' are dead: of several runs over the same offsets the one in the segment
  * with the highest number holds. What becomes of the older segments is rewriting's affair (rewrite.h;

@@ -7,6 +7,13 @@
 #include "base/logger.h"
 #include "format/batch_keep.h"
 
+/* What of the log a piece is of: what the ones are of from which its batches came. */
+struct origin {
+    uint64_t first_entry, last_entry;
+    uint64_t segment_first;
+    bool several, ends;
+};
+
 /* What a piece is made of: batches as they will be, in (shard, offset) order. */
 struct piece {
     struct compact_round *r;
@@ -14,7 +21,7 @@ struct piece {
     uint64_t bytes, cap;
     uint64_t read; /* bytes of runs taken into it */
     unsigned n_runs;
-    uint64_t first_entry, last_entry; /* of the segments that they came from */
+    struct origin of;
     /* of the shard under way */
     struct compact_shard *s;
     const struct seg_index *index; /* of the segment that is read */
@@ -158,6 +165,22 @@ static int batch_refine(struct piece *p, const struct batch_head *h, const uint8
 
 /* --- runs --- */
 
+static void origin_add(struct origin *o, const struct row_segment *row)
+{
+    bool any = o->first_entry != UINT64_MAX, ends = row->flags & SEG_ENDS;
+
+    o->several =
+        o->several || (row->flags & SEG_SEVERAL) || (any && row->segment_first != o->segment_first);
+    if (!any || row->segment_first < o->segment_first)
+        o->segment_first = row->segment_first;
+    if (row->first_entry < o->first_entry)
+        o->first_entry = row->first_entry;
+    if (row->last_entry >= o->last_entry)
+        o->ends = ends || (o->ends && row->last_entry == o->last_entry);
+    if (row->last_entry > o->last_entry)
+        o->last_entry = row->last_entry;
+}
+
 static int run_refine(struct piece *p, const struct compact_run *run)
 {
     struct segments *t = &p->r->st->segments;
@@ -183,10 +206,7 @@ static int run_refine(struct piece *p, const struct compact_run *run)
     }
     if (rc >= 0 && base != run->row.end)
         rc = E_CORRUPT;
-    if (seg->row.first_entry < p->first_entry)
-        p->first_entry = seg->row.first_entry;
-    if (seg->row.last_entry > p->last_entry)
-        p->last_entry = seg->row.last_entry;
+    origin_add(&p->of, &seg->row);
     buf_unref(buf);
     segment_unpin(t, seg);
     return rc;
@@ -203,37 +223,35 @@ static int shard_runs(struct piece *p, const struct compact_run *list, unsigned 
         p->read += list[i].row.bytes;
         p->n_runs++;
         s->to = s->at = list[i].row.end;
-        s->through = i + 1 == n;
     }
     filler_end(p);
+    s->now.done = s->at < s->now.to ? s->at : s->now.to;
     return rc;
 }
 
-static void shard_through(const struct compact_round *r, struct compact_shard *s)
+static int shard_damaged(struct compact_shard *s)
 {
-    s->now.done = s->at < s->now.to ? s->at : s->now.to;
-    if (!s->through)
-        return;
-    s->now.cleaned = s->now.done = s->now.to;
-    if (s->now.horizon <= s->now.drop_below) {
-        s->now.horizon = s->now.to;
-        s->now.horizon_time = r->time;
-    }
+    LOG_WARN("compact.damaged", F_INT("shard", s->id), F_INT("at", s->at));
+    s->damaged = s->through = true;
+    return 0;
 }
 
-/* Takes what comes next of a shard into the piece; what loses nothing stays where it is. */
-static int shard_refine(struct piece *p, struct compact_shard *s, uint64_t limit)
+/* Takes what comes next of a shard in segment `first` of the log (NULL: in any) into the piece; what
+ * loses nothing stays where it is. */
+static int shard_refine(struct piece *p, struct compact_shard *s, const uint64_t *first,
+                        uint64_t limit)
 {
+    struct compact_want want = { .from = s->at, .below = s->now.to, .first = first };
     struct piece as_was = *p;
     struct compact_run *list;
     unsigned n;
-    int rc = compact_runs(p->r->st, s->id, s->at, s->now.to, &list, &n);
+    int rc = compact_runs(p->r->st, s->id, &want, &list, &n);
 
     p->s = s;
     p->changed = false;
     s->moved = true;
+    s->looked = false;
     s->from = s->to = n > 0 ? list[0].base : 0;
-    s->through = n == 0;
     if (rc >= 0)
         rc = shard_runs(p, list, n, limit);
     free(list);
@@ -241,18 +259,80 @@ static int shard_refine(struct piece *p, struct compact_shard *s, uint64_t limit
         p->bytes = as_was.bytes;
         p->n_runs = as_was.n_runs;
         p->n_filler = 0;
-        p->first_entry = as_was.first_entry;
-        p->last_entry = as_was.last_entry;
+        p->of = as_was.of;
         s->from = s->to;
     }
-    if (rc == E_CORRUPT) {
-        LOG_WARN("compact.damaged", F_INT("shard", s->id), F_INT("at", s->at));
-        s->damaged = s->through = true;
-        s->moved = false;
-        return 0;
+    if (rc != E_CORRUPT)
+        return rc;
+    s->moved = false;
+    return shard_damaged(s);
+}
+
+/* --- what comes next --- */
+
+static void shard_through(const struct compact_round *r, struct compact_shard *s)
+{
+    s->through = s->moved = true;
+    s->now.cleaned = s->now.done = s->now.to;
+    if (s->now.horizon <= s->now.drop_below) {
+        s->now.horizon = s->now.to;
+        s->now.horizon_time = r->time;
     }
-    if (rc >= 0)
-        shard_through(p->r, s);
+}
+
+static int shard_look(const struct compact_round *r, struct compact_shard *s)
+{
+    struct compact_want want = { .from = s->at, .below = s->now.to, .max = 1 };
+    struct compact_run *list;
+    unsigned n;
+    int rc = compact_runs(r->st, s->id, &want, &list, &n);
+
+    if (rc >= 0 && n == 0)
+        shard_through(r, s);
+    else if (rc >= 0)
+        s->next_first = compact_run_first(r->st, list);
+    s->looked = rc >= 0;
+    free(list);
+    return rc == E_CORRUPT ? shard_damaged(s) : rc;
+}
+
+/* 1 and the earliest segment of the log in which something is left of the shards; 0: the round is
+ * through. */
+static int segment_next(struct compact_round *r, uint64_t *first)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < r->n; i++) {
+        struct compact_shard *s = &r->shards[i];
+        int found = s->taken && !s->through && !s->looked ? shard_look(r, s) : 0;
+
+        if (found < 0)
+            return found;
+        if (s->taken && !s->through && (rc == 0 || s->next_first < *first)) {
+            *first = s->next_first;
+            rc = 1;
+        }
+    }
+    return rc;
+}
+
+/* Takes one segment's runs; when space is short, as many as make a piece. */
+static int segment_refine(struct piece *p, uint64_t first, uint64_t limit)
+{
+    struct compact_round *r = p->r;
+#ifdef WEIR_MUTANT_COMPACT_ACROSS
+    bool across = true;
+#else
+    bool across = r->across;
+#endif
+    int rc = 0;
+
+    for (unsigned i = 0; rc >= 0 && i < r->n && p->read < limit; i++) {
+        struct compact_shard *s = &r->shards[i];
+
+        if (s->taken && !s->through && (across || s->next_first == first))
+            rc = shard_refine(p, s, across ? NULL : &first, limit);
+    }
     return rc;
 }
 
@@ -284,36 +364,34 @@ static int piece_write(struct piece *p)
         }
     }
     ASSERT(rc < 0 || at == p->bytes);
+    r->out.row.segment_first = p->of.segment_first;
+    if (p->of.segment_first)
+        r->out.row.flags =
+            (uint8_t)((p->of.several ? SEG_SEVERAL : 0) | (p->of.ends ? SEG_ENDS : 0));
     if (rc >= 0)
-        rc = segwrite_finish(&r->out, p->first_entry, p->last_entry);
+        rc = segwrite_finish(&r->out, p->of.first_entry, p->of.last_entry);
     return rc;
-}
-
-/* The next shard of which something is left; NULL: the round is through. */
-static struct compact_shard *next_shard(struct compact_round *r)
-{
-    for (unsigned i = 0; i < r->n; i++)
-        if (r->shards[i].taken && !r->shards[i].through)
-            return &r->shards[i];
-    return NULL;
 }
 
 int compact_copy(struct compact_round *r)
 {
-    struct piece p = { .r = r, .first_entry = UINT64_MAX };
-    uint64_t limit = (uint64_t)2 << r->st->wal_log2;
-    struct compact_shard *s;
-    int rc = 0;
+    struct piece p = { .r = r, .of.first_entry = UINT64_MAX };
+    uint64_t limit = (uint64_t)2 << r->st->wal_log2, first = 0;
+    int rc = 0, more = 1;
 
     for (unsigned i = 0; i < r->n; i++) {
         r->shards[i].moved = false;
         r->shards[i].from = r->shards[i].to = 0;
     }
-    while (rc >= 0 && p.read < limit && (s = next_shard(r)) && !atomic_load(&r->st->closing))
-        rc = shard_refine(&p, s, limit);
+    while (rc >= 0 && more > 0 && p.bytes == 0 && p.read < limit && !atomic_load(&r->st->closing)) {
+        more = segment_next(r, &first);
+        rc = more > 0 ? segment_refine(&p, first, limit) : more;
+    }
     if (rc >= 0 && p.bytes > 0)
         rc = piece_write(&p);
     free(p.mem);
-    r->over = !next_shard(r) || atomic_load(&r->st->closing);
-    return rc;
+    if (rc >= 0)
+        rc = more = segment_next(r, &first); /* row C says at once when a shard is through */
+    r->over = more <= 0 || atomic_load(&r->st->closing);
+    return rc < 0 ? rc : 0;
 }

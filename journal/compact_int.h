@@ -26,7 +26,9 @@ struct compact_shard {
     int64_t lag_ms, delete_retention_ms;
     struct row_cleaned now; /* row C as it will be */
     uint64_t at;            /* runs that end at or below it are through */
+    bool looked;            /* which comes next is known, or that none does: */
     bool through;           /* all are */
+    uint64_t next_first;    /* the log's segment that the next one is in */
     /* of the piece */
     bool moved;        /* row C has changed */
     uint64_t from, to; /* what the new segment holds of it; from == to: nothing */
@@ -45,6 +47,7 @@ struct compact_round {
     bool urgent;
     bool prepared; /* the shards are chosen, their keys known */
     bool over;     /* no piece follows */
+    bool across;   /* of the next piece: space is short, it is of several segments of the log */
     int rc;
     int64_t time; /* wall clock at its beginning, ms */
     uint64_t group;
@@ -61,9 +64,17 @@ int compact_plan(struct compact_round *r) MUST_USE;
  * whether the round is through. E_IO: writing failed. Pool. */
 int compact_copy(struct compact_round *r) MUST_USE;
 
-/* The runs of a shard that end above `above` and begin below `below`; free the list. Pool. */
-int compact_runs(struct store *st, uint64_t shard, uint64_t above, uint64_t below,
+/* Which runs of a shard: those that lie in [from, below), where none lies across from. */
+struct compact_want {
+    uint64_t from, below;
+    const uint64_t *first; /* only up to one that is not in this segment of the log; NULL: all */
+    unsigned max;          /* so many; 0: all */
+};
+/* In offset order; free the list. Pool. */
+int compact_runs(struct store *st, uint64_t shard, const struct compact_want *want,
                  struct compact_run **list, unsigned *n) MUST_USE;
+/* The log's segment that a run is in: the first entry of that; 0: none, or the run's is gone. */
+uint64_t compact_run_first(struct store *st, const struct compact_run *run);
 /* Reads a run and pins its segment; the bytes begin at *mem in *buf. E_CORRUPT: cannot be read. */
 int compact_run_read(struct store *st, const struct compact_run *run, struct segment **seg,
                      struct buf **buf, const uint8_t **mem) MUST_USE;

@@ -9,37 +9,51 @@
 /* --- reading what segments hold of a shard --- */
 
 struct runs_scan {
-    uint64_t shard, above, below;
+    struct store *st;
+    uint64_t shard;
+    const struct compact_want *want;
     struct compact_run *list;
     unsigned n, cap;
 };
+
+uint64_t compact_run_first(struct store *st, const struct compact_run *run)
+{
+    struct segment *seg = segment_pin(&st->segments, run->row.segment);
+    uint64_t first = seg ? seg->row.segment_first : 0;
+
+    if (seg)
+        segment_unpin(&st->segments, seg);
+    return first;
+}
 
 static int runs_row(void *ctx, const void *key, size_t key_bytes, const void *value,
                     size_t value_bytes)
 {
     struct runs_scan *s = ctx;
+    const struct compact_want *want = s->want;
     struct compact_run run;
 
-    if (!row_key_of(key, key_bytes, ROW_RUN, s->shard, &run.base) || run.base >= s->below)
+    if (!row_key_of(key, key_bytes, ROW_RUN, s->shard, &run.base) || run.base >= want->below)
         return 1;
     if (row_run_read(&run.row, value, value_bytes) < 0)
         return E_CORRUPT;
-    if (run.row.end <= s->above)
-        return 0;
+    if (want->first && compact_run_first(s->st, &run) != *want->first)
+        return 1;
     if (s->n == s->cap) {
         s->cap = s->cap ? s->cap * 2 : 16;
         s->list = mem_grow(s->list, s->cap * sizeof *s->list);
     }
     s->list[s->n++] = run;
-    return 0;
+    return s->n == want->max;
 }
 
-int compact_runs(struct store *st, uint64_t shard, uint64_t above, uint64_t below,
+int compact_runs(struct store *st, uint64_t shard, const struct compact_want *want,
                  struct compact_run **list, unsigned *n)
 {
-    struct runs_scan s = { .shard = shard, .above = above, .below = below };
+    struct runs_scan s = { .st = st, .shard = shard, .want = want };
     uint8_t key[ROW_KEY_MAX];
-    int rc = rows_scan(st->rows, key, row_key2(key, ROW_RUN, shard, 0), false, runs_row, &s);
+    int rc =
+        rows_scan(st->rows, key, row_key2(key, ROW_RUN, shard, want->from), false, runs_row, &s);
 
     *list = s.list;
     *n = s.n;
@@ -247,7 +261,14 @@ static int weigh(struct compact_round *r, const struct compact_shard *s,
     return rc;
 }
 
-/* The time of the tombstones below the horizon is over. */
+/* Something may be dropped once the time of the tombstones below the horizon is over. A round that
+ * was cut off has none: it is begun again, or nothing is left that it was for. */
+static bool horizon_waits(const struct compact_shard *s)
+{
+    return s->now.tombstones > 0 && s->now.horizon > s->now.drop_below;
+}
+
+/* That time is over. */
 static bool horizon_passed(const struct compact_round *r, const struct compact_shard *s)
 {
     return s->now.horizon > s->now.drop_below &&
@@ -290,7 +311,7 @@ static int shard_weigh(struct compact_round *r, struct compact_shard *s)
     uint64_t total, dirty;
     unsigned n;
     bool due;
-    int rc = compact_runs(r->st, s->id, 0, UINT64_MAX, &list, &n);
+    int rc = compact_runs(r->st, s->id, &(struct compact_want){ .below = UINT64_MAX }, &list, &n);
 
     if (rc >= 0)
         rc = weigh(r, s, list, n, &total, &dirty);
@@ -298,7 +319,7 @@ static int shard_weigh(struct compact_round *r, struct compact_shard *s)
         due = total > 0 &&
               ((s->now.tombstones > 0 && horizon_passed(r, s)) || s->now.to > s->now.cleaned);
         s->wait_ms = COMPACT_WHEN_SEALED;
-        if (s->now.tombstones > 0 && !horizon_passed(r, s))
+        if (total > 0 && horizon_waits(s) && !horizon_passed(r, s))
             s->wait_ms = s->now.horizon_time + s->delete_retention_ms - r->time;
         if (due || (dirty > 0 && (r->urgent || dirty >= total - dirty)))
             rc = shard_note(r, s, list, n, total - dirty, due);

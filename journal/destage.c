@@ -362,6 +362,20 @@ void segment_run_rows(uint64_t segment, const struct seg_index *x, struct rows_b
     rows_batch_put(rows, key, row_key(key, ROW_LIVE, segment), value, row_u64_write(live, value));
 }
 
+int segment_run_holds(struct store *st, uint64_t segment, const struct seg_run *run)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    struct row_run row;
+    size_t bytes;
+    int rc = rows_get(st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), &mem, &bytes);
+
+    if (rc < 0)
+        return rc == E_NOTFOUND ? 0 : rc;
+    rc = row_run_read(&row, mem, bytes);
+    free(mem);
+    return rc < 0 ? E_CORRUPT : row.segment == segment;
+}
+
 static void group_row(struct destage *d, struct jrn_group *g, struct rows_batch *rows)
 {
     const struct wal_mark *m = mark_of(d, g->id);

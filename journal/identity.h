@@ -1,5 +1,5 @@
 /* Identities of the log's segments: what two nodes, or one before and after it has moved things about,
- * compare. A segment's is over its live batches as of now, wherever the pieces of it lie
+ * compare. A segment's is over its live batches with records as of now, wherever the pieces of it lie
  * (docs/decisions/segment-identity.md). Blocks; at rest, or on a view. */
 #ifndef WEIR_JOURNAL_IDENTITY_H
 #define WEIR_JOURNAL_IDENTITY_H
@@ -18,7 +18,7 @@ struct identity {
     bool ended;   /* the log has ended it, and destage has passed that: nothing more comes */
     bool several; /* space was short, and pieces of several segments became one: all of them */
     unsigned n_pieces;
-    uint64_t n_batches; /* alive */
+    uint64_t n_batches; /* alive, with records */
     uint64_t bytes;
     struct sum128 sum;
 };

@@ -27,6 +27,7 @@ struct rewrite {
     unsigned n;
     struct rewrite_run *runs; /* what is alive in them, in (shard, offset) order */
     uint32_t n_runs;
+    uint64_t last_entry; /* of all */
     struct work work;
     struct segwrite out;
     int rc;
@@ -60,6 +61,7 @@ static void rewrite_end(struct rewrite *r)
     for (unsigned i = 0; i < r->n; i++)
         segment_unpin(&r->st->segments, r->old[i]);
     r->n = 0;
+    r->last_entry = 0;
     free(r->runs);
     r->runs = NULL;
     r->n_runs = 0;
@@ -145,21 +147,6 @@ static void swapped(struct catalogue_update *u)
 
 /* --- 1: copying what is alive, on a pool thread --- */
 
-/* Only what the rows still place in this segment. */
-static bool run_is_alive(struct rewrite *r, const struct segment *from, const struct seg_run *run)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    struct row_run row;
-    size_t bytes;
-    bool alive;
-
-    if (rows_get(r->st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), &mem, &bytes) < 0)
-        return false;
-    alive = row_run_read(&row, mem, bytes) >= 0 && row.segment == from->id;
-    free(mem);
-    return alive;
-}
-
 static int by_shard_base(const void *a, const void *b)
 {
     const struct seg_run *x = ((const struct rewrite_run *)a)->run;
@@ -182,7 +169,10 @@ static int runs_collect(struct rewrite *r, uint64_t *bytes)
         r->index[i] = x;
         r->runs = mem_grow(r->runs, (r->n_runs + x->n_runs + 1) * sizeof *r->runs);
         for (uint32_t k = 0; k < x->n_runs; k++) {
-            if (!run_is_alive(r, r->old[i], &x->runs[k]))
+            rc = segment_run_holds(r->st, r->old[i]->id, &x->runs[k]);
+            if (rc < 0)
+                return rc;
+            if (rc == 0)
                 continue;
             r->runs[r->n_runs++] = (struct rewrite_run){ r->old[i], &x->runs[k] };
             *bytes += x->runs[k].bytes + SEG_RUN_HEAD_BYTES;
@@ -226,10 +216,17 @@ static void piece_of(struct rewrite *r)
     struct row_segment *row = &r->out.row;
 
     row->segment_first = r->old[0]->row.segment_first;
-    row->flags = r->old[r->n - 1]->row.flags & SEG_ENDS;
+    row->flags = 0;
     for (unsigned i = 0; i < r->n; i++) {
         const struct row_segment *old = &r->old[i]->row;
 
+        /* What compaction has made of some of them overlaps them: the last need not end last. */
+        if (old->last_entry > r->last_entry)
+            row->flags &= (uint8_t)~SEG_ENDS;
+        if (old->last_entry >= r->last_entry) {
+            row->flags |= old->flags & SEG_ENDS;
+            r->last_entry = old->last_entry;
+        }
         if (old->segment_first != r->old[0]->row.segment_first || (old->flags & SEG_SEVERAL))
             row->flags |= SEG_SEVERAL;
         if (old->segment_first == 0)
@@ -253,8 +250,7 @@ static void copy_run(struct work *w)
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
-        r->rc =
-            segwrite_finish(&r->out, r->old[0]->row.first_entry, r->old[r->n - 1]->row.last_entry);
+        r->rc = segwrite_finish(&r->out, r->old[0]->row.first_entry, r->last_entry);
 }
 
 static void copy_done(struct work *w)

@@ -208,7 +208,9 @@ static int by_group_entry(const void *a, const void *b)
 
     if (x->row.group != y->row.group)
         return x->row.group < y->row.group ? -1 : 1;
-    return x->row.first_entry < y->row.first_entry ? -1 : x->row.first_entry > y->row.first_entry;
+    if (x->row.first_entry != y->row.first_entry)
+        return x->row.first_entry < y->row.first_entry ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
 }
 
 /* What of its index is about what is alive in it. Where runs are small it is as large as they are. */
@@ -227,17 +229,18 @@ static uint64_t space_for(uint64_t live, uint64_t index)
     return (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
 }
 
-/* Whether the log has ended the segment of which list[0] is a piece, and all of it is here. */
+/* Whether the log has ended the segment of which list[0] is a piece, and all of it is here. Any of its
+ * pieces may say so: what compaction has made of some lies among them. */
 static bool has_ended(struct segment **list, size_t n)
 {
     const struct row_segment *first = &list[0]->row;
-    size_t end = 1;
+    bool ends = false;
+    size_t end = 0;
 
     while (end < n && list[end]->row.group == first->group &&
            list[end]->row.segment_first == first->segment_first)
-        end++;
-    return first->segment_first != 0 && ((list[end - 1]->row.flags & SEG_ENDS) ||
-                                         (end < n && list[end]->row.group == first->group));
+        ends = (list[end++]->row.flags & SEG_ENDS) || ends;
+    return first->segment_first != 0 && (ends || (end < n && list[end]->row.group == first->group));
 }
 
 /* What several segments are together. */

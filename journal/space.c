@@ -38,6 +38,7 @@ struct space {
     uint64_t grow_again_us; /* when refused: not before */
     uint64_t look_again_us;
     enum space_level level;
+    bool urgent;          /* by the level, or nothing grows that must */
     pthread_mutex_t lock; /* the rest */
     uint64_t limit;
     struct jrn_device_info kinds;
@@ -71,6 +72,11 @@ void space_free(struct space *s)
 bool space_busy(const struct space *s)
 {
     return s->growing || s->looking;
+}
+
+bool space_is_short(const struct space *s)
+{
+    return s->urgent;
 }
 
 void space_stop(struct space *s)
@@ -405,6 +411,7 @@ static void space_urge(struct space *s, bool tight)
     struct store *st = s->st;
     bool short_of = tight && s->grow_refused, urgent = short_of || s->level >= LEVEL_URGENT;
 
+    s->urgent = urgent;
     catalogue_bury(st, tight || s->level >= LEVEL_THROTTLE);
     destage_consider(st, urgent || retention_wal_aged(st));
     if (!destage_idle(st->destage) && !atomic_load(&st->closing)) {

@@ -13,6 +13,9 @@
 
 struct space *space_new(struct store *st);
 void space_free(struct space *s);
+/* True when rewriting and compaction take what they can, and the log's cuts do not matter if need be:
+ * a level is reached, or nothing can grow that must. As of the last check; keeper. */
+bool space_is_short(const struct space *s);
 /* Asks the file system what there is. Blocks; at open. */
 int space_look(struct space *s) MUST_USE;
 /* True while the pool does something for it. Keeper. */

@@ -4,6 +4,7 @@
 #include "format/batch_keep.h"
 #include "journal/destage.h"
 #include "journal/rewrite.h"
+#include "journal/stats.h"
 #include "tests/check.h"
 #include "tests/sim/jrn_calls.h"
 
@@ -488,6 +489,59 @@ static void test_live_bytes_fall_by_what_went_and_the_old_segments_go(void)
     down(&js, s);
 }
 
+static uint64_t group_space(struct jrn_sim *js, uint64_t group, unsigned *n)
+{
+    uint64_t pos = 0, sum = 0;
+    void *value;
+
+    *n = 0;
+    while (hash_next(&js->st->segments.by_id, &pos, NULL, &value)) {
+        const struct segment *seg = value;
+
+        if (seg->row.group != group || seg->open)
+            continue;
+        sum += segment_space(&seg->row);
+        (*n)++;
+    }
+    return sum;
+}
+
+/* What stays of each segment of the log lies for a while beside the piece that it is taken from, in
+ * which another shard lives; rewriting makes them one. */
+static void test_tiny_segments_take_no_more_space_once_compacted(void)
+{
+    enum { RECORDS = 400, EACH = 8 };
+    struct shard *s, *other;
+    unsigned n, n_before;
+    struct jrn_sim js;
+    uint64_t before;
+
+    logger_to(-1);
+    jrn_sim_init(&js, 13, 64 << 20, 1);
+    js.conf.segment_entries = EACH;
+    s = up_as(&js, HOUR_MS, 0, 0);
+    REQUIRE(create(&js, OTHER, 0, 0) == 0);
+    other = call_open(&js, OTHER, NULL);
+    REQUIRE(shard_group(s) == shard_group(other));
+    for (int i = 0; i < RECORDS / 2; i++) {
+        put(&js, s, i % KEYS, 500);
+        put(&js, other, i, 500);
+    }
+    fill(&js, other);
+    destage_all(&js);
+    before = group_space(&js, shard_group(s), &n_before);
+    CHECK(n_before >= RECORDS / EACH);
+    compact_all(&js);
+    CHECK_EQ(row(&js, SHARD).cleaned, RECORDS / 2);
+    call_wait_ms(&js, 1000);
+    settle(&js);
+    CHECK(metric_count(&js.st->stats->compact_after) >= RECORDS / EACH * BATCH_HEAD_BYTES);
+    CHECK(group_space(&js, shard_group(s), &n) <= before);
+    CHECK(n <= n_before && n >= RECORDS / EACH);
+    shard_unref(other);
+    down(&js, s);
+}
+
 static void test_more_keys_than_memory_take_several_rounds(void)
 {
     enum { MANY = 1500 };
@@ -604,16 +658,15 @@ static void test_deleting_a_shard_while_it_is_compacted(void)
     }
 }
 
-TEST_MAIN(
-    T(the_latest_record_of_each_key_stays_at_its_offset) T(records_without_a_key_go)
-        T(what_is_in_the_live_wal_is_not_touched)
-            T(another_rounds_records_supersede_those_of_the_clean_part)
-                T(records_younger_than_the_lag_stay) T(a_round_begins_by_itself_when_half_is_dirty)
-                    T(a_tombstone_stays_for_its_time_and_then_goes_by_itself)
-                        T(a_later_tombstone_has_a_time_of_its_own)
-                            T(batches_that_lost_all_are_duplicates_still_after_rows_are_lost)
-                                T(space_comes_back)
-                                    T(live_bytes_fall_by_what_went_and_the_old_segments_go)
-                                        T(more_keys_than_memory_take_several_rounds)
-                                            T(power_cut_at_any_operation_of_a_round_loses_nothing)
-                                                T(deleting_a_shard_while_it_is_compacted))
+TEST_MAIN(T(the_latest_record_of_each_key_stays_at_its_offset) T(records_without_a_key_go) T(
+    what_is_in_the_live_wal_is_not_touched)
+              T(another_rounds_records_supersede_those_of_the_clean_part) T(
+                  records_younger_than_the_lag_stay) T(a_round_begins_by_itself_when_half_is_dirty)
+                  T(a_tombstone_stays_for_its_time_and_then_goes_by_itself)
+                      T(a_later_tombstone_has_a_time_of_its_own)
+                          T(batches_that_lost_all_are_duplicates_still_after_rows_are_lost)
+                              T(space_comes_back) T(tiny_segments_take_no_more_space_once_compacted)
+                                  T(live_bytes_fall_by_what_went_and_the_old_segments_go)
+                                      T(more_keys_than_memory_take_several_rounds)
+                                          T(power_cut_at_any_operation_of_a_round_loses_nothing)
+                                              T(deleting_a_shard_while_it_is_compacted))

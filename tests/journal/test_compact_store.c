@@ -10,7 +10,7 @@
 #include "tests/check.h"
 #include "tests/journal/store_maker.h"
 
-enum { COMPACTED = 16, PLAIN = 17, OTHER = 18, KEYS = 7, ROUNDS_MAX = 4000 };
+enum { COMPACTED = 16, PLAIN = 17, OTHER = 18, KEYS = 7, ROUNDS_MAX = 4000, SEGMENTS_MAX = 1000 };
 
 #define T0 INT64_C(1700000000000)
 
@@ -21,6 +21,7 @@ static const struct journal_conf conf = { .wal_budget = 2 * 65536,
                                           .slab_first = 8 * 65536,
                                           .slab_max = 16 * 65536,
                                           .space_floor = 4096,
+                                          .segment_bytes = 10000,
                                           .compact_check_ms = 10,
                                           .delete_grace_ms = 20 };
 
@@ -159,6 +160,40 @@ static void test_verify_finds_nothing_wrong(void)
     inspect_report_free(&r);
 }
 
+struct counted {
+    struct inspect *in;
+    uint64_t shard, n;
+};
+
+static int count_batch(void *ctx, const struct inspect_batch *b)
+{
+    struct counted *c = ctx;
+    struct inspect_shard s;
+    uint64_t end = (uint64_t)b->head.base_offset + (uint64_t)b->head.last_offset_delta + 1;
+
+    REQUIRE(inspect_shard(c->in, b->shard, &s) >= 0);
+    c->n += end > s.start && b->head.record_count > 0;
+    return 0;
+}
+
+static int count_run(void *ctx, const struct inspect_run *run)
+{
+    struct counted *c = ctx;
+
+    return run->segment ? inspect_run_batches(c->in, c->shard, run, count_batch, c) : 0;
+}
+
+/* With records, in segments. */
+static uint64_t live_batches(void)
+{
+    struct counted c = { .in = view() };
+
+    for (c.shard = COMPACTED; c.shard <= OTHER; c.shard++)
+        CHECK_EQ(inspect_runs(c.in, c.shard, count_run, &c), 0);
+    inspect_close(c.in);
+    return c.n;
+}
+
 static void test_the_view_is_the_same_without_rows(void)
 {
     uint64_t records[3];
@@ -178,6 +213,58 @@ static void test_the_view_is_the_same_without_rows(void)
         CHECK_EQ(records_of(in, id), records[id - COMPACTED]);
     inspect_close(in);
     REQUIRE(shell("mv %s.rows %s/rows", folder, folder) == 0);
+}
+
+struct identities {
+    struct identity x[SEGMENTS_MAX];
+    unsigned n;
+};
+
+static int identity_note(void *ctx, const struct identity *x)
+{
+    struct identities *all = ctx;
+
+    if (x->group != 0 && /* the catalogue's */ all->n < SEGMENTS_MAX)
+        all->x[all->n++] = *x;
+    return 0;
+}
+
+static void identities(struct identities *all)
+{
+    struct inspect *in = view();
+
+    all->n = 0;
+    REQUIRE(inspect_logical(in, UINT64_MAX, identity_note, all) >= 0);
+    for (unsigned i = 0; i < all->n; i++) {
+        struct identity *x = &all->x[i];
+
+        REQUIRE(inspect_segment_identity(in, x->group, x->first, x) >= 0);
+        CHECK(!x->several);
+    }
+    inspect_close(in);
+}
+
+/* All that is in segments belongs to one of the log's, and is found there whether rows say where it lies or
+ * the segments' numbers. */
+static void test_identities_are_the_same_without_rows(void)
+{
+    static struct identities with, without;
+    uint64_t batches = 0;
+
+    make_once();
+    identities(&with);
+    REQUIRE(shell("mv %s/rows %s.rows", folder, folder) == 0);
+    identities(&without);
+    REQUIRE(shell("mv %s.rows %s/rows", folder, folder) == 0);
+    CHECK(with.n > 5 && with.n < SEGMENTS_MAX);
+    REQUIRE(with.n == without.n);
+    for (unsigned i = 0; i < with.n; i++) {
+        CHECK_EQ(with.x[i].first, without.x[i].first);
+        CHECK_EQ(with.x[i].n_batches, without.x[i].n_batches);
+        CHECK(memcmp(&with.x[i].sum, &without.x[i].sum, sizeof with.x[i].sum) == 0);
+        batches += with.x[i].n_batches;
+    }
+    CHECK_EQ(batches, live_batches());
 }
 
 /* Batches of the view, in the reader's words: base offsets and lengths. */
@@ -230,4 +317,5 @@ static void test_ends_with_the_store_as_it_was(void)
 }
 
 TEST_MAIN(T(verify_finds_nothing_wrong) T(the_view_is_the_same_without_rows)
-              T(the_independent_reader_sees_the_same) T(ends_with_the_store_as_it_was))
+              T(identities_are_the_same_without_rows) T(the_independent_reader_sees_the_same)
+                  T(ends_with_the_store_as_it_was))

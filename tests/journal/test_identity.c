@@ -5,14 +5,16 @@
  * WAL, extents and blocks, another lane for each batch, destage early or late, with and without rewriting, and
  * crashes, also within an append, which is then sent again. However that was, the store must have
  * the segments, and the identities, that follow from the plan alone: this file reckons them from
- * docs/format.md's words.
+ * docs/format.md's words. Where shards are compacted, when and in how many rounds is another thing that
+ * differs; once nothing is dirty and the time of all tombstones is over, the plan says what is left.
  *
  * An epoch is part of the log: it is stamped into batches. So a first run of a plan, with crashes at any moment,
  * notes in which epoch each append came to lie, and the other runs of the plan are granted the same. */
 #include <stdlib.h>
 
 #include "base/logger.h"
-#include "format/batch.h"
+#include "format/batch_keep.h"
+#include "journal/compact.h"
 #include "journal/destage.h"
 #include "journal/identity.h"
 #include "journal/rewrite.h"
@@ -22,8 +24,14 @@
 
 enum {
     PLANS = 150,
+    PLANS_COMPACTED = 100,
     RUNS = 6, /* of each plan */
-    SHARDS = 7,
+    PLAIN = 7,
+    SHARDS = 10, /* those from PLAIN on are compacted, in plans that have them */
+    KEYS = 6,    /* that come again; other records have keys of their own, or none */
+    KEY_NONE = -1,
+    DELETE_RETENTION_MS = 2000, /* and twice that */
+    CLEANINGS_MAX = 30,
     STEPS_MAX = 90,
     LIST_MAX = 400,
     SIM_STEPS = 2000000,
@@ -36,13 +44,15 @@ struct step {
     enum step_kind kind;
     unsigned shard; /* its number less 16 */
     unsigned n_records, value_bytes;
-    uint64_t base; /* of the append; to which it is trimmed */
+    enum batch_codec codec; /* where it is compacted */
+    uint64_t base;          /* of the append; to which it is trimmed */
     uint64_t epoch;
 };
 
 struct plan {
     struct step steps[STEPS_MAX];
     unsigned n;
+    unsigned n_shards;
     unsigned n_loops;
     uint64_t segment_bytes;
     uint32_t segment_entries;
@@ -59,6 +69,8 @@ struct run {
     struct jrn_assigner assigner;
     uint64_t target, granted; /* what groups of data are granted; 0: this start's number */
     bool crashes;
+    bool compacting; /* now; else it waits */
+    bool is_short;   /* of space, it believes: the log's cuts do not matter then */
     struct shard *s[SHARDS];
     uint64_t group[SHARDS];
 };
@@ -72,16 +84,18 @@ struct list {
 static struct {
     unsigned cuts, crashes, within, survived, in_recovery, rewrites, destages;
     uint64_t direct;
+    unsigned compactions, untouched, less, gone, several;
+    uint64_t dropped, refined; /* batches that lost all, or some */
 } seen;
 
 /* --- the plan --- */
 
 static void step_draw(struct plan *p, struct rng *r, struct step *x)
 {
-    unsigned s = x->shard = (unsigned)rng_below(r, SHARDS);
+    unsigned s = x->shard = (unsigned)rng_below(r, p->n_shards);
 
     while (p->deleted[x->shard])
-        s = x->shard = (x->shard + 1) % SHARDS;
+        s = x->shard = (x->shard + 1) % p->n_shards;
     if (p->end[s] > p->start[s] && rng_chance(r, 1, 8)) {
         x->kind = STEP_TRIM;
         x->base = p->start[s] += 1 + rng_below(r, p->end[s] - p->start[s]);
@@ -91,17 +105,19 @@ static void step_draw(struct plan *p, struct rng *r, struct step *x)
     } else {
         x->n_records = 1 + (unsigned)rng_below(r, 4);
         x->value_bytes = (unsigned)rng_below(r, rng_chance(r, 1, 3) ? 7000 : 300);
+        if (s >= PLAIN)
+            x->codec = (enum batch_codec)rng_below(r, CODEC_COUNT);
         x->base = p->end[s];
         p->end[s] += x->n_records;
     }
 }
 
-static void plan_draw(struct plan *p, uint64_t seed)
+static void plan_draw(struct plan *p, uint64_t seed, unsigned n_shards)
 {
     struct rng r;
 
     rng_seed(&r, seed);
-    *p = (struct plan){ .n_loops = 1 + (unsigned)rng_below(&r, 3) };
+    *p = (struct plan){ .n_loops = 1 + (unsigned)rng_below(&r, 3), .n_shards = n_shards };
     p->segment_bytes = 3000u << rng_below(&r, 7);
     p->segment_entries = rng_chance(&r, 1, 2) ? 1 + (uint32_t)rng_below(&r, 12) : 0;
     p->n = STEPS_MAX / 2 + (unsigned)rng_below(&r, STEPS_MAX / 2);
@@ -109,9 +125,60 @@ static void plan_draw(struct plan *p, uint64_t seed)
         step_draw(p, &r, &p->steps[i]);
 }
 
+/* What the record at an offset of a compacted shard is. */
+struct keyed {
+    int key;
+    bool tombstone;
+    int64_t later_ms;
+};
+
+static struct keyed keyed_at(unsigned shard, uint64_t offset)
+{
+    struct rng r;
+    struct keyed k;
+
+    rng_seed(&r, shard * UINT64_C(1000003) + offset);
+    k.key = rng_chance(&r, 1, 8)   ? KEY_NONE
+            : rng_chance(&r, 1, 2) ? (int)rng_below(&r, KEYS)
+                                   : KEYS + (int)offset;
+    k.tombstone = rng_chance(&r, 1, 5);
+    k.later_ms = (int64_t)rng_below(&r, 50);
+    return k;
+}
+
+static struct buf *keyed_batch(const struct step *x)
+{
+    static uint8_t value[8000];
+    struct batch_builder b = { .has_producer = true,
+                               .producer_id = x->shard,
+                               .base_sequence = (int32_t)x->base };
+    struct buf *out = NULL;
+
+    for (unsigned i = 0; i < x->n_records; i++) {
+        struct keyed k = keyed_at(x->shard, x->base + i);
+        struct batch_new_record r = { .timestamp =
+                                          SIM_WALL_START_MS + (int64_t)x->base + k.later_ms };
+
+        if (k.key != KEY_NONE) {
+            r.key = &k.key;
+            r.key_bytes = sizeof k.key;
+        }
+        if (!k.tombstone) {
+            r.value = value;
+            r.value_bytes = x->value_bytes;
+        }
+        batch_builder_add(&b, &r);
+    }
+    REQUIRE(batch_builder_finish(&b, x->codec, &out) >= 0);
+    batch_builder_free(&b);
+    return out;
+}
+
 static struct buf *step_batch(const struct step *x)
 {
-    return call_batch_of(x->shard, 0, (int32_t)x->base, x->n_records, x->value_bytes);
+    return x->shard >= PLAIN
+               ? keyed_batch(x)
+               : call_batch_of(x->shard, 0, (int32_t)x->base, x->n_records, x->value_bytes);
 }
 
 /* --- what follows from it --- */
@@ -120,7 +187,47 @@ static struct buf *step_batch(const struct step *x)
 struct placed {
     uint64_t group, first, shard, base, end, xxh3, bytes;
     bool ended;
+    bool dropped; /* compaction leaves nothing of it */
 };
+
+/* Whether the record is what is left of its key in the end. */
+struct lasting {
+    const struct plan *plan;
+    unsigned shard;
+};
+
+static bool record_lasts(void *ctx, const struct batch_record *rec)
+{
+    const struct lasting *l = ctx;
+    uint64_t offset = (uint64_t)rec->offset;
+    struct keyed k = keyed_at(l->shard, offset);
+
+    if (k.key == KEY_NONE || k.tombstone)
+        return false;
+    while (++offset < l->plan->end[l->shard])
+        if (keyed_at(l->shard, offset).key == k.key)
+            return false;
+    return true;
+}
+
+/* As one look at the batch with all that came behind it in mind leaves it. */
+static void placed_compact(const struct plan *plan, const struct step *x, const struct buf *b,
+                           struct placed *n)
+{
+    struct lasting l = { plan, x->shard };
+    struct buf *rest;
+    int rc = batch_keep(b->mem, b->len, 1 << 20, record_lasts, &l, &rest);
+
+    REQUIRE(rc >= 0);
+    n->dropped = rc == BATCH_KEPT_NONE;
+    seen.dropped += n->dropped;
+    if (rc != BATCH_KEPT_SOME)
+        return;
+    n->xxh3 = sum_xxh3(rest->mem, rest->len, 0);
+    n->bytes = rest->len;
+    seen.refined++;
+    buf_unref(rest);
+}
 
 static int by_segment(const void *a, const void *b)
 {
@@ -135,7 +242,7 @@ static int by_segment(const void *a, const void *b)
     return x->base < y->base ? -1 : 1;
 }
 
-static unsigned batches_place(const struct run *r, struct placed *all)
+static unsigned batches_place(const struct run *r, bool compacted, struct placed *all)
 {
     uint64_t entry[64] = { 0 }, first[64], bytes[64] = { 0 };
     unsigned n = 0;
@@ -158,6 +265,8 @@ static unsigned batches_place(const struct run *r, struct placed *all)
                                     .end = x->base + x->n_records,
                                     .xxh3 = sum_xxh3(b->mem, b->len, 0),
                                     .bytes = b->len };
+        if (compacted && x->shard >= PLAIN)
+            placed_compact(r->plan, x, b, &all[n - 1]);
         entry[g]++;
         bytes[g] += b->len;
         buf_unref(b);
@@ -173,21 +282,40 @@ static unsigned batches_place(const struct run *r, struct placed *all)
     return n;
 }
 
-/* The segments with something alive in them. */
-static void list_expected(const struct run *r, struct list *out)
+/* Several segments that the store has as one are one. */
+static void join(struct placed *all, unsigned n, const struct list *got)
+{
+    for (unsigned i = 0; i < n; i++)
+        for (unsigned k = 0; k < got->n; k++) {
+            const struct identity *x = &got->x[k];
+
+            if (x->several && x->group == all[i].group && all[i].first >= x->first &&
+                all[i].first <= x->last) {
+                all[i].first = x->first;
+                all[i].ended = x->ended;
+                seen.several++;
+            }
+        }
+}
+
+/* The segments with something alive in them; where they became one, they are as in `got`. */
+static void list_expected(const struct run *r, bool compacted, const struct list *got,
+                          struct list *out)
 {
     static struct placed all[STEPS_MAX];
     struct sum128_state *sum = NULL;
-    unsigned n = batches_place(r, all);
+    unsigned n = batches_place(r, compacted, all);
     struct identity *x = NULL;
 
     out->n = 0;
+    join(all, n, got);
     qsort(all, n, sizeof all[0], by_segment);
     for (unsigned i = 0; i < n; i++) {
         const struct placed *b = &all[i];
         uint64_t pair[2] = { htole64(b->shard), htole64(b->xxh3) };
 
-        if (r->plan->deleted[b->shard - 16] || b->end <= r->plan->start[b->shard - 16])
+        if (r->plan->deleted[b->shard - 16] || b->end <= r->plan->start[b->shard - 16] ||
+            b->dropped)
             continue;
         if (!x || x->group != b->group || x->first != b->first) {
             if (x)
@@ -227,28 +355,56 @@ static void list_print(const char *what, const struct list *l)
     }
 }
 
-static void check_list(const struct run *r, const char *when)
+/* Gives what the store has. */
+static const struct list *check_list(const struct run *r, bool compacted, const char *when)
 {
     static struct list want, got;
     bool same;
+    int rc;
 
     got.n = 0;
-    REQUIRE(identity_each(r->js.st, UINT64_MAX, 0, true, take, &got) >= 0);
-    list_expected(r, &want);
-    same = want.n == got.n;
+    rc = identity_each(r->js.st, UINT64_MAX, 0, true, take, &got);
+    list_expected(r, compacted, &got, &want);
+    same = rc >= 0 && want.n == got.n;
     for (unsigned i = 0; same && i < want.n; i++) {
         const struct identity *a = &want.x[i], *b = &got.x[i];
 
         same = a->group == b->group && a->first == b->first && a->ended == b->ended &&
-               !b->several && a->n_batches == b->n_batches && a->bytes == b->bytes &&
+               b->several <= r->is_short && a->n_batches == b->n_batches && a->bytes == b->bytes &&
                memcmp(&a->sum, &b->sum, sizeof a->sum) == 0;
     }
     if (!same) {
-        fprintf(stderr, "run %" PRIu64 ", %s\n", r->js.seed, when);
+        fprintf(stderr, "run %" PRIu64 ", %s, %s\n", r->js.seed, when,
+                rc < 0 ? err_name(rc) : "done");
         list_print("the plan", &want);
         list_print("the store", &got);
     }
     REQUIRE(same);
+    return &got;
+}
+
+/* A segment that lost nothing is the one that it was. */
+static void check_untouched(const struct list *before, const struct list *after)
+{
+    unsigned k = 0;
+
+    for (unsigned i = 0; i < before->n; i++) {
+        const struct identity *a = &before->x[i], *b = &after->x[k];
+
+        if (k == after->n || a->group != b->group || a->first != b->first) {
+            seen.gone++;
+            continue;
+        }
+        k++;
+        if (a->n_batches == b->n_batches && a->bytes == b->bytes) {
+            CHECK(memcmp(&a->sum, &b->sum, sizeof a->sum) == 0);
+            seen.untouched++;
+        } else {
+            CHECK(memcmp(&a->sum, &b->sum, sizeof a->sum) != 0);
+            seen.less++;
+        }
+    }
+    CHECK_EQ(k, after->n);
 }
 
 /* --- lives --- */
@@ -283,11 +439,13 @@ static void conf_draw(struct run *r)
     c->wal_age_ms = below(r, 2) ? 1 + (uint32_t)below(r, 300) : 1000000;
     c->rewrite_gain = below(r, 2) ? 1 : UINT64_MAX;
     c->unload_ms = 1 + (uint32_t)below(r, 100);
+    c->space_urgent = r->is_short ? 5 : 0; /* percent */
+    c->compact_check_ms = r->compacting ? 10 + (uint32_t)below(r, 200) : UINT32_MAX / 2;
 }
 
 static void handles_open(struct run *r)
 {
-    for (unsigned i = 0; i < SHARDS; i++) {
+    for (unsigned i = 0; i < r->plan->n_shards; i++) {
         r->s[i] = call_open(&r->js, 16 + i, NULL);
         if (r->s[i])
             r->group[i] = shard_group(r->s[i]);
@@ -316,8 +474,9 @@ static void life_begin(struct run *r)
 
 static void life_end(struct run *r)
 {
-    for (unsigned i = 0; i < SHARDS; i++)
+    for (unsigned i = 0; i < r->plan->n_shards; i++)
         shard_unref(r->s[i]);
+    seen.compactions += (unsigned)metric_count(&r->js.st->stats->compact_rounds);
     seen.destages += (unsigned)metric_count(&r->js.st->stats->destage_rounds);
     seen.rewrites += (unsigned)metric_count(&r->js.st->stats->rewrites);
     seen.direct += atomic_load(&r->js.st->bytes.direct);
@@ -406,7 +565,7 @@ static bool is_at_rest(void *ctx)
     for (unsigned i = 1; i < st->n_groups; i++)
         if (st->groups[i]->destaged_entry != st->groups[i]->last_entry)
             return false;
-    return destage_idle(st->destage) && rewrite_idle(st->rewrite);
+    return destage_idle(st->destage) && rewrite_idle(st->rewrite) && compact_idle(st->compact);
 }
 
 /* Everything is destaged; rewriting goes on meanwhile, or not. */
@@ -425,12 +584,59 @@ static void settle(struct run *r, uint64_t rewrite_gain)
     REQUIRE(sim_run_until(r->js.sim, is_at_rest, r, SIM_STEPS));
 }
 
+static void compact_now(struct store *st, void *arg)
+{
+    compact_consider(st, true);
+}
+
+/* Nothing in the shard is dirty, and no tombstone waits; or nothing is there. */
+static bool shard_is_clean(struct run *r, unsigned i)
+{
+    struct row_cleaned row = { 0 };
+    uint8_t key[ROW_KEY_MAX], *mem;
+    size_t bytes;
+    int rc = rows_get(r->js.st->rows, key, row_key(key, ROW_CLEANED, 16 + i), &mem, &bytes);
+
+    if (rc >= 0) {
+        CHECK_EQ(row_cleaned_read(&row, mem, bytes), 0);
+        free(mem);
+    }
+    return r->plan->deleted[i] || r->plan->start[i] == r->plan->end[i] ||
+           (row.cleaned == r->plan->end[i] && row.tombstones == 0);
+}
+
+static bool is_clean(struct run *r)
+{
+    bool clean = true;
+
+    for (unsigned i = PLAIN; i < r->plan->n_shards; i++)
+        clean = shard_is_clean(r, i) && clean;
+    return clean;
+}
+
+/* Compaction comes to rest, rewriting or not beside it. */
+static void clean(struct run *r)
+{
+    unsigned n = 0;
+
+    r->compacting = true;
+    settle(r, below(r, 2) ? 1 : UINT64_MAX);
+    while (!is_clean(r) && n++ < CLEANINGS_MAX) {
+        store_on_keeper(r->js.st, compact_now, NULL);
+        call_wait_ms(&r->js, below(r, 2 * DELETE_RETENTION_MS));
+        if (below(r, 8) == 0)
+            settle(r, below(r, 2) ? 1 : UINT64_MAX);
+    }
+    REQUIRE(is_clean(r));
+    REQUIRE(sim_run_until(r->js.sim, is_at_rest, r, SIM_STEPS));
+}
+
 static void shards_create(struct run *r)
 {
     /* Kept for ever, an hour, a day, a week ...: a group each. Nothing of it is ever that old. */
     static const int64_t hours[SHARDS] = { 0, 0, 1, 24, 24, 0, 100000 };
 
-    for (unsigned i = 0; i < SHARDS; i++) {
+    for (unsigned i = 0; i < r->plan->n_shards; i++) {
         struct jrn_change c = { .op = JRN_SHARD_CREATE,
                                 .shard = 16 + i,
                                 .class = i == 5 ? SHARD_CLASS_INTERNAL : SHARD_CLASS_DATA };
@@ -438,21 +644,27 @@ static void shards_create(struct run *r)
         if (hours[i])
             c.policy = (struct shard_policy){ .flags = SHARD_EXPIRES,
                                               .retention_ms = hours[i] * 3600 * 1000 };
+        if (i >= PLAIN)
+            c.policy = (struct shard_policy){ .flags = SHARD_COMPACTED,
+                                              .delete_retention_ms =
+                                                  DELETE_RETENTION_MS * (int64_t)(i - PLAIN) };
         REQUIRE(call_update(&r->js, &c, 1) == 0);
     }
 }
 
-static void run_begin(struct run *r, struct plan *p, uint64_t seed, bool record)
+static void run_begin(struct run *r, struct plan *p, uint64_t seed, bool record, bool is_short)
 {
-    *r = (struct run){ .plan = p, .record = record ? p->steps : NULL };
+    *r = (struct run){ .plan = p, .record = record ? p->steps : NULL, .is_short = is_short };
     rng_seed(&r->rng, seed);
     r->assigner.grant_epoch = grant;
     r->crashes = record || below(r, 2);
+    r->compacting = p->n_shards > PLAIN && (is_short || below(r, 2));
     jrn_sim_init(&r->js, seed, 64 << 20, p->n_loops);
     r->js.assigner = &r->assigner;
     r->js.conf.wal_extent = 65536u << below(r, 3);
     r->js.conf.slab_first = 16 * r->js.conf.wal_extent;
     r->js.conf.slab_max = 2 * r->js.conf.slab_first;
+    r->js.conf.space_max = is_short ? 16 << 20 : 0;
     r->js.conf.segment_bytes = p->segment_bytes;
     r->js.conf.segment_entries = p->segment_entries;
     if (!record)
@@ -462,22 +674,45 @@ static void run_begin(struct run *r, struct plan *p, uint64_t seed, bool record)
     handles_open(r);
 }
 
-static void run_plan(struct plan *p, uint64_t seed, bool record)
+/* All that it becomes. */
+static void run_compacted(struct run *r)
+{
+    static struct list before;
+    bool whole = !r->compacting;
+
+    settle(r, below(r, 2) ? 1 : UINT64_MAX);
+    if (whole)
+        before = *check_list(r, false, "before compaction");
+    clean(r);
+    if (whole)
+        check_untouched(&before, check_list(r, true, "after compaction"));
+    check_list(r, true, "after compaction");
+    settle(r, 1);
+    check_list(r, true, "after compaction and rewriting");
+}
+
+static void run_plan(struct plan *p, uint64_t seed, bool record, bool is_short)
 {
     static struct run r;
 
-    run_begin(&r, p, seed, record);
+    run_begin(&r, p, seed, record, is_short);
     for (unsigned i = 0; i < p->n; i++) {
         step_run(&r, i);
+        if (r.compacting && below(&r, 6) == 0)
+            store_on_keeper(r.js.st, compact_now, NULL);
         if (record && below(&r, 25) == 0)
             restart(&r);
         if (below(&r, 4) == 0)
             call_wait_ms(&r.js, below(&r, 100));
     }
-    settle(&r, UINT64_MAX);
-    check_list(&r, "before rewriting");
-    settle(&r, 1);
-    check_list(&r, "after rewriting");
+    if (p->n_shards > PLAIN) {
+        run_compacted(&r);
+    } else {
+        settle(&r, UINT64_MAX);
+        check_list(&r, false, "before rewriting");
+        settle(&r, 1);
+        check_list(&r, false, "after rewriting");
+    }
     life_end(&r);
     jrn_sim_fini(&r.js);
 }
@@ -489,9 +724,9 @@ static void test_identities_follow_from_the_log_alone_whatever_the_layout_and_wh
 
     logger_to(-1);
     for (uint64_t n = 0; n < PLANS; n++) {
-        plan_draw(&p, n + 1);
+        plan_draw(&p, n + 1, PLAIN);
         for (uint64_t k = 0; k < RUNS; k++)
-            run_plan(&p, 1000 * (n + 1) + k, k == 0);
+            run_plan(&p, 1000 * (n + 1) + k, k == 0, false);
     }
     printf("%u runs: %u segments ended, %u crashes, %u within an append (%u were there), %u within "
            "recovery, %u destages, %u rewrites, %" PRIu64 " KiB direct\n",
@@ -503,4 +738,28 @@ static void test_identities_follow_from_the_log_alone_whatever_the_layout_and_wh
     CHECK(seen.direct > 1 << 20);
 }
 
-TEST_MAIN(T(identities_follow_from_the_log_alone_whatever_the_layout_and_whenever_it_crashed))
+static void test_identities_of_what_compaction_leaves_follow_from_the_log_too(void)
+{
+    static struct plan p;
+
+    logger_to(-1);
+    seen.crashes = seen.in_recovery = seen.rewrites = 0;
+    for (uint64_t n = 0; n < PLANS_COMPACTED; n++) {
+        plan_draw(&p, 501 + n, SHARDS);
+        for (uint64_t k = 0; k < RUNS; k++)
+            run_plan(&p, 1000 * (501 + n) + k, k == 0, false);
+        run_plan(&p, 1000 * (501 + n) + RUNS, false, true);
+    }
+    printf("%u runs: %u rounds of compaction, %u crashes, %u within recovery, %u rewrites; %" PRIu64
+           " batches left some records, %" PRIu64
+           " none; %u segments lost nothing, %u some, %u all\n",
+           PLANS_COMPACTED * (RUNS + 1), seen.compactions, seen.crashes, seen.in_recovery,
+           seen.rewrites, seen.refined, seen.dropped, seen.untouched, seen.less, seen.gone);
+    CHECK(seen.compactions > 1000 && seen.crashes > 300 && seen.rewrites > 100);
+    CHECK(seen.in_recovery > 30 && seen.refined > 1000 && seen.dropped > 1000);
+    CHECK(seen.untouched > 500 && seen.less > 500 && seen.gone > 50);
+    CHECK(seen.several > 1000);
+}
+
+TEST_MAIN(T(identities_follow_from_the_log_alone_whatever_the_layout_and_whenever_it_crashed)
+              T(identities_of_what_compaction_leaves_follow_from_the_log_too))
