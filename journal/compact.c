@@ -247,10 +247,7 @@ static int piece_prepare(struct catalogue_update *u)
     rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
                    row_segment_write(&r->out.row, value));
     /* Known before the rows name it: a reader may follow them at once. */
-    seg = segments_add(&r->st->segments, r->out.segment, &r->out.row);
-    seg->live = 0;
-    for (uint32_t i = 0; i < r->out.builder.index.n_runs; i++)
-        seg->live += r->out.builder.index.runs[i].bytes;
+    seg = segwrite_enter(&r->out);
     seg->settled = seg->live;
     return 0;
 }

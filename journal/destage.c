@@ -341,7 +341,7 @@ struct seal_update {
 void segment_run_rows(uint64_t segment, const struct seg_index *x, struct rows_batch *rows)
 {
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-    uint64_t live = 0;
+    uint64_t live = seg_index_live(x);
 
     for (uint32_t i = 0; i < x->n_runs; i++) {
         const struct seg_run *n = &x->runs[i];
@@ -355,7 +355,6 @@ void segment_run_rows(uint64_t segment, const struct seg_index *x, struct rows_b
                              .n_sparse = n->n_sparse,
                              .n_batches = n->n_batches };
 
-        live += n->bytes;
         rows_batch_put(rows, key, row_key2(key, ROW_RUN, n->shard, n->base), value,
                        row_run_write(&r, value));
     }
@@ -463,10 +462,7 @@ static void piece_sealed(struct destage *d, struct destage_piece *n)
 
     if (n->out.row.n_extents == 0)
         return;
-    seg = segments_add(&st->segments, n->segment, &n->out.row);
-    seg->live = 0;
-    for (uint32_t i = 0; i < n->out.builder.index.n_runs; i++)
-        seg->live += n->out.builder.index.runs[i].bytes;
+    seg = segwrite_enter(&n->out);
     seg->open = false;
     retention_sealed(st, seg);
     metric_add(&st->stats->destage_bytes, moved_bytes(&n->out));
