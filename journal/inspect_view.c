@@ -1,6 +1,6 @@
 /* Opening a view: the store as a start would find it, also while a server goes on. */
 #include "journal/inspect_int.h"
-#include "journal/store.h"
+#include "journal/store_int.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,28 +30,7 @@ int inspect_super_now(struct dev *dev, struct super *s, struct err *e)
 
 static void store_drop(struct store *st)
 {
-    uint64_t pos = 0;
-    void *value;
-
-    shard_unref(st->catalogue_shard);
-    while (hash_next(&st->shards, &pos, NULL, &value)) {
-        index_free(&((struct shard *)value)->index);
-        shard_unref(value);
-    }
-    for (unsigned i = 0; i < st->n_groups; i++) {
-        struct jrn_group *g = st->groups[i];
-        struct shard *dirty = dirty_take(&g->dirty, UINT64_MAX);
-
-        while (dirty) {
-            struct shard *s = dirty;
-
-            dirty = s->dirty_next;
-            shard_unref(s);
-        }
-        group_free(g);
-    }
-    free(st->groups);
-    hash_free(&st->shards);
+    store_shards_free(st);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);

@@ -232,12 +232,11 @@ static void grave_fire(struct loop_timer *t)
 
 /* --- memory --- */
 
-void store_free(struct store *st)
+void store_shards_free(struct store *st)
 {
     uint64_t pos = 0;
     void *value;
 
-    stats_free(st->stats); /* first: nobody looks at the rest any more */
     shard_unref(st->catalogue_shard);
     while (st->groups && hash_next(&st->shards, &pos, NULL, &value)) {
         struct shard *s = value;
@@ -259,6 +258,12 @@ void store_free(struct store *st)
     }
     free(st->groups);
     hash_free(&st->shards);
+}
+
+void store_free(struct store *st)
+{
+    stats_free(st->stats); /* first: nobody looks at the rest any more */
+    store_shards_free(st);
     hash_free(&st->loading);
     committer_free(st->committer);
     catalogue_free(st->catalogue);
