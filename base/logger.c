@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/utf8.h"
 
 /* A line fits one atomic write to a pipe; longer strings are cut, and the line stays well
  * formed. */
@@ -65,35 +66,6 @@ static void put_tail(struct line *l, const char *s)
     l->used += bytes;
 }
 
-/* The length of the well-formed UTF-8 sequence at s (RFC 3629: no overlong forms, no surrogates,
- * nothing above U+10FFFF), 0 when there is none. Stops at a zero byte by itself, since that is
- * no continuation. */
-static unsigned utf8_bytes(const unsigned char *s)
-{
-    unsigned char low = 0x80, high = 0xbf;
-    unsigned n;
-
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] < 0xc2 || s[0] > 0xf4)
-        return 0;
-    n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-    if (s[0] == 0xe0)
-        low = 0xa0;
-    else if (s[0] == 0xed)
-        high = 0x9f;
-    else if (s[0] == 0xf0)
-        low = 0x90;
-    else if (s[0] == 0xf4)
-        high = 0x8f;
-    if (s[1] < low || s[1] > high)
-        return 0;
-    for (unsigned i = 2; i < n; i++)
-        if (s[i] < 0x80 || s[i] > 0xbf)
-            return 0;
-    return n;
-}
-
 /* The escape of a control character: C0, DEL and C1, which a terminal might obey. */
 static const char *control_escape(unsigned c, char text[8])
 {
@@ -110,17 +82,16 @@ static const char *control_escape(unsigned c, char text[8])
 /* Appends the character at s in escaped form and returns its length; 0 when the line is full. */
 static unsigned put_char(struct line *l, const unsigned char *s)
 {
-    unsigned n = utf8_bytes(s);
+    uint32_t c;
+    unsigned n = (unsigned)utf8_char(s, strnlen((const char *)s, UTF8_MAX_BYTES), &c);
     char text[8];
     bool fits;
 
     if (n == 0)
         return put_str(l, "\xef\xbf\xbd") ? 1 : 0; /* U+FFFD for each wrong byte */
-    if (s[0] < 0x20 || s[0] == 0x7f)
-        fits = put_str(l, control_escape(s[0], text));
-    else if (s[0] == 0xc2 && s[1] < 0xa0)
-        fits = put_str(l, control_escape(s[1], text));
-    else if (s[0] == '"' || s[0] == '\\')
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0))
+        fits = put_str(l, control_escape(c, text));
+    else if (c == '"' || c == '\\')
         fits = put(l, (char[]){ '\\', (char)s[0] }, 2);
     else
         fits = put(l, (const char *)s, n);

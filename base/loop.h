@@ -78,6 +78,9 @@ static inline int64_t loop_wall_ms(struct loop *l)
 
 /* A libevent loop; runs on whatever thread calls loop_event_run. */
 int loop_event_new(struct loop **out, unsigned index, struct err *e) MUST_USE;
+/* As many loops as cores less one, which is the committers' and the pools', and at least one:
+ * docs/decisions/loops.md. */
+unsigned loop_event_count(void);
 /* Runs until loop_event_stop; drains what is posted before it returns. */
 void loop_event_run(struct loop *l);
 /* Asks the loop to return. Any thread. */

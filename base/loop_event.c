@@ -10,6 +10,7 @@
 #include <event2/event.h>
 #include <event2/thread.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -440,4 +441,12 @@ void loop_event_free(struct loop *l)
         close(le->wake_fd);
     free(le->heap);
     free(le);
+}
+
+unsigned loop_event_count(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) < 0 ? 1 : CPU_COUNT(&set);
+
+    return n > 1 ? (unsigned)n - 1 : 1;
 }

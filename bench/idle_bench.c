@@ -23,7 +23,7 @@
 #include "format/batch.h"
 #include "gateways/topics/topics.h"
 
-enum { AT_ONCE = 512, LOOPS = 1, FILLER_BYTES = 32 << 20, FILLER_BATCH = 64 << 10 };
+enum { AT_ONCE = 512, FILLER_BYTES = 32 << 20, FILLER_BATCH = 64 << 10 };
 
 static struct options {
     const char *dir;
@@ -107,7 +107,7 @@ static void append_one(struct topic *t, uint32_t partition, struct buf *batch)
 
     wait_for(&load.room);
     one->open.fn = one_opened;
-    one->open.loop = load.store.loops[partition % LOOPS];
+    one->open.loop = load.store.loops[partition % load.store.n_loops];
     one->open.topic = t;
     one->open.partition = partition;
     one->batch = batch;
@@ -165,7 +165,7 @@ static void load_run(void)
     struct topics_start start = { .fn = started };
     double began = measure_now();
 
-    bench_store_open(&load.store, opt.dir, &conf, LOOPS);
+    bench_store_open(&load.store, opt.dir, &conf, 0);
     store_run(&load.store);
     sem_init(&load.room, 0, AT_ONCE);
     sem_init(&load.answered, 0, 0);
@@ -306,7 +306,7 @@ static void random_run(void)
     snprintf(text, sizeof text, "durable %u B records, each to one of %u shards, against one shard",
              (unsigned)opt.bytes, (unsigned)opt.shards);
     figure.text = text;
-    bench_store_open(&s, opt.dir, &conf, LOOPS);
+    bench_store_open(&s, opt.dir, &conf, 0);
     store_run(&s);
     for (uint64_t r = 0; r < opt.rounds; r++) {
         double one = 0, many;

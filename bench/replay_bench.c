@@ -331,7 +331,7 @@ static void run(void)
     snprintf(path, sizeof path, "%s.raw", opt.dir);
     raw_create(&raw, path, 1 << 30, READ_BYTES);
     logger_setup(LOG_LEVEL_WARN, false);
-    bench_store_open(&s, opt.dir, &conf, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+    bench_store_open(&s, opt.dir, &conf, 0);
     store_run(&s);
     store_create_shards(&s, shards, 2);
     fill(&s, shards[0], batch, (opt.mib << 20) / batch->len + FILLERS, FILLERS);

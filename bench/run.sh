@@ -14,7 +14,6 @@ cd "$(dirname "$0")/.." || exit 1
 out=${OUT:-build/plain}
 rounds=7 seconds=5 data=build/bench smoke= strict=
 parts=raw,latency,half,throughput,direct,replay,recovery,produce,paced,small,consume,restart,idle,random
-loops=$(($(nproc) > 1 ? $(nproc) - 1 : 1)) # as many as the server makes
 server_pid= port=
 failed=0
 
@@ -110,13 +109,13 @@ if wants latency; then
     rm -rf "$data/latency"
 fi
 if wants half; then
-    journal half -d "$data/half" -t "$seconds" -b "$(n 8 64)" -l "$loops"
+    journal half -d "$data/half" -t "$seconds" -b "$(n 8 64)"
     rm -rf "$data/half"
 fi
 if wants throughput; then
     for shards in 1 "$(n 100 10000)"; do
         journal throughput -d "$data/throughput" -t "$seconds" -k "$shards" -x "journal_$shards" \
-            -b "$(n 8 1024)" -l "$loops"
+            -b "$(n 8 1024)"
         rm -rf "$data/throughput"
     done
 fi

@@ -41,6 +41,10 @@ void bench_store_open(struct bench_store *s, const char *path, const struct jour
     char rows_path[4096];
     struct rng rng;
 
+    if (n_loops == 0)
+        n_loops = loop_event_count();
+    if (n_loops > STORE_LOOPS_MAX)
+        n_loops = STORE_LOOPS_MAX;
     *s = (struct bench_store){ .n_loops = n_loops };
     must(dev_aio_open(&s->dev, path, &(struct dev_aio_conf){ 0 }, &e), &e, path);
     snprintf(rows_path, sizeof rows_path, "%s/rows", path);

@@ -1,5 +1,5 @@
-/* A journal in this process as the server opens it: dev_aio, RocksDB, a loop per core and the
- * committer's, each on its thread. */
+/* A journal in this process as the server opens it: dev_aio, RocksDB, loops and the committer's,
+ * each on its thread. */
 #ifndef WEIR_BENCH_STORE_H
 #define WEIR_BENCH_STORE_H
 
@@ -29,7 +29,7 @@ struct bench_store {
 };
 
 /* Opens or creates the store in folder path, and ends the program when that fails. The loops do
- * not run yet. */
+ * not run yet. n_loops 0: as many as the server makes. */
 void bench_store_open(struct bench_store *s, const char *path, const struct journal_conf *conf,
                       unsigned n_loops);
 void store_run(struct bench_store *s);

@@ -209,6 +209,15 @@ int seg_index_read(struct seg_index *x, const uint8_t *mem, size_t bytes)
     return E_CORRUPT;
 }
 
+uint64_t seg_index_live(const struct seg_index *x)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < x->n_runs; i++)
+        bytes += x->runs[i].bytes;
+    return bytes;
+}
+
 void seg_index_free(struct seg_index *x)
 {
     free(x->runs);

@@ -122,6 +122,8 @@ void seg_index_write(const struct seg_index *x, uint8_t *mem);
  * order and bounds. */
 int seg_index_read(struct seg_index *x, const uint8_t *mem, size_t bytes) MUST_USE;
 void seg_index_free(struct seg_index *x);
+/* Bytes of all its runs: what is alive in a segment that has just been written. */
+uint64_t seg_index_live(const struct seg_index *x);
 
 /* Fills in the sums of run i and of its stretches; mem: the run's bytes. */
 void seg_run_sum(struct seg_index *x, uint32_t i, const uint8_t *mem);

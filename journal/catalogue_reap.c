@@ -6,6 +6,7 @@
 #include "base/logger.h"
 #include "journal/io/rows_int.h"
 #include "journal/keyindex.h"
+#include "journal/live.h"
 #include "journal/shard.h"
 #include "journal/store.h"
 
@@ -16,23 +17,8 @@ struct reap {
     bool keyed; /* the shard has an index of keys, of which something goes */
     uint64_t shard, start;
     struct rows_batch rows;
-    struct reaped {
-        uint64_t segment, bytes;
-    } * list;
-    unsigned n;
+    struct live_loss dead;
 };
-
-static void reaped_add(struct reap *r, uint64_t segment, uint64_t bytes)
-{
-    for (unsigned i = r->n; i-- > 0;) {
-        if (r->list[i].segment == segment) {
-            r->list[i].bytes += bytes;
-            return;
-        }
-    }
-    r->list = mem_grow(r->list, (r->n + 1) * sizeof *r->list);
-    r->list[r->n++] = (struct reaped){ segment, bytes };
-}
 
 static int reap_run_row(void *ctx, const void *key, size_t key_bytes, const void *value,
                         size_t value_bytes)
@@ -47,7 +33,7 @@ static int reap_run_row(void *ctx, const void *key, size_t key_bytes, const void
         return E_CORRUPT;
     if (run.end <= r->start) {
         rows_batch_delete(&r->rows, key, key_bytes);
-        reaped_add(r, run.segment, run.bytes);
+        live_lose(&r->dead, run.segment, run.bytes);
     }
     return 0;
 }
@@ -78,23 +64,6 @@ static int reap_all(struct reap *r, enum row_table table)
     return rc < 0 ? rc : 0;
 }
 
-/* Subtracts from the segments' live bytes; the keeper is the only writer of them, and waits for us.
- * */
-static void live_rows(struct reap *r)
-{
-    for (unsigned i = 0; i < r->n; i++) {
-        struct segment *seg = segment_pin(&r->w.st->segments, r->list[i].segment);
-        uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-
-        if (!seg)
-            continue;
-        seg->live -= r->list[i].bytes < seg->live ? r->list[i].bytes : seg->live;
-        rows_batch_put(&r->rows, key, row_key(key, ROW_LIVE, seg->id), value,
-                       row_u64_write(seg->live, value));
-        segment_unpin(&r->w.st->segments, seg);
-    }
-}
-
 /* What the shard's row says now: its start, or that there is no such shard any more. */
 static int reap_start(struct reap *r)
 {
@@ -117,7 +86,7 @@ static void reap_run(struct rows_work *w)
     w->rc = rows_scan(w->st->rows, key, row_key(key, ROW_RUN, r->shard), false, reap_run_row, r);
     if (w->rc < 0)
         return;
-    live_rows(r);
+    live_subtract(&r->dead, w->st, &r->rows);
     if (r->start == UINT64_MAX) {
         w->rc = reap_all(r, ROW_PRODUCER);
         if (w->rc >= 0)
@@ -190,19 +159,12 @@ static void reap_done(struct rows_work *w)
 {
     struct reap *r = (struct reap *)w;
 
-    for (unsigned i = 0; w->rc >= 0 && i < r->n; i++) {
-        struct segment *seg = segment_pin(&w->st->segments, r->list[i].segment);
-        bool dead = seg && seg->live == 0;
-
-        if (seg)
-            segment_unpin(&w->st->segments, seg);
-        if (dead)
-            catalogue_drop_segment(w->st, r->list[i].segment);
-    }
+    if (w->rc >= 0)
+        live_drop_empty(&r->dead, w->st);
     if (r->keyed)
         keyindex_sweep(w->st, r->shard, r->start);
     rows_batch_free(&r->rows);
-    free(r->list);
+    live_loss_free(&r->dead);
     free(r);
 }
 

@@ -5,14 +5,10 @@
 #include "base/logger.h"
 #include "journal/catalogue.h"
 #include "journal/destage.h"
+#include "journal/live.h"
 #include "journal/rewrite.h"
 #include "journal/space.h"
 #include "journal/stats.h"
-
-/* Bytes of runs that are dead in a segment from now on. */
-struct dead {
-    uint64_t segment, bytes;
-};
 
 struct compact {
     struct store *st;
@@ -32,8 +28,7 @@ static const uint64_t far_away = INT32_MAX;
 struct compact_update {
     struct catalogue_update u;
     struct compact_round *r;
-    struct dead *dead;
-    unsigned n_dead;
+    struct live_loss dead; /* what the new runs stand for */
 };
 
 /* --- who is due --- */
@@ -260,25 +255,9 @@ static int piece_prepare(struct catalogue_update *u)
     rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
                    row_segment_write(&r->out.row, value));
     /* Known before the rows name it: a reader may follow them at once. */
-    seg = segments_add(&r->st->segments, r->out.segment, &r->out.row);
-    seg->live = 0;
-    for (uint32_t i = 0; i < r->out.builder.index.n_runs; i++)
-        seg->live += r->out.builder.index.runs[i].bytes;
+    seg = segwrite_enter(&r->out);
     seg->settled = seg->live;
     return 0;
-}
-
-static void dead_add(struct compact_update *cu, uint64_t segment, uint64_t bytes)
-{
-    unsigned i = 0;
-
-    while (i < cu->n_dead && cu->dead[i].segment != segment)
-        i++;
-    if (i == cu->n_dead) {
-        cu->dead = mem_grow(cu->dead, (cu->n_dead + 1) * sizeof *cu->dead);
-        cu->dead[cu->n_dead++] = (struct dead){ .segment = segment };
-    }
-    cu->dead[i].bytes += bytes;
 }
 
 /* The rows of the runs that the new segment's stand for go. What was reaped since has none. */
@@ -292,27 +271,10 @@ static int old_runs_delete(struct compact_update *cu, const struct compact_shard
 
     for (unsigned i = 0; rc >= 0 && i < n; i++) {
         rows_batch_delete(&cu->u.rows, key, row_key2(key, ROW_RUN, s->id, list[i].base));
-        dead_add(cu, list[i].row.segment, list[i].row.bytes);
+        live_lose(&cu->dead, list[i].row.segment, list[i].row.bytes);
     }
     free(list);
     return rc;
-}
-
-static void dead_rows(struct compact_update *cu)
-{
-    struct segments *t = &cu->r->st->segments;
-
-    for (unsigned i = 0; i < cu->n_dead; i++) {
-        struct segment *seg = segment_pin(t, cu->dead[i].segment);
-        uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-
-        if (!seg)
-            continue;
-        seg->live -= cu->dead[i].bytes < seg->live ? cu->dead[i].bytes : seg->live;
-        rows_batch_put(&cu->u.rows, key, row_key(key, ROW_LIVE, seg->id), value,
-                       row_u64_write(seg->live, value));
-        segment_unpin(t, seg);
-    }
 }
 
 static int piece_derive(struct catalogue_update *u)
@@ -327,34 +289,17 @@ static int piece_derive(struct catalogue_update *u)
         if (r->shards[i].from < r->shards[i].to)
             rc = old_runs_delete(cu, &r->shards[i]);
     if (rc >= 0)
-        dead_rows(cu);
+        live_subtract(&cu->dead, r->st, &u->rows);
     if (rc >= 0)
         segment_run_rows(r->out.segment, &r->out.builder.index, &u->rows);
     return rc;
 }
 
-static void dead_drop(struct compact_update *cu)
-{
-    struct store *st = cu->r->st;
-
-    for (unsigned i = 0; i < cu->n_dead; i++) {
-        struct segment *seg = segment_pin(&st->segments, cu->dead[i].segment);
-        bool all = seg && seg->live == 0;
-
-        if (seg)
-            segment_unpin(&st->segments, seg);
-        if (all)
-            catalogue_drop_segment(st, cu->dead[i].segment);
-    }
-}
-
 static void piece_told(const struct compact_update *cu)
 {
     const struct compact_round *r = cu->r;
-    uint64_t before = 0;
+    uint64_t before = live_lost_bytes(&cu->dead);
 
-    for (unsigned i = 0; i < cu->n_dead; i++)
-        before += cu->dead[i].bytes;
     if (r->out.row.n_extents == 0)
         return;
     metric_add(&r->st->stats->compact_before, before);
@@ -372,7 +317,7 @@ static void piece_applied(struct catalogue_update *u)
 
     if (rc >= 0) {
         piece_told(cu);
-        dead_drop(cu);
+        live_drop_empty(&cu->dead, r->st);
         if (r->out.row.n_extents > 0)
             catalogue_reap_late(r->st, &r->out.builder.index);
     }
@@ -380,7 +325,7 @@ static void piece_applied(struct catalogue_update *u)
      * nobody knows whether it is recorded, and its space stays taken. */
     if ((rc == E_READONLY || rc == E_NOSPACE || rc == E_CLOSED) && r->out.row.n_extents > 0)
         segments_remove(&r->st->segments, r->out.segment, true);
-    free(cu->dead);
+    live_loss_free(&cu->dead);
     free(cu);
     segwrite_close(&r->out);
     r->out.row.n_extents = 0;

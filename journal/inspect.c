@@ -1,7 +1,5 @@
 #include "journal/inspect.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +13,7 @@
 
 void inspect_place_set(struct inspect_place *at, uint64_t place, uint64_t pos)
 {
-    snprintf(at->file, sizeof at->file, "slab-%06" PRIu32, place_slab(place));
+    slab_name(at->file, sizeof at->file, place_slab(place), "");
     at->byte = place_pos(place) + pos;
 }
 

@@ -163,10 +163,9 @@ static void slab_check(void *ctx, const char *name)
     struct dev_file *file = NULL;
     const char *fault = NULL;
     uint32_t number;
-    char tail;
     int rc;
 
-    if (sscanf(name, "slab-%6" SCNu32 "%c", &number, &tail) != 1)
+    if (!slab_name_parse(name, &number))
         return;
     p->report->slabs++;
     rc = dev_open(p->dev, name, &file, NULL);

@@ -1,6 +1,6 @@
 /* Opening a view: the store as a start would find it, also while a server goes on. */
 #include "journal/inspect_int.h"
-#include "journal/store.h"
+#include "journal/store_int.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,28 +30,7 @@ int inspect_super_now(struct dev *dev, struct super *s, struct err *e)
 
 static void store_drop(struct store *st)
 {
-    uint64_t pos = 0;
-    void *value;
-
-    shard_unref(st->catalogue_shard);
-    while (hash_next(&st->shards, &pos, NULL, &value)) {
-        index_free(&((struct shard *)value)->index);
-        shard_unref(value);
-    }
-    for (unsigned i = 0; i < st->n_groups; i++) {
-        struct jrn_group *g = st->groups[i];
-        struct shard *dirty = dirty_take(&g->dirty, UINT64_MAX);
-
-        while (dirty) {
-            struct shard *s = dirty;
-
-            dirty = s->dirty_next;
-            shard_unref(s);
-        }
-        group_free(g);
-    }
-    free(st->groups);
-    hash_free(&st->shards);
+    store_shards_free(st);
     segments_fini(&st->segments);
     wal_fini(&st->wal);
     slabs_close(&st->slabs);
@@ -101,6 +80,22 @@ static struct store *store_bare(struct inspect *in)
     wal_init(&st->wal, &st->slabs, st->wal_log2);
     segments_init(&st->segments, st->dev, &st->slabs);
     return st;
+}
+
+/* The folder, and a loop that nothing runs: what every view begins with. */
+static int folder_open(struct inspect *in, const char *path, struct err *e)
+{
+    int rc = dev_aio_open(&in->dev, path,
+                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+
+    return rc < 0 ? rc : loop_event_new(&in->loop, 0, e);
+}
+
+/* A store over the superblock and rows as they are now, its slabs open, and nothing read yet. */
+static int store_found(struct inspect *in, struct err *e)
+{
+    in->st = store_bare(in);
+    return slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
 }
 
 /* Rows that cannot be read are made again from the catalogue, as a start would; verify tells of
@@ -261,8 +256,7 @@ static int view_steps(struct inspect *in, const char *path, bool fixed, struct e
 
     if (rc < 0)
         return rc;
-    in->st = store_bare(in);
-    rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, &why);
+    rc = store_found(in, &why);
     if (rc >= 0 && fixed)
         rc = end_find(in, &why);
     if (rc >= 0)
@@ -301,11 +295,8 @@ static int view_try(struct inspect *in, const char *path, bool fixed, struct err
 int inspect_open(struct inspect **out, const char *path, struct err *e)
 {
     struct inspect *in = mem_new(sizeof *in);
-    int rc = dev_aio_open(&in->dev, path,
-                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+    int rc = folder_open(in, path, e);
 
-    if (rc >= 0)
-        rc = loop_event_new(&in->loop, 0, e);
     for (unsigned i = 0; rc >= 0 && rc != VIEW_GOOD && i < TRIES; i++) {
         view_drop(in);
         rc = view_try(in, path, i > 0, e);
@@ -323,19 +314,14 @@ int inspect_open(struct inspect **out, const char *path, struct err *e)
 int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
 {
     struct inspect *in = mem_new(sizeof *in);
-    int rc = dev_aio_open(&in->dev, path,
-                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+    int rc = folder_open(in, path, e);
 
-    if (rc >= 0)
-        rc = loop_event_new(&in->loop, 0, e);
     if (rc >= 0)
         rc = inspect_super_now(in->dev, &in->super, e);
     if (rc >= 0)
         rc = rows_mem_open(&in->rows, NULL);
-    if (rc >= 0) {
-        in->st = store_bare(in);
-        rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
-    }
+    if (rc >= 0)
+        rc = store_found(in, e);
     if (rc >= 0)
         rc = end_find(in, e);
     if (rc < 0) {
@@ -351,19 +337,14 @@ int inspect_open_bare(struct inspect **out, const char *path, struct err *e)
 
 static int rebuild_steps(struct inspect *in, const char *path, const char *into, struct err *e)
 {
-    int rc = dev_aio_open(&in->dev, path,
-                          &(struct dev_aio_conf){ .read_threads = 1, .read_only = true }, e);
+    int rc = folder_open(in, path, e);
 
-    if (rc >= 0)
-        rc = loop_event_new(&in->loop, 0, e);
     if (rc >= 0)
         rc = inspect_super_now(in->dev, &in->super, e);
     if (rc >= 0)
         rc = rows_rocksdb_open(&in->rows, into, ROWS_CACHE, false, e);
-    if (rc < 0)
-        return rc;
-    in->st = store_bare(in);
-    rc = slabs_open(&in->st->slabs, in->dev, &in->super.store, e);
+    if (rc >= 0)
+        rc = store_found(in, e);
     if (rc >= 0) /* an empty RocksDB stands for nothing: recovery makes it all */
         rc = recover_run(in->st, &in->end, &in->todo, e);
     if (rc >= 0)

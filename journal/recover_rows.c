@@ -10,6 +10,7 @@
 #include "journal/catalogue.h"
 #include "journal/destage.h"
 #include "journal/io/dev.h"
+#include "journal/live.h"
 #include "journal/shard.h"
 
 /* --- rows --- */
@@ -190,13 +191,9 @@ struct overlap {
 static void overlap_live(struct overlap *o, const struct row_run *old)
 {
     struct segment *seg = hash_get(&o->r->st->segments.by_id, old->segment);
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
 
-    if (!seg || seg->live == UINT64_MAX) /* gone, or not filled yet */
-        return;
-    seg->live -= old->bytes < seg->live ? old->bytes : seg->live;
-    rows_batch_put(o->rows, key, row_key(key, ROW_LIVE, seg->id), value,
-                   row_u64_write(seg->live, value));
+    if (seg && seg->live != UINT64_MAX) /* gone, or not filled yet */
+        live_subtract_one(seg, old->bytes, o->rows);
 }
 
 /* Finds the row before the run. */

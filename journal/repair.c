@@ -127,9 +127,8 @@ static void slab_seen(void *ctx, const char *name)
 {
     struct slab_names *names = ctx;
     uint32_t number;
-    char tail;
 
-    if (sscanf(name, "slab-%6" SCNu32 "%c", &number, &tail) != 1)
+    if (!slab_name_parse(name, &number))
         return;
     names->list = mem_grow(names->list, (names->n + 1) * sizeof *names->list);
     names->list[names->n++] = number;
@@ -158,7 +157,7 @@ static int slab_repair(struct repair *r, struct dev *dev, const struct super *s,
     bool sound;
     int rc;
 
-    snprintf(at.file, sizeof at.file, "slab-%06" PRIu32, number);
+    slab_name(at.file, sizeof at.file, number, "");
     rc = dev_open(dev, at.file, &file, NULL);
     if (rc >= 0)
         rc = dev_read(dev, file, 0, r->page, PAGE_BYTES);

@@ -100,10 +100,7 @@ static int swap_prepare(struct catalogue_update *u)
                    row_segment_write(&r->out.row, value));
     segment_run_rows(r->out.segment, &r->out.builder.index, &u->rows);
     /* Known before the rows name it: a reader may follow them at once. */
-    seg = segments_add(&r->st->segments, r->out.segment, &r->out.row);
-    seg->live = 0;
-    for (uint32_t i = 0; i < r->out.builder.index.n_runs; i++)
-        seg->live += r->out.builder.index.runs[i].bytes;
+    seg = segwrite_enter(&r->out);
     seg->settled = seg->live;
     return 0;
 }

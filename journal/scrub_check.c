@@ -1,6 +1,5 @@
 #include "journal/scrub_int.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +51,7 @@ static struct scrub_finding *found_at(struct scrub_check *c, uint64_t place, uin
 {
     struct scrub_finding *f = found(c, place_pos(place) + pos, bytes, what);
 
-    snprintf(f->file, sizeof f->file, "slab-%06" PRIu32, place_slab(place));
+    slab_name(f->file, sizeof f->file, place_slab(place), "");
     return f;
 }
 

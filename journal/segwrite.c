@@ -287,3 +287,11 @@ void segwrite_close(struct segwrite *w)
     w->identity = NULL;
     seg_builder_free(&w->builder);
 }
+
+struct segment *segwrite_enter(const struct segwrite *w)
+{
+    struct segment *seg = segments_add(&w->st->segments, w->segment, &w->row);
+
+    seg->live = seg_index_live(&w->builder.index);
+    return seg;
+}

@@ -45,4 +45,7 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
 void segwrite_undo(struct segwrite *w);
 void segwrite_close(struct segwrite *w);
 
+/* Puts the finished segment into the table, with all of it alive. Keeper. */
+struct segment *segwrite_enter(const struct segwrite *w);
+
 #endif

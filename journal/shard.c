@@ -409,45 +409,46 @@ static void open_finish(struct work *w)
     shard_unref(s);
 }
 
-static void open_begin(struct store *st, struct shard_open *o)
-{
-    struct open_work *ow = mem_new(sizeof *ow), *first;
+/* What of an open is to be done by the caller. Once another's load has it, it may be answered already. */
+enum open_todo { OPEN_IS_LOADED, OPEN_WAITS, OPEN_LOADS };
 
-    ow->o = o;
-    ow->work.run = open_run;
-    ow->work.done = open_finish;
-    ow->work.loop = o->loop;
-    pthread_mutex_lock(&st->shards_lock);
+static enum open_todo open_look(struct store *st, struct shard_open *o, struct open_work **out)
+{
+    struct open_work *ow, *first;
+
     o->shard = table_get(st, o->id);
-    first = o->shard ? NULL : hash_get(&st->loading, o->id);
-    if (first) {
-        ow->next = first->next;
-        first->next = ow;
-    } else if (!o->shard) {
+    if (o->shard)
+        return OPEN_IS_LOADED;
+    ow = *out = mem_new(sizeof *ow);
+    ow->o = o;
+    atomic_fetch_add(&st->busy, 1);
+    first = hash_get(&st->loading, o->id);
+    if (!first) {
         hash_put(&st->loading, o->id, ow);
+        return OPEN_LOADS;
     }
-    pthread_mutex_unlock(&st->shards_lock);
-    if (o->shard) {
-        free(ow);
-        atomic_fetch_sub(&st->busy, 1);
-        loop_post(o->loop, &o->task);
-    } else if (!first) {
-        pool_submit(st->env.pool, &ow->work);
-    }
+    ow->next = first->next;
+    first->next = ow;
+    return OPEN_WAITS;
 }
 
 void store_shard_open(struct store *st, uint64_t id, struct shard_open *o)
 {
+    struct open_work *ow = NULL;
+    enum open_todo todo;
+
     o->store = st;
     o->id = id;
-    o->shard = shard_find(st, id);
     o->rc = 0;
     o->task.run = open_done_run;
-    if (o->shard) {
+    pthread_mutex_lock(&st->shards_lock);
+    todo = open_look(st, o, &ow);
+    pthread_mutex_unlock(&st->shards_lock);
+    if (todo == OPEN_IS_LOADED) {
         loop_post(o->loop, &o->task);
-    } else {
-        atomic_fetch_add(&st->busy, 1);
-        open_begin(st, o);
+    } else if (todo == OPEN_LOADS) {
+        ow->work = (struct work){ .run = open_run, .done = open_finish, .loop = o->loop };
+        pool_submit(st->env.pool, &ow->work);
     }
 }
 

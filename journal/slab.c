@@ -16,13 +16,24 @@ struct names {
     bool too_many;
 };
 
+void slab_name(char *name, size_t bytes, uint32_t number, const char *tail)
+{
+    snprintf(name, bytes, "slab-%06" PRIu32 "%s", number, tail);
+}
+
+bool slab_name_parse(const char *name, uint32_t *number)
+{
+    char tail;
+
+    return sscanf(name, "slab-%6" SCNu32 "%c", number, &tail) == 1;
+}
+
 static void name_seen(void *ctx, const char *name)
 {
     struct names *names = ctx;
     uint32_t number;
-    char tail;
 
-    if (sscanf(name, "slab-%6" SCNu32 "%c", &number, &tail) != 1)
+    if (!slab_name_parse(name, &number))
         return;
     if (names->n == SLABS_MAX)
         names->too_many = true;
@@ -35,11 +46,6 @@ static int by_number(const void *a, const void *b)
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
 
     return x < y ? -1 : x > y;
-}
-
-static void slab_name(char *name, size_t bytes, uint32_t number, const char *tail)
-{
-    snprintf(name, bytes, "slab-%06" PRIu32 "%s", number, tail);
 }
 
 /* Adds an open, checked file to the list. */

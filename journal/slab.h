@@ -40,6 +40,11 @@ struct slabs {
     bool locked_init;
 };
 
+/* The name of a slab's file, with what comes behind it (while it is made), and the way back: whether the
+ * name is one. */
+void slab_name(char *name, size_t bytes, uint32_t number, const char *tail);
+bool slab_name_parse(const char *name, uint32_t *number);
+
 /* Opens every slab file of the folder; E_CORRUPT when one is not of this store. Creates none. */
 int slabs_open(struct slabs *s, struct dev *dev, const struct uuid *store, struct err *e) MUST_USE;
 void slabs_close(struct slabs *s);

@@ -597,7 +597,26 @@ static void test_random_timers_fire_once_in_order_or_not_at_all(void)
     loop_event_free(l);
 }
 
-TEST_MAIN(T(tasks_run_in_order_and_never_inside_post) T(a_loop_can_run_again_after_stop)
+static void test_one_loop_fewer_than_cores_and_at_least_one_are_asked_for(void)
+{
+    cpu_set_t all, some;
+    unsigned n = 0;
+
+    REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+    CPU_ZERO(&some);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &all))
+            continue;
+        CPU_SET(cpu, &some);
+        n++;
+        REQUIRE(sched_setaffinity(0, sizeof some, &some) == 0);
+        CHECK_EQ(loop_event_count(), n == 1 ? 1 : n - 1);
+    }
+    REQUIRE(sched_setaffinity(0, sizeof all, &all) == 0);
+}
+
+TEST_MAIN(T(one_loop_fewer_than_cores_and_at_least_one_are_asked_for) T(
+    tasks_run_in_order_and_never_inside_post) T(a_loop_can_run_again_after_stop)
               T(each_producer_keeps_its_order_and_none_is_lost) T(a_post_wakes_a_sleeping_loop) T(
                   a_loop_that_is_about_to_block_wakes_those_it_posted_to)
                   T(a_post_while_the_loop_lies_down_is_heard) T(a_post_from_a_socket_callback_runs)

@@ -39,6 +39,16 @@ def until(condition, seconds=30, what="the condition"):
         time.sleep(0.02)
 
 
+def flip(path, byte, bit=0):
+    """Flips one bit of a file, durably."""
+    with open(path, "r+b") as f:
+        f.seek(byte)
+        c = f.read(1)[0]
+        f.seek(byte)
+        f.write(bytes([c ^ 1 << bit]))
+        os.fsync(f.fileno())
+
+
 class Server:
     def __init__(self, *args):
         self.folder = tempfile.mkdtemp(prefix="server.")

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from server import OUT, ROOT, Server, run_claims
+from server import OUT, ROOT, Server, flip, run_claims
 
 CTL = os.path.join(OUT, "bin/journal-ctl")
 WRITER = os.path.join(OUT, "tests/journal/store_writer")
@@ -195,15 +195,6 @@ def test_without_rows_all_is_the_same():
     assert as_json("shard", "ls", data=copy) == before
     assert as_json("verify", data=copy)["damage"] == []
     assert not os.path.exists(os.path.join(copy, "rows"))
-
-
-def flip(path, byte, bit=0):
-    with open(path, "r+b") as f:
-        f.seek(byte)
-        c = f.read(1)[0]
-        f.seek(byte)
-        f.write(bytes([c ^ 1 << bit]))
-        os.fsync(f.fileno())
 
 
 def test_damage_has_its_place_and_exit_code():

@@ -18,7 +18,7 @@ import tempfile
 import zstandard
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from server import OUT, ROOT, Server, run_claims, until
+from server import OUT, ROOT, Server, flip, run_claims, until
 
 sys.path.insert(0, os.path.join(ROOT, "tests/format"))
 import read_store  # its CRC-32C, written from the document
@@ -74,15 +74,6 @@ def sums(folder):
             with open(path, "rb") as f:
                 out[path] = hashlib.sha256(f.read()).hexdigest()
     return out
-
-
-def flip(path, byte, bit=0):
-    with open(path, "r+b") as f:
-        f.seek(byte)
-        c = f.read(1)[0]
-        f.seek(byte)
-        f.write(bytes([c ^ 1 << bit]))
-        os.fsync(f.fileno())
 
 
 # --- export: a reader of Kafka's log files of our own ---

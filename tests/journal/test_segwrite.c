@@ -290,7 +290,8 @@ static void test_a_sealed_open_segment_has_the_identity_of_a_sorted_one_and_all_
     CHECK_EQ(w.row.n_batches, m.n);
     CHECK_EQ(w.row.sorted_pos % PAGE_BYTES, 0);
     CHECK(w.row.direct_bytes <= w.row.sorted_pos && w.row.sorted_pos <= w.row.data_bytes);
-    seg = segments_add(&b.st->segments, SEGMENT, &w.row);
+    seg = segwrite_enter(&w);
+    CHECK_EQ(seg->live, m.bytes);
     REQUIRE(segment_index(&b.st->segments, seg, &x) >= 0);
     for (uint32_t i = 0; i < x->n_runs; i++) {
         uint64_t left = x->runs[i].bytes;

@@ -54,25 +54,12 @@ struct buf *call_batch_of(int64_t producer, int16_t epoch, int32_t sequence, uns
     return make(&b, (uint64_t)sequence, n_records, value_bytes);
 }
 
-#define ANSWER(kind, name)                                                                         \
-    struct name##_answer {                                                                         \
-        struct kind k;                                                                             \
-        bool done;                                                                                 \
-    };                                                                                             \
-    static void name##_fn(struct kind *k)                                                          \
-    {                                                                                              \
-        ((struct name##_answer *)k)->done = true;                                                  \
-    }                                                                                              \
-    static bool name##_is_done(void *ctx)                                                          \
-    {                                                                                              \
-        return ((struct name##_answer *)ctx)->done;                                                \
-    }
-ANSWER(read_done, read)
-ANSWER(jrn_update, update)
-ANSWER(shard_open, opened)
-ANSWER(shard_trim, trim)
+CALL_ANSWER(read_done, read)
+CALL_ANSWER(jrn_update, update)
+CALL_ANSWER(shard_open, opened)
+CALL_ANSWER(shard_trim, trim)
 
-static void run_until(struct jrn_sim *js, bool (*fn)(void *), void *ctx)
+void call_run_until(struct jrn_sim *js, bool (*fn)(void *), void *ctx)
 {
     bool answered = sim_run_until(js->sim, fn, ctx, STEPS);
 
@@ -84,7 +71,7 @@ int call_update(struct jrn_sim *js, const struct jrn_change *changes, unsigned n
     struct update_answer a = { .k = { .fn = update_fn, .loop = js->loops[0] } };
 
     journal_update(js->j, changes, n, &a.k);
-    run_until(js, update_is_done, &a);
+    call_run_until(js, update_is_done, &a);
     return a.k.rc;
 }
 
@@ -107,7 +94,7 @@ struct shard *call_open(struct jrn_sim *js, uint64_t shard, int *rc)
     struct opened_answer a = { .k = { .fn = opened_fn, .loop = js->loops[0] } };
 
     shard_open(js->j, shard, &a.k);
-    run_until(js, opened_is_done, &a);
+    call_run_until(js, opened_is_done, &a);
     if (rc)
         *rc = a.k.rc;
     return a.k.rc < 0 ? NULL : a.k.shard;
@@ -118,7 +105,7 @@ int call_trim(struct jrn_sim *js, struct shard *s, uint64_t start)
     struct trim_answer a = { .k = { .fn = trim_fn, .loop = js->loops[0], .start = start } };
 
     shard_trim(s, &a.k);
-    run_until(js, trim_is_done, &a);
+    call_run_until(js, trim_is_done, &a);
     return a.k.rc;
 }
 
@@ -146,7 +133,7 @@ void call_append_begin(struct jrn_sim *js, struct shard *s, struct buf *batch,
 
 int call_append_end(struct jrn_sim *js, struct call_append *a)
 {
-    run_until(js, append_is_done, a);
+    call_run_until(js, append_is_done, a);
     return a->d.rc;
 }
 
@@ -174,9 +161,10 @@ static uint64_t take(const struct read_done *d, uint64_t at, struct call_bytes *
             int rc = batch_check(&h, mem, left);
 
             ASSERT(rc >= 0);
-            /* The first batch may begin before what was asked for. */
+            /* The first batch may begin before what was asked for, which it has then. */
             ASSERT((uint64_t)h.base_offset == at ||
-                   (at == d->from && (uint64_t)h.base_offset < at));
+                   (at == d->from && (uint64_t)h.base_offset < at &&
+                    at - (uint64_t)h.base_offset <= (uint64_t)h.last_offset_delta));
             at = (uint64_t)h.base_offset + (uint64_t)h.last_offset_delta + 1;
             if (out)
                 call_bytes_add(out, mem, h.bytes);
@@ -201,7 +189,7 @@ uint64_t call_read(struct jrn_sim *js, struct shard *s, uint64_t from, struct ca
         uint32_t bytes;
 
         shard_read(s, &a.k);
-        run_until(js, read_is_done, &a);
+        call_run_until(js, read_is_done, &a);
         *rc = a.k.rc;
         if (lost_until)
             *lost_until = a.k.lost_until;

@@ -5,6 +5,24 @@
 
 #include "tests/sim/jrn_sim.h"
 
+/* One call and its answer: struct NAME_answer { struct KIND k; bool done; }, the NAME_fn that k.fn is
+ * to be, and NAME_is_done for call_run_until. */
+#define CALL_ANSWER(kind, name)                                                                    \
+    struct name##_answer {                                                                         \
+        struct kind k;                                                                             \
+        bool done;                                                                                 \
+    };                                                                                             \
+    static void name##_fn(struct kind *k)                                                          \
+    {                                                                                              \
+        ((struct name##_answer *)k)->done = true;                                                  \
+    }                                                                                              \
+    static bool name##_is_done(void *ctx)                                                          \
+    {                                                                                              \
+        return ((struct name##_answer *)ctx)->done;                                                \
+    }
+/* Runs until fn says that it has come; that it never does is a failure. */
+void call_run_until(struct jrn_sim *js, bool (*fn)(void *ctx), void *ctx);
+
 /* Bytes that grow. Zeroed is empty; free mem. */
 struct call_bytes {
     uint8_t *mem;

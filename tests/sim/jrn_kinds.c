@@ -45,32 +45,12 @@ int kind_create(struct jrn_sim *js, uint64_t shard, enum shard_kind kind,
 
 /* --- answers --- */
 
-#define ANSWER(kind, name)                                                                         \
-    struct name##_answer {                                                                         \
-        struct kind k;                                                                             \
-        bool done;                                                                                 \
-    };                                                                                             \
-    static void name##_fn(struct kind *k)                                                          \
-    {                                                                                              \
-        ((struct name##_answer *)k)->done = true;                                                  \
-    }                                                                                              \
-    static bool name##_is_done(void *ctx)                                                          \
-    {                                                                                              \
-        return ((struct name##_answer *)ctx)->done;                                                \
-    }
-ANSWER(find_time, find)
-ANSWER(shard_wait, wait)
-ANSWER(shard_get, get)
-ANSWER(shard_scan, scan)
-ANSWER(jrn_table_done, change)
-ANSWER(jrn_table_read, look)
-
-static void run_until(struct jrn_sim *js, bool (*fn)(void *), void *ctx)
-{
-    bool answered = sim_run_until(js->sim, fn, ctx, STEPS);
-
-    ASSERT(answered);
-}
+CALL_ANSWER(find_time, find)
+CALL_ANSWER(shard_wait, wait)
+CALL_ANSWER(shard_get, get)
+CALL_ANSWER(shard_scan, scan)
+CALL_ANSWER(jrn_table_done, change)
+CALL_ANSWER(jrn_table_read, look)
 
 int kind_find_time(struct jrn_sim *js, struct shard *s, int64_t time, bool *found, uint64_t *offset,
                    int64_t *ts)
@@ -78,7 +58,7 @@ int kind_find_time(struct jrn_sim *js, struct shard *s, int64_t time, bool *foun
     struct find_answer a = { .k = { .fn = find_fn, .loop = js->loops[0], .time = time } };
 
     shard_find_time(s, &a.k);
-    run_until(js, find_is_done, &a);
+    call_run_until(js, find_is_done, &a);
     *found = a.k.found;
     *offset = a.k.offset;
     *ts = a.k.timestamp;
@@ -94,7 +74,7 @@ int kind_wait(struct jrn_sim *js, struct shard *s, uint64_t past)
     sim_run_for(js->sim, WAIT_US, STEPS);
     if (!a.done) {
         shard_wait_cancel(&a.k);
-        run_until(js, wait_is_done, &a);
+        call_run_until(js, wait_is_done, &a);
     }
     return a.k.rc;
 }
@@ -107,7 +87,7 @@ int kind_get(struct jrn_sim *js, struct shard *s, const void *key, size_t key_by
     a.k.key = key;
     a.k.key_bytes = (uint32_t)key_bytes;
     shard_get(s, &a.k);
-    run_until(js, get_is_done, &a);
+    call_run_until(js, get_is_done, &a);
     *g = a.k;
     return a.k.rc;
 }
@@ -133,7 +113,7 @@ int kind_scan(struct jrn_sim *js, struct shard *s, struct shard_scan *c)
     a.k.fn = scan_fn;
     a.k.loop = js->loops[0];
     shard_scan(s, &a.k);
-    run_until(js, scan_is_done, &a);
+    call_run_until(js, scan_is_done, &a);
     *c = a.k;
     return a.k.rc;
 }
@@ -144,7 +124,7 @@ int kind_table_write(struct jrn_sim *js, struct jrn_table *t, const struct jrn_t
     struct change_answer a = { .k = { .fn = change_fn, .loop = js->loops[0] } };
 
     jrn_table_write(t, rows, n, shard, offset, &a.k);
-    run_until(js, change_is_done, &a);
+    call_run_until(js, change_is_done, &a);
     return a.k.rc;
 }
 
@@ -153,7 +133,7 @@ int kind_table_offset(struct jrn_sim *js, struct jrn_table *t, uint64_t shard, u
     struct change_answer a = { .k = { .fn = change_fn, .loop = js->loops[0] } };
 
     jrn_table_offset(t, shard, &a.k);
-    run_until(js, change_is_done, &a);
+    call_run_until(js, change_is_done, &a);
     *offset = a.k.offset;
     return a.k.rc;
 }
@@ -163,7 +143,7 @@ int kind_table_drop(struct jrn_sim *js, struct jrn_table *t)
     struct change_answer a = { .k = { .fn = change_fn, .loop = js->loops[0] } };
 
     jrn_table_drop(t, &a.k);
-    run_until(js, change_is_done, &a);
+    call_run_until(js, change_is_done, &a);
     return a.k.rc;
 }
 
@@ -173,7 +153,7 @@ int kind_table_get(struct jrn_sim *js, struct jrn_table *t, const char *key,
     struct look_answer a = { .k = { .fn = look_fn, .loop = js->loops[0] } };
 
     jrn_table_get(t, key, (uint32_t)strlen(key), &a.k);
-    run_until(js, look_is_done, &a);
+    call_run_until(js, look_is_done, &a);
     *r = a.k;
     return a.k.rc;
 }
@@ -185,7 +165,7 @@ int kind_table_scan(struct jrn_sim *js, struct jrn_table *t, const char *prefix,
 
     jrn_table_scan(t, prefix, (uint32_t)strlen(prefix), from, from ? (uint32_t)strlen(from) : 0,
                    limit, &a.k);
-    run_until(js, look_is_done, &a);
+    call_run_until(js, look_is_done, &a);
     *r = a.k;
     return a.k.rc;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/utf8.h"
 #include "tools/journal-ctl/ctl.h"
 #include "tools/journal-ctl/records.h"
 
@@ -115,30 +116,10 @@ static int log_batch(struct export *x, const struct inspect_batch *b)
 
 /* --- JSON lines --- */
 
-/* Length of the UTF-8 character at mem (RFC 3629); 0: it is none. */
-static size_t utf8_bytes(const uint8_t *mem, size_t left)
-{
-    static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-    size_t n = mem[0] < 0x80 ? 1 : mem[0] >= 0xf0 ? 4 : mem[0] >= 0xe0 ? 3 : 2;
-    uint32_t c;
-
-    if (n == 1)
-        return 1;
-    if (mem[0] < 0xc2 || mem[0] > 0xf4 || n > left)
-        return 0;
-    c = mem[0] & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((mem[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (mem[i] & 0x3f);
-    }
-    return c >= least[n] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
-}
-
 static bool is_text(const uint8_t *mem, size_t bytes)
 {
     for (size_t at = 0; at < bytes;) {
-        size_t n = utf8_bytes(mem + at, bytes - at);
+        size_t n = utf8_char(mem + at, bytes - at, NULL);
 
         if (n == 0)
             return false;

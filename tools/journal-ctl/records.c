@@ -4,28 +4,18 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/utf8.h"
 
 enum { BODY_MAX = 256 << 20 };
 
 /* Length of the printable UTF-8 character at mem; 0: it is none. */
 static size_t printable(const uint8_t *mem, size_t left)
 {
-    static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-    size_t n = mem[0] < 0x80 ? 1 : mem[0] >= 0xf0 ? 4 : mem[0] >= 0xe0 ? 3 : mem[0] >= 0xc2 ? 2 : 0;
     uint32_t c;
+    size_t n = utf8_char(mem, left, &c);
 
-    if (n == 1)
-        return mem[0] >= 0x20 && mem[0] != 0x7f && mem[0] != '\\';
-    if (n == 0 || n > left || mem[0] > 0xf4)
-        return 0;
-    c = mem[0] & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((mem[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (mem[i] & 0x3f);
-    }
-    /* Nor control characters of Latin-1, surrogates, or what lies past Unicode. */
-    return c >= least[n] && c >= 0xa0 && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
+    /* Nor control characters, those of Latin-1 included. */
+    return n > 0 && c >= 0x20 && c != '\\' && (c < 0x7f || c >= 0xa0) ? n : 0;
 }
 
 static size_t escape_one(char *out, uint8_t c)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,17 +200,6 @@ static void journal_closed(struct journal_close *c)
 
 /* --- threads --- */
 
-static unsigned n_cores(void)
-{
-    cpu_set_t set;
-    int n;
-
-    if (sched_getaffinity(0, sizeof set, &set) < 0)
-        return 1;
-    n = CPU_COUNT(&set);
-    return n > 0 ? (unsigned)n : 1;
-}
-
 static void *run_loop(void *arg)
 {
     struct loop_thread *t = arg;
@@ -221,19 +209,11 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
-/* One core is the committers' and the pools': docs/decisions/loops.md. */
-static unsigned n_loops_default(void)
-{
-    unsigned n = n_cores();
-
-    return n > 1 ? n - 1 : 1;
-}
-
 static int make_loops(struct server *s, struct err *e)
 {
     unsigned wanted = (unsigned)conf_num(s->conf, CONF_LOOPS);
 
-    s->n_loops = wanted ? wanted : n_loops_default();
+    s->n_loops = wanted ? wanted : loop_event_count();
     s->n_threads = s->n_loops + s->n_devices;
     s->loops = mem_new(s->n_threads * sizeof *s->loops);
     s->loop_list = mem_new(s->n_loops * sizeof(struct loop *));
