@@ -3,15 +3,20 @@
  *   raw latency [-n COUNT] [-s BYTES] [-m MIB] FILE   pwrite of BYTES, in whole 4 KiB; fdatasync
  *   raw stream  [-t SECONDS] [-m MIB] FILE            libaio, 1 MiB, 8 at once, no sync
  *   raw scan    FILE...                               read all of it once, crc32c
+ *   raw stalls  [-t SECONDS]                          how long a core is away while all compute
  *
- * FILE is made (-m: of that size) and removed again, except by scan. */
+ * FILE is made (-m: of that size) and removed again, except by scan. A stall is what a virtual machine
+ * is not told of: no tail of latencies on that machine is better while its cores are busy. */
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "bench/measure.h"
 #include "bench/raw_io.h"
+
+enum { CORES_MAX = 256 };
 
 static struct {
     uint64_t count, bytes, mib, seconds;
@@ -51,10 +56,56 @@ static void scan(char *const *paths, unsigned n)
            s.seconds, (double)s.bytes / s.seconds / 1e6, s.crc);
 }
 
+/* Of one core: pauses of a thread that only reads the clock. */
+struct stalls {
+    pthread_t thread;
+    unsigned n, n_long;   /* of 1 ms and more, of 3 ms and more */
+    double lost, longest; /* in those; seconds */
+};
+
+static void *stalls_run(void *arg)
+{
+    struct stalls *s = arg;
+    double last = measure_now(), until = last + (double)opt.seconds;
+
+    while (last < until) {
+        double now = measure_now(), away = now - last;
+
+        if (away >= 1e-3) {
+            s->n++;
+            s->n_long += away >= 3e-3;
+            s->lost += away;
+            s->longest = away > s->longest ? away : s->longest;
+        }
+        last = now;
+    }
+    return NULL;
+}
+
+static void stalls(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    struct stalls list[CORES_MAX] = { 0 };
+
+    n = n < 1 ? 1 : n < CORES_MAX ? n : CORES_MAX;
+    for (long i = 0; i < n; i++)
+        if (pthread_create(&list[i].thread, NULL, stalls_run, &list[i]) != 0)
+            measure_die("no thread");
+    for (long i = 0; i < n; i++) {
+        pthread_join(list[i].thread, NULL);
+        printf("core %ld: away for 1 ms or more %u times, 3 ms %u times, at most %.1f ms; %.2f %% "
+               "of the "
+               "time\n",
+               i, list[i].n, list[i].n_long, 1e3 * list[i].longest,
+               100 * list[i].lost / (double)opt.seconds);
+    }
+}
+
 static int usage(void)
 {
-    fprintf(stderr, "usage: raw latency|stream|scan [-n COUNT] [-s BYTES] [-m MIB] [-t SECONDS] "
-                    "FILE...\n");
+    fprintf(stderr,
+            "usage: raw latency|stream|scan|stalls [-n COUNT] [-s BYTES] [-m MIB] [-t SECONDS] "
+            "FILE...\n");
     return 2;
 }
 
@@ -75,6 +126,10 @@ int main(int argc, char **argv)
             opt.seconds = measure_number(optarg, 1, 3600);
         else
             return usage();
+    }
+    if (strcmp(verb, "stalls") == 0) {
+        stalls();
+        return 0;
     }
     if (optind >= argc)
         return usage();

@@ -102,6 +102,7 @@ if wants raw; then
         run "$out/bench/raw" latency -n "$(n 100 10000)" -s $bytes -m "$(n 16 256)" "$data/raw"
     done
     run "$out/bench/raw" stream -t "$seconds" -m "$(n 16 1024)" "$data/raw"
+    run "$out/bench/raw" stalls -t "$(n 1 10)"
 fi
 if wants latency; then
     journal latency -d "$data/latency" -n "$(n 200 2000)" -b "$(n 8 64)"
