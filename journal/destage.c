@@ -13,10 +13,14 @@
 #include "journal/stats.h"
 
 enum {
-    ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    /* What a round moves at most, of WAL; it needs twice that in memory. */
+    ROUND_BYTES_LEAST = 32 << 20,
+    ROUND_BYTES_MOST = 128 << 20,
+    DROP_SLICE = 256, /* shards, in one turn of a loop */
     /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
      * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */
-    ROUND_PART = 4
+    ROUND_PART = 4,
+    ROUND_SHARE = 8 /* and moves this part of it at most, within the bounds above */
 };
 
 struct destage *destage_new(struct store *st)
@@ -101,29 +105,45 @@ static void dropped_on_keeper(struct store *st, void *arg)
     store_space_check(st);
 }
 
-/* Lets go of entries below the checkpoint; shards with nothing left to write are no longer dirty. One
+/* Lets go of entries below the checkpoint; a shard with nothing left to write is no longer dirty. One
  * whose entries a trim has taken since may still have an end and producers that rows do not know. */
+static void shard_drop(struct destage_part *p, struct shard *s)
+{
+    index_drop_lsn(&s->index, p->d->end_lsn);
+    s->rows_end = s->saved_end;
+    if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) || s->saved_end != s->next) {
+        dirty_add(&p->group->dirty, s);
+        return;
+    }
+    s->dirty = false;
+    shard_unref(s);
+}
+
+static void drop_some(struct task *t)
+{
+    struct destage_part *p = (struct destage_part *)t;
+
+    for (unsigned n = 0; p->dropping && n < DROP_SLICE; n++) {
+        struct shard *s = p->dropping;
+
+        p->dropping = s->dirty_next;
+        if (p->dropping)
+            __builtin_prefetch(p->dropping);
+        shard_drop(p, s);
+    }
+    if (p->dropping)
+        loop_post(p->group->loop, &p->task);
+    else
+        store_on_keeper(p->d->st, dropped_on_keeper, p->d);
+}
+
 static void drop_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
-    struct jrn_group *g = p->group;
-    struct shard *list = dirty_take(&g->dirty, p->d->end_lsn);
 
-    while (list) {
-        struct shard *s = list;
-
-        list = s->dirty_next;
-        index_drop_lsn(&s->index, p->d->end_lsn);
-        s->rows_end = s->saved_end;
-        if (index_count(&s->index) > 0 || s->next != atomic_load(&s->end) ||
-            s->saved_end != s->next) {
-            dirty_add(&g->dirty, s);
-            continue;
-        }
-        s->dirty = false;
-        shard_unref(s);
-    }
-    store_on_keeper(p->d->st, dropped_on_keeper, p->d);
+    p->dropping = dirty_take(&p->group->dirty, p->d->end_lsn);
+    p->task.run = drop_some;
+    drop_some(t);
 }
 
 /* What a checkpoint changes; the rest is read by the committer at any time. */
@@ -555,8 +575,10 @@ static void collect_home(struct task *t)
 {
     struct destage_part *p = (struct destage_part *)t;
 
-    dirty_each(&p->group->dirty, p->d->end_lsn, shard_collect, p);
-    store_on_keeper(p->d->st, collected_on_keeper, p->d);
+    if (dirty_some(&p->group->dirty, &p->walk, shard_collect, p))
+        loop_post(p->group->loop, &p->task); /* the loop has others to serve meanwhile */
+    else
+        store_on_keeper(p->d->st, collected_on_keeper, p->d);
 }
 
 /* --- 1: which extents --- */
@@ -577,7 +599,7 @@ void destage_consider(struct store *st, bool anything)
 {
     struct destage *d = st->destage;
     struct wal_live live;
-    uint64_t closed;
+    uint64_t closed, bytes;
     unsigned want, max;
 
     if (d->running || atomic_load(&st->failed) || atomic_load(&st->closing))
@@ -593,7 +615,11 @@ void destage_consider(struct store *st, bool anything)
         want = ROUND_EXTENTS;
     if (want == 0)
         return;
-    max = ROUND_BYTES >> st->wal_log2;
+    bytes = st->conf.wal_budget / ROUND_SHARE;
+    bytes = bytes < ROUND_BYTES_LEAST  ? ROUND_BYTES_LEAST
+            : bytes > ROUND_BYTES_MOST ? ROUND_BYTES_MOST
+                                       : bytes;
+    max = (unsigned)(bytes >> st->wal_log2);
     max = max < 1 ? 1 : max > ROUND_EXTENTS ? ROUND_EXTENTS : max;
     d->n_extents = wal_oldest(&st->wal, d->extents, want < max ? want : max);
     d->n_extents = round_extents(d);
@@ -611,6 +637,7 @@ void destage_consider(struct store *st, bool anything)
         p->d = d;
         p->group = st->groups[i];
         p->task.run = collect_home;
+        p->walk.end_lsn = d->end_lsn;
         loop_post(p->group->loop, &p->task);
     }
 }

@@ -4,9 +4,10 @@
 #define WEIR_JOURNAL_DESTAGE_INT_H
 
 #include "journal/destage.h"
+#include "journal/dirty.h"
 #include "journal/segwrite.h"
 
-enum { ROUND_EXTENTS = 16 };
+enum { ROUND_EXTENTS = 64 };
 
 /* One run in the WAL, or a direct batch, that is to go into a segment. */
 struct destage_entry {
@@ -44,6 +45,8 @@ struct destage_piece {
 /* One group's part of a round. */
 struct destage_part {
     struct task task;
+    struct dirty_walk walk; /* home; of its dirty shards, a slice a turn */
+    struct shard *dropping; /* home; those still to be looked at */
     struct destage *d;
     struct jrn_group *group;
     struct destage_entry *list;

@@ -69,10 +69,19 @@ static bool block_is_whole(const struct destage *d, uint64_t lsn)
 
 static const uint8_t *wal_bytes(const struct destage *d, uint64_t lsn)
 {
-    for (unsigned i = 0; i < d->n_extents; i++)
-        if (d->wal[i] && lsn >= d->extents[i]->first_lsn && lsn < d->extents[i]->end_lsn)
-            return d->wal[i]->mem + (lsn - d->extents[i]->first_lsn);
-    return NULL;
+    unsigned low = 0, high = d->n_extents;
+
+    while (low < high) {
+        unsigned mid = (low + high) / 2;
+
+        if (d->extents[mid]->end_lsn <= lsn)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low == d->n_extents || !d->wal[low] || lsn < d->extents[low]->first_lsn)
+        return NULL;
+    return d->wal[low]->mem + (lsn - d->extents[low]->first_lsn);
 }
 
 static int by_shard_offset(const void *a, const void *b)

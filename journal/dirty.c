@@ -6,7 +6,7 @@
 #include "journal/core.h"
 
 /* A WAL that is longer only has lists with shards of more than one extent. */
-enum { LISTS = 1024 };
+enum { LISTS = 1024, SLICE = 256 };
 
 static struct shard **list_of(struct dirty *d, uint64_t number)
 {
@@ -50,20 +50,31 @@ static struct shard *following(const struct shard *s)
     return next;
 }
 
-void dirty_each(struct dirty *d, uint64_t end_lsn, void (*fn)(void *ctx, struct shard *s),
-                void *ctx)
+static unsigned list_each(struct shard *s, void (*fn)(void *ctx, struct shard *s), void *ctx)
 {
-    uint64_t n = lists_below(d, end_lsn);
+    unsigned n = 0;
 
-    for (uint64_t i = 0; i < n; i++)
-        for (struct shard *s = *list_of(d, d->from + i), *next; s; s = next) {
-            next = following(s);
-            fn(ctx, s);
-        }
-    for (struct shard *s = d->without, *next; s; s = next) {
+    for (struct shard *next; s; s = next, n++) {
         next = following(s);
         fn(ctx, s);
     }
+    return n;
+}
+
+bool dirty_some(struct dirty *d, struct dirty_walk *w, void (*fn)(void *ctx, struct shard *s),
+                void *ctx)
+{
+    unsigned n = 0;
+
+    if (!w->begun) {
+        w->begun = true;
+        w->list = d->from;
+        w->end = d->from + lists_below(d, w->end_lsn);
+        n = list_each(d->without, fn, ctx);
+    }
+    for (; n < SLICE && w->list < w->end; w->list++)
+        n += list_each(*list_of(d, w->list), fn, ctx);
+    return w->list < w->end;
 }
 
 struct shard *dirty_take(struct dirty *d, uint64_t end_lsn)

@@ -4,6 +4,7 @@
 #ifndef WEIR_JOURNAL_DIRTY_H
 #define WEIR_JOURNAL_DIRTY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct shard;
@@ -18,9 +19,16 @@ struct dirty {
 
 /* Puts a shard into the list that its index asks for. The reference stays the caller's affair. */
 void dirty_add(struct dirty *d, struct shard *s);
-/* Calls fn for every shard that may have an entry below end_lsn, and for those that were put in without
- * any. One that lost its entries meanwhile stays where it was. */
-void dirty_each(struct dirty *d, uint64_t end_lsn, void (*fn)(void *ctx, struct shard *s),
+/* Where a walk over them is. */
+struct dirty_walk {
+    uint64_t end_lsn;
+    bool begun;
+    uint64_t list, end; /* lists yet to come */
+};
+/* Calls fn for some hundreds of the shards that may have an entry below w->end_lsn, or were put in
+ * without any: whole lists. False: that was all. One that lost its entries meanwhile stays where it was.
+ * Between two calls shards may be added; nothing is taken. */
+bool dirty_some(struct dirty *d, struct dirty_walk *w, void (*fn)(void *ctx, struct shard *s),
                 void *ctx);
 /* Takes all those out, as one list. UINT64_MAX: all there are. */
 struct shard *dirty_take(struct dirty *d, uint64_t end_lsn);

@@ -40,7 +40,10 @@ static void check_seen(struct dirty *d, const struct shard *shards, uint64_t end
 {
     struct seen seen = { 0 };
 
-    dirty_each(d, end_lsn, see, &seen);
+    struct dirty_walk w = { .end_lsn = end_lsn };
+
+    while (dirty_some(d, &w, see, &seen))
+        ;
     for (unsigned i = 0; i < SHARDS; i++) {
         const struct shard *s = &shards[i];
         bool must = s->dirty && index_count(&s->index) > 0 && index_at(&s->index, 0)->lsn < end_lsn;
@@ -104,13 +107,15 @@ static void test_a_round_does_not_look_at_shards_that_come_later(void)
 {
     struct shard shards[3] = { { .id = 0 }, { .id = 1 }, { .id = 2 } };
     struct dirty d = { .log2 = LOG2 };
+    struct dirty_walk w = { .end_lsn = 1 << LOG2 };
     struct seen seen = { 0 };
 
     for (unsigned i = 0; i < 3; i++) {
         add_entry(&shards[i], 4096 + ((uint64_t)i << (LOG2 + 1)));
         dirty_add(&d, &shards[i]);
     }
-    dirty_each(&d, 1 << LOG2, see, &seen);
+    while (dirty_some(&d, &w, see, &seen))
+        ;
     CHECK_EQ(seen.times[0], 1);
     CHECK_EQ(seen.times[1] + seen.times[2], 0);
     CHECK(dirty_take(&d, 1 << LOG2) == &shards[0]);
