@@ -16,7 +16,7 @@ enum {
     /* What a round moves at most, of WAL; it needs twice that in memory. */
     ROUND_BYTES_LEAST = 32 << 20,
     ROUND_BYTES_MOST = 128 << 20,
-    DROP_SLICE = 256, /* shards, in one turn of a loop */
+    DROP_SLICE = 8, /* shards, in one turn of a loop; few, so that tests come by the seam */
     /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
      * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */
     ROUND_PART = 4,

@@ -25,7 +25,7 @@ struct dirty_walk {
     bool begun;
     uint64_t list, end; /* lists yet to come */
 };
-/* Calls fn for some hundreds of the shards that may have an entry below w->end_lsn, or were put in
+/* Calls fn for some of the shards that may have an entry below w->end_lsn, or were put in
  * without any: whole lists. False: that was all. One that lost its entries meanwhile stays where it was.
  * Between two calls shards may be added; nothing is taken. */
 bool dirty_some(struct dirty *d, struct dirty_walk *w, void (*fn)(void *ctx, struct shard *s),
