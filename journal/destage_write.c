@@ -251,6 +251,9 @@ static int piece_run(struct destage *d, struct destage_part *p, struct destage_p
         rc = piece_entries(d, p, to, seg);
     if (rc >= 0 && to->out.builder.n_batches > 0)
         rc = segwrite_finish(&to->out, to->first_entry, to->last_entry);
+    buf_unref(
+        to->out.data); /* the next piece needs memory, too; of this one only the index is wanted */
+    to->out.data = NULL;
     if (rc >= 0 && to->seals && to->out.builder.n_batches == 0) {
         to->seals = false; /* all of it is lost: nothing is sealed */
         to->out.row.n_extents = 0;

@@ -268,8 +268,6 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
     rc = segment_write(w, all->mem, pages + index_bytes);
     if (all != w->data)
         buf_unref(all);
-    buf_unref(w->data); /* a round has many, and keeps their indexes for a while */
-    w->data = NULL;
     return rc;
 }
 
