@@ -13,14 +13,11 @@
 #include "journal/stats.h"
 
 enum {
-    /* What a round moves at most, of WAL; it needs twice that in memory. */
-    ROUND_BYTES_LEAST = 32 << 20,
-    ROUND_BYTES_MOST = 128 << 20,
-    DROP_SLICE = 8, /* shards, in one turn of a loop; few, so that tests come by the seam */
+    ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    DROP_SLICE = 8,         /* shards, in one turn of a loop; few, so that tests come by the seam */
     /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
      * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */
-    ROUND_PART = 4,
-    ROUND_SHARE = 8 /* and moves this part of it at most, within the bounds above */
+    ROUND_PART = 4
 };
 
 struct destage *destage_new(struct store *st)
@@ -599,7 +596,7 @@ void destage_consider(struct store *st, bool anything)
 {
     struct destage *d = st->destage;
     struct wal_live live;
-    uint64_t closed, bytes;
+    uint64_t closed;
     unsigned want, max;
 
     if (d->running || atomic_load(&st->failed) || atomic_load(&st->closing))
@@ -615,11 +612,7 @@ void destage_consider(struct store *st, bool anything)
         want = ROUND_EXTENTS;
     if (want == 0)
         return;
-    bytes = st->conf.wal_budget / ROUND_SHARE;
-    bytes = bytes < ROUND_BYTES_LEAST  ? ROUND_BYTES_LEAST
-            : bytes > ROUND_BYTES_MOST ? ROUND_BYTES_MOST
-                                       : bytes;
-    max = (unsigned)(bytes >> st->wal_log2);
+    max = ROUND_BYTES >> st->wal_log2;
     max = max < 1 ? 1 : max > ROUND_EXTENTS ? ROUND_EXTENTS : max;
     d->n_extents = wal_oldest(&st->wal, d->extents, want < max ? want : max);
     d->n_extents = round_extents(d);
