@@ -35,7 +35,7 @@ static struct options {
           .rounds = 3,
           .shards = 100000,
           .writers = 64,
-          .budget_mib = 256,
+          .budget_mib = 1024, /* as a server has it */
           .seconds = 60 };
 
 static void wait_for(sem_t *gate)
