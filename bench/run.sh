@@ -217,7 +217,7 @@ if wants idle; then
 fi
 if wants random; then
     run "$out/bench/idle_bench" random -d "$data/random" -r "$(n 1 3)" -t "$(n 1 60)" \
-        -k "$(n 100 100000)" -s 1024 -b "$(n 16 256)"
+        -k "$(n 100 100000)" -s 1024 -b "$(n 16 1024)"
     rm -rf "$data/random"
 fi
 
