@@ -107,7 +107,7 @@ def only_latest(s, topic, latest):
 def test_only_the_latest_values_stay_and_the_space_of_the_others_comes_back(s):
     t = create(s, "latest", cleanup_policy="delete", min_compaction_lag_ms="0")
     latest = overwrite(s, t, 60, 4000)  # 12 MB, of which 200 kB are the latest
-    until(lambda: sum(int(e["bytes"]) for e in events(s, "segment.sealed")) > 4 << 20, 60, "segments")
+    until(lambda: sum(int(e["bytes"]) for e in events(s, "segment.sealed")) > 8 << 20, 60, "segments")
     before = used(s)
     assert len(read(s, t)[0]) == 60 * KEYS and not events(s, "segment.compacted"), "nobody has asked yet"
     policy(s, t, "compact")
@@ -115,7 +115,7 @@ def test_only_the_latest_values_stay_and_the_space_of_the_others_comes_back(s):
     written = [(int(e["before"]), int(e["bytes"])) for e in events(s, "segment.compacted")]
     assert sum(b for _, b in written) < sum(b for b, _ in written) / 4, written
     after = used(s)
-    assert before > 4 << 20 and after < before / 4, (before, after)
+    assert before > 8 << 20 and after < before / 4, (before, after)
     for i in range(6):  # 72 MB more
         latest = overwrite(s, t, 60, 4000, first=100 + 60 * i)
     until(lambda: only_latest(s, t, latest), 60, "only the latest values, again")
