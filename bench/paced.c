@@ -41,18 +41,19 @@ static size_t count_of(const struct paced *p)
     return n ? n : 1;
 }
 
-/* So long the loop sleeps at least: to wake for each of 150,000 a second it would take one of two
- * cores from what it measures. Those due meanwhile go out together, late by half of this on the
+/* So long the loop of appends sleeps at least: to wake for each of 150,000 a second it would take one
+ * of two cores from what it measures. Those due meanwhile go out together, late by half of this on the
  * average, which counts. */
 static const double TICK = 100e-6;
 
-/* When request i is due; sleeps until then. Late ones come at once, one after the other. */
-static double wait_until_due(const struct paced *p, double began, size_t i)
+/* When request i is due; sleeps until then, and for least. Late ones come at once, one after the other.
+ */
+static double wait_until_due(const struct paced *p, double began, size_t i, double least)
 {
     double due = began + (double)i / p->rate, now = measure_now();
 
     if (now < due)
-        measure_sleep_until(due > now + TICK ? due : now + TICK);
+        measure_sleep_until(due > now + least ? due : now + least);
     return due;
 }
 
@@ -80,7 +81,7 @@ void paced_appends(const struct paced *p, struct bench_store *s, struct shard *c
         q->run = &run;
         q->done.fn = acked;
         q->done.loop = s->loops[i % s->n_loops];
-        q->due = wait_until_due(p, began, i);
+        q->due = wait_until_due(p, began, i, TICK);
         shard_append(shards[n > 1 ? rng_below(&rng, n) : 0], batch, 0, batch->len,
                      ACK_QUORUM_DURABLE, &q->done);
     }
@@ -101,7 +102,7 @@ void paced_raw(const struct paced *p, struct raw_file *f, uint32_t bytes,
     wake_in_time();
     began = measure_now();
     for (size_t i = 0; i < count; i++) {
-        double due = wait_until_due(p, began, i);
+        double due = wait_until_due(p, began, i, 0);
 
         raw_write_sync(f, bytes);
         measure_add(out, measure_now() - due);

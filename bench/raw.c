@@ -93,9 +93,7 @@ static void stalls(void)
             measure_die("no thread");
     for (long i = 0; i < n; i++) {
         pthread_join(list[i].thread, NULL);
-        printf("core %ld: away for 1 ms or more %u times, 3 ms %u times, at most %.1f ms; %.2f %% "
-               "of the "
-               "time\n",
+        printf("core %ld: away for 1 ms %u times, 3 ms %u times, at most %.1f ms; %.2f %% lost\n",
                i, list[i].n, list[i].n_long, 1e3 * list[i].longest,
                100 * list[i].lost / (double)opt.seconds);
     }
