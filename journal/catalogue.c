@@ -226,6 +226,20 @@ int catalogue_shard_row(struct store *st, uint64_t shard, struct row_shard *row)
     return rc;
 }
 
+int catalogue_cleaned_row(struct store *st, uint64_t shard, struct row_cleaned *row)
+{
+    uint8_t key[ROW_KEY_MAX], *mem;
+    size_t bytes;
+    int rc = rows_get(st->rows, key, row_key(key, ROW_CLEANED, shard), &mem, &bytes);
+
+    *row = (struct row_cleaned){ 0 };
+    if (rc < 0)
+        return rc == E_NOTFOUND ? 0 : rc;
+    rc = row_cleaned_read(row, mem, bytes);
+    free(mem);
+    return rc;
+}
+
 void catalogue_shard_row_put(struct rows_batch *rows, uint64_t shard, const struct row_shard *row)
 {
     uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];

@@ -77,6 +77,8 @@ uint64_t catalogue_group_for(const struct store *st, enum shard_class class,
                              const struct shard_policy *policy, uint64_t shard);
 /* A shard's row as it stands. Blocks. E_NOTFOUND. */
 int catalogue_shard_row(struct store *st, uint64_t shard, struct row_shard *row) MUST_USE;
+/* How far a shard is compacted; zeroed when nothing says so. Blocks. */
+int catalogue_cleaned_row(struct store *st, uint64_t shard, struct row_cleaned *row) MUST_USE;
 void catalogue_shard_row_put(struct rows_batch *rows, uint64_t shard, const struct row_shard *row);
 
 #endif

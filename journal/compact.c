@@ -4,9 +4,9 @@
 
 #include "base/logger.h"
 #include "journal/catalogue.h"
-#include "journal/destage.h"
 #include "journal/live.h"
 #include "journal/rewrite.h"
+#include "journal/segment_rows.h"
 #include "journal/space.h"
 #include "journal/stats.h"
 
@@ -252,8 +252,7 @@ static int piece_prepare(struct catalogue_update *u)
                            row_cleaned_write(&r->shards[i].now, value));
     if (r->out.row.n_extents == 0)
         return 0;
-    rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
-                   row_segment_write(&r->out.row, value));
+    segment_row_put(r->out.segment, &r->out.row, &u->rows);
     /* Known before the rows name it: a reader may follow them at once. */
     seg = segwrite_enter(&r->out);
     seg->settled = seg->live;

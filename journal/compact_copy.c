@@ -7,13 +7,6 @@
 #include "base/logger.h"
 #include "format/batch_keep.h"
 
-/* What of the log a piece is of: what the ones are of from which its batches came. */
-struct origin {
-    uint64_t first_entry, last_entry;
-    uint64_t segment_first;
-    bool several, ends;
-};
-
 /* What a piece is made of: batches as they will be, in (shard, offset) order. */
 struct piece {
     struct compact_round *r;
@@ -21,7 +14,7 @@ struct piece {
     uint64_t bytes, cap;
     uint64_t read; /* bytes of runs taken into it */
     unsigned n_runs;
-    struct origin of;
+    struct segwrite_origin of; /* the segments that they came from */
     /* of the shard under way */
     struct compact_shard *s;
     const struct seg_index *index; /* of the segment that is read */
@@ -165,22 +158,6 @@ static int batch_refine(struct piece *p, const struct batch_head *h, const uint8
 
 /* --- runs --- */
 
-static void origin_add(struct origin *o, const struct row_segment *row)
-{
-    bool any = o->first_entry != UINT64_MAX, ends = row->flags & SEG_ENDS;
-
-    o->several =
-        o->several || (row->flags & SEG_SEVERAL) || (any && row->segment_first != o->segment_first);
-    if (!any || row->segment_first < o->segment_first)
-        o->segment_first = row->segment_first;
-    if (row->first_entry < o->first_entry)
-        o->first_entry = row->first_entry;
-    if (row->last_entry >= o->last_entry)
-        o->ends = ends || (o->ends && row->last_entry == o->last_entry);
-    if (row->last_entry > o->last_entry)
-        o->last_entry = row->last_entry;
-}
-
 static int run_refine(struct piece *p, const struct compact_run *run)
 {
     struct segments *t = &p->r->st->segments;
@@ -206,7 +183,7 @@ static int run_refine(struct piece *p, const struct compact_run *run)
     }
     if (rc >= 0 && base != run->row.end)
         rc = E_CORRUPT;
-    origin_add(&p->of, &seg->row);
+    segwrite_origin_add(&p->of, &seg->row);
     buf_unref(buf);
     segment_unpin(t, seg);
     return rc;
@@ -364,18 +341,14 @@ static int piece_write(struct piece *p)
         }
     }
     ASSERT(rc < 0 || at == p->bytes);
-    r->out.row.segment_first = p->of.segment_first;
-    if (p->of.segment_first)
-        r->out.row.flags =
-            (uint8_t)((p->of.several ? SEG_SEVERAL : 0) | (p->of.ends ? SEG_ENDS : 0));
     if (rc >= 0)
-        rc = segwrite_finish(&r->out, p->of.first_entry, p->of.last_entry);
+        rc = segwrite_finish_of(&r->out, &p->of);
     return rc;
 }
 
 int compact_copy(struct compact_round *r)
 {
-    struct piece p = { .r = r, .of.first_entry = UINT64_MAX };
+    struct piece p = { .r = r };
     uint64_t limit = (uint64_t)2 << r->st->wal_log2, first = 0;
     int rc = 0, more = 1;
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/logger.h"
+#include "journal/catalogue.h"
 #include "journal/read_int.h"
 
 /* --- reading what segments hold of a shard --- */
@@ -174,35 +175,6 @@ static int run_note(struct noting *n, const struct compact_run *run)
 
 /* --- choosing --- */
 
-static int shard_row(struct compact_round *r, struct compact_shard *s, struct row_shard *row)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    size_t bytes;
-    int rc = rows_get(r->st->rows, key, row_key(key, ROW_SHARD, s->id), &mem, &bytes);
-
-    if (rc < 0)
-        return rc;
-    rc = row_shard_read(row, mem, bytes);
-    free(mem);
-    return rc;
-}
-
-static int cleaned_row(struct compact_round *r, struct compact_shard *s)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    size_t bytes;
-    int rc = rows_get(r->st->rows, key, row_key(key, ROW_CLEANED, s->id), &mem, &bytes);
-
-    s->now = (struct row_cleaned){ 0 };
-    if (rc == E_NOTFOUND)
-        return 0;
-    if (rc < 0)
-        return rc;
-    rc = row_cleaned_read(&s->now, mem, bytes);
-    free(mem);
-    return rc;
-}
-
 /* The byte of a run where offset lies, about: the sparse entries around it say where to look. Little
  * may be left of what is clean, so offsets alone do not tell. */
 static uint64_t pos_about(const struct seg_index *x, const struct seg_run *run, uint64_t offset)
@@ -332,7 +304,7 @@ static int shard_weigh(struct compact_round *r, struct compact_shard *s)
 static int shard_choose(struct compact_round *r, struct compact_shard *s)
 {
     struct row_shard row;
-    int rc = shard_row(r, s, &row);
+    int rc = catalogue_shard_row(r->st, s->id, &row);
 
     s->wait_ms = COMPACT_FORGET;
     if (rc == E_NOTFOUND || (rc >= 0 && !(row.policy.flags & SHARD_COMPACTED)))
@@ -344,7 +316,7 @@ static int shard_choose(struct compact_round *r, struct compact_shard *s)
         return 0;
     s->lag_ms = row.policy.min_compaction_lag_ms;
     s->delete_retention_ms = row.policy.delete_retention_ms;
-    rc = cleaned_row(r, s);
+    rc = catalogue_cleaned_row(r->st, s->id, &s->now);
     if (rc >= 0)
         rc = shard_weigh(r, s);
     if (rc == E_CORRUPT) {

@@ -9,6 +9,7 @@
 #include "journal/compact.h"
 #include "journal/group.h"
 #include "journal/retention.h"
+#include "journal/segment_rows.h"
 #include "journal/shard.h"
 #include "journal/stats.h"
 
@@ -123,9 +124,7 @@ static void drop_some(struct task *t)
     for (unsigned n = 0; p->dropping && n < DROP_SLICE; n++) {
         struct shard *s = p->dropping;
 
-        p->dropping = s->dirty_next;
-        if (p->dropping)
-            __builtin_prefetch(p->dropping);
+        p->dropping = dirty_following(s);
         shard_drop(p, s);
     }
     if (p->dropping)
@@ -283,43 +282,6 @@ struct seal_update {
     struct destage *d;
 };
 
-void segment_run_rows(uint64_t segment, const struct seg_index *x, struct rows_batch *rows)
-{
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-    uint64_t live = seg_index_live(x);
-
-    for (uint32_t i = 0; i < x->n_runs; i++) {
-        const struct seg_run *n = &x->runs[i];
-        struct row_run r = { .segment = segment,
-                             .end = n->end,
-                             .pos = n->pos,
-                             .bytes = n->bytes,
-                             .xxh3 = n->xxh3,
-                             .max_ts = n->max_ts,
-                             .first_sparse = n->first_sparse,
-                             .n_sparse = n->n_sparse,
-                             .n_batches = n->n_batches };
-
-        rows_batch_put(rows, key, row_key2(key, ROW_RUN, n->shard, n->base), value,
-                       row_run_write(&r, value));
-    }
-    rows_batch_put(rows, key, row_key(key, ROW_LIVE, segment), value, row_u64_write(live, value));
-}
-
-int segment_run_holds(struct store *st, uint64_t segment, const struct seg_run *run)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    struct row_run row;
-    size_t bytes;
-    int rc = rows_get(st->rows, key, row_key2(key, ROW_RUN, run->shard, run->base), &mem, &bytes);
-
-    if (rc < 0)
-        return rc == E_NOTFOUND ? 0 : rc;
-    rc = row_run_read(&row, mem, bytes);
-    free(mem);
-    return rc < 0 ? E_CORRUPT : row.segment == segment;
-}
-
 static void group_row(struct destage *d, struct jrn_group *g, struct rows_batch *rows)
 {
     const struct wal_mark *m = mark_of(d, g->id);
@@ -354,12 +316,9 @@ static void lost_rows(struct destage *d, struct destage_part *p, struct rows_bat
 
 static void piece_rows(struct destage *d, struct destage_piece *n, struct rows_batch *rows)
 {
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
-
     if (n->out.row.n_extents == 0)
         return;
-    rows_batch_put(rows, key, row_key(key, ROW_SEGMENT, n->segment), value,
-                   row_segment_write(&n->out.row, value));
+    segment_row_put(n->segment, &n->out.row, rows);
     segment_run_rows(n->segment, &n->out.builder.index, rows);
     /* Known as sealed before the rows name it: a reader may follow them at once. */
     if (n->seals)

@@ -25,10 +25,4 @@ bool destage_idle(const struct destage *d);
  * threads, one caller at a time, or at open. */
 int super_store(struct dev *dev, struct dev_file *file, struct super *s) MUST_USE;
 
-/* The rows of a sealed segment's runs, and of its live bytes. */
-void segment_run_rows(uint64_t segment, const struct seg_index *x, struct rows_batch *rows);
-/* 1: the rows still place the run in this segment; 0: it was trimmed away, or written anew elsewhere.
- * E_IO, E_CORRUPT. Blocks. */
-int segment_run_holds(struct store *st, uint64_t segment, const struct seg_run *run) MUST_USE;
-
 #endif

@@ -5,8 +5,10 @@
 #include "base/buf.h"
 #include "journal/core.h"
 
-/* A WAL that is longer only has lists with shards of more than one extent. */
-enum { LISTS = 1024, SLICE = 4 }; /* few, so that tests come by the seam */
+enum {
+    LISTS = 1024, /* a WAL that is longer only has lists with shards of more than one extent */
+    SLICE = 4     /* shards in one turn, at least; few, so that tests come by the seam */
+};
 
 static struct shard **list_of(struct dirty *d, uint64_t number)
 {
@@ -40,8 +42,7 @@ static uint64_t lists_below(const struct dirty *d, uint64_t end_lsn)
     return end_lsn != UINT64_MAX && end - d->from < LISTS ? end - d->from : LISTS;
 }
 
-/* The next one's lines come from memory while this one is looked at. */
-static struct shard *following(const struct shard *s)
+struct shard *dirty_following(const struct shard *s)
 {
     struct shard *next = s->dirty_next;
 
@@ -55,7 +56,7 @@ static unsigned list_each(struct shard *s, void (*fn)(void *ctx, struct shard *s
     unsigned n = 0;
 
     for (struct shard *next; s; s = next, n++) {
-        next = following(s);
+        next = dirty_following(s);
         fn(ctx, s);
     }
     return n;

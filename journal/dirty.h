@@ -32,6 +32,8 @@ bool dirty_some(struct dirty *d, struct dirty_walk *w, void (*fn)(void *ctx, str
                 void *ctx);
 /* Takes all those out, as one list. UINT64_MAX: all there are. */
 struct shard *dirty_take(struct dirty *d, uint64_t end_lsn);
+/* The one behind s in a list, or NULL; what is looked at of it is on its way from memory. */
+struct shard *dirty_following(const struct shard *s);
 void dirty_free(struct dirty *d);
 
 #endif

@@ -6,20 +6,12 @@
 #include "format/batch.h"
 #include "journal/catalogue.h"
 #include "journal/core.h"
-#include "journal/destage.h"
-
-/* A run that its segment's pieces have. */
-struct identity_run {
-    struct segment *piece;
-    struct seg_run run;
-};
+#include "journal/segment_rows.h"
 
 struct identity_walk {
     struct store *st;
     struct identity x;
     struct sum128_state *sum;
-    struct identity_run *runs;
-    size_t n;
     /* of the present shard */
     uint64_t shard, start, next;
     bool exists, begun;
@@ -35,16 +27,6 @@ static int by_entry(const void *a, const void *b)
     if (x->first_entry != y->first_entry)
         return x->first_entry < y->first_entry ? -1 : 1;
     return x->segment_first < y->segment_first ? -1 : x->segment_first > y->segment_first;
-}
-
-static int by_shard_base(const void *a, const void *b)
-{
-    const struct seg_run *x = &((const struct identity_run *)a)->run;
-    const struct seg_run *y = &((const struct identity_run *)b)->run;
-
-    if (x->shard != y->shard)
-        return x->shard < y->shard ? -1 : 1;
-    return x->base < y->base ? -1 : x->base > y->base;
 }
 
 /* --- what is alive --- */
@@ -81,11 +63,11 @@ static void batch_add(struct identity_walk *w, uint64_t xxh3, uint64_t bytes)
     w->x.bytes += bytes;
 }
 
-static int run_read(struct identity_walk *w, const struct identity_run *n)
+static int run_read(struct identity_walk *w, const struct segment_alive *n)
 {
     struct buf *buf;
     uint32_t start;
-    int rc = segment_read(&w->st->segments, n->piece, n->run.pos, n->run.bytes, &buf, &start);
+    int rc = segment_read(&w->st->segments, n->from, n->run.pos, n->run.bytes, &buf, &start);
 
     if (rc < 0)
         return rc;
@@ -105,7 +87,7 @@ static int run_read(struct identity_walk *w, const struct identity_run *n)
 }
 
 /* Of a run of one batch the index knows the hash. */
-static int run_add(struct identity_walk *w, const struct identity_run *n)
+static int run_add(struct identity_walk *w, const struct segment_alive *n)
 {
     int rc = !w->begun || n->run.shard != w->shard ? shard_begin(w, n->run.shard) : 0;
 
@@ -124,40 +106,18 @@ static int run_add(struct identity_walk *w, const struct identity_run *n)
     return 0;
 }
 
-static int runs_collect(struct identity_walk *w, struct segment *const *pieces)
-{
-    for (unsigned i = 0; i < w->x.n_pieces; i++) {
-        const struct seg_index *x;
-        int rc = segment_index(&w->st->segments, pieces[i], &x);
-
-        if (rc >= 0)
-            w->runs = mem_grow(w->runs, (w->n + x->n_runs + 1) * sizeof *w->runs);
-        for (uint32_t k = 0; rc >= 0 && k < x->n_runs; k++) {
-            rc = segment_run_holds(w->st, pieces[i]->id, &x->runs[k]);
-#ifdef WEIR_MUTANT_IDENTITY_OF_DEAD
-            rc = rc < 0 ? rc : 1;
-#endif
-            if (rc > 0)
-                w->runs[w->n++] = (struct identity_run){ pieces[i], x->runs[k] };
-        }
-        if (rc < 0)
-            return rc;
-    }
-    if (w->n > 0)
-        qsort(w->runs, w->n, sizeof *w->runs, by_shard_base);
-    return 0;
-}
-
 static int sum_pieces(struct store *st, struct segment *const *pieces, struct identity *x)
 {
     struct identity_walk w = { .st = st, .x = *x, .sum = sum128_new() };
-    int rc = runs_collect(&w, pieces);
+    struct segment_alive *runs;
+    uint32_t n;
+    int rc = segment_alive_runs(st, pieces, x->n_pieces, &runs, &n);
 
-    for (size_t i = 0; rc >= 0 && i < w.n; i++)
-        rc = run_add(&w, &w.runs[i]);
+    for (uint32_t i = 0; rc >= 0 && i < n; i++)
+        rc = run_add(&w, &runs[i]);
     w.x.sum = sum128_end(w.sum);
     *x = w.x;
-    free(w.runs);
+    free(runs);
     return rc;
 }
 

@@ -231,27 +231,11 @@ static int note_segment(void *ctx, const struct inspect_run *run)
     return 0;
 }
 
-static int cleaned_of(struct inspect *in, uint64_t shard, uint64_t *cleaned)
-{
-    uint8_t key[ROW_KEY_MAX], *mem;
-    struct row_cleaned row = { 0 };
-    size_t bytes;
-    int rc = rows_get(in->rows, key, row_key(key, ROW_CLEANED, shard), &mem, &bytes);
-
-    if (rc == E_NOTFOUND)
-        return 0;
-    if (rc < 0)
-        return rc;
-    rc = row_cleaned_read(&row, mem, bytes);
-    *cleaned = row.cleaned;
-    free(mem);
-    return rc;
-}
-
 static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_shard *out)
 {
     struct distinct d = { 0 };
     struct row_shard row = { 0 };
+    struct row_cleaned cleaned = { 0 };
     int rc = catalogue_shard_row(s->st, s->id, &row);
 
     if (rc < 0 && rc != E_NOTFOUND)
@@ -273,7 +257,8 @@ static int shard_fill(struct inspect *in, const struct shard *s, struct inspect_
     if (rc >= 0)
         rc = inspect_runs(in, s->id, note_segment, &d);
     if (rc >= 0)
-        rc = cleaned_of(in, s->id, &out->cleaned);
+        rc = catalogue_cleaned_row(in->st, s->id, &cleaned);
+    out->cleaned = cleaned.cleaned;
     out->n_segments = d.n;
     free(d.list);
     return rc < 0 ? rc : holes_of(in, s, count_hole, out);

@@ -8,7 +8,7 @@
 #include "format/batch.h"
 #include "format/frame.h"
 #include "journal/catalogue.h"
-#include "journal/destage.h"
+#include "journal/segment_rows.h"
 #include "journal/io/dev.h"
 #include "journal/live.h"
 #include "journal/shard.h"

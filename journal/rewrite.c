@@ -6,28 +6,20 @@
 #include "format/batch.h"
 #include "journal/catalogue.h"
 #include "journal/compact.h"
-#include "journal/destage.h"
+#include "journal/segment_rows.h"
 #include "journal/segwrite.h"
 #include "journal/stats.h"
 
 enum { REWRITE_SEGMENTS = 16 };
 #define MEMORY_EXTENTS UINT64_C(2) /* that much is held in memory */
 
-/* One run to be copied. */
-struct rewrite_run {
-    struct segment *from;
-    const struct seg_run *run;
-};
-
 struct rewrite {
     struct store *st;
     bool running;
     struct segment *old[REWRITE_SEGMENTS]; /* pinned; neighbours of one group, oldest first */
-    const struct seg_index *index[REWRITE_SEGMENTS];
     unsigned n;
-    struct rewrite_run *runs; /* what is alive in them, in (shard, offset) order */
+    struct segment_alive *runs; /* what is alive in them, in (shard, offset) order */
     uint32_t n_runs;
-    uint64_t last_entry; /* of all */
     struct work work;
     struct segwrite out;
     int rc;
@@ -61,7 +53,6 @@ static void rewrite_end(struct rewrite *r)
     for (unsigned i = 0; i < r->n; i++)
         segment_unpin(&r->st->segments, r->old[i]);
     r->n = 0;
-    r->last_entry = 0;
     free(r->runs);
     r->runs = NULL;
     r->n_runs = 0;
@@ -78,7 +69,7 @@ static void old_rows_delete(const struct rewrite *r, struct rows_batch *rows)
 
     for (uint32_t i = 0; i < r->n_runs; i++)
         rows_batch_delete(rows, key,
-                          row_key2(key, ROW_RUN, r->runs[i].run->shard, r->runs[i].run->base));
+                          row_key2(key, ROW_RUN, r->runs[i].run.shard, r->runs[i].run.base));
     for (unsigned i = 0; i < r->n; i++) {
         rows_batch_delete(rows, key, row_key(key, ROW_SEGMENT, r->old[i]->id));
         rows_batch_delete(rows, key, row_key(key, ROW_LIVE, r->old[i]->id));
@@ -90,14 +81,12 @@ static void old_rows_delete(const struct rewrite *r, struct rows_batch *rows)
 static int swap_prepare(struct catalogue_update *u)
 {
     struct rewrite *r = ((struct rewrite_update *)u)->r;
-    uint8_t key[ROW_KEY_MAX], value[ROW_VALUE_MAX];
     struct segment *seg;
 
     old_rows_delete(r, &u->rows);
     if (r->out.row.n_extents == 0)
         return 0;
-    rows_batch_put(&u->rows, key, row_key(key, ROW_SEGMENT, r->out.segment), value,
-                   row_segment_write(&r->out.row, value));
+    segment_row_put(r->out.segment, &r->out.row, &u->rows);
     segment_run_rows(r->out.segment, &r->out.builder.index, &u->rows);
     /* Known before the rows name it: a reader may follow them at once. */
     seg = segwrite_enter(&r->out);
@@ -144,62 +133,27 @@ static void swapped(struct catalogue_update *u)
 
 /* --- 1: copying what is alive, on a pool thread --- */
 
-static int by_shard_base(const void *a, const void *b)
-{
-    const struct seg_run *x = ((const struct rewrite_run *)a)->run;
-    const struct seg_run *y = ((const struct rewrite_run *)b)->run;
-
-    if (x->shard != y->shard)
-        return x->shard < y->shard ? -1 : 1;
-    return x->base < y->base ? -1 : x->base > y->base;
-}
-
-static int runs_collect(struct rewrite *r, uint64_t *bytes)
-{
-    *bytes = 0;
-    for (unsigned i = 0; i < r->n; i++) {
-        const struct seg_index *x;
-        int rc = segment_index(&r->st->segments, r->old[i], &x);
-
-        if (rc < 0)
-            return rc;
-        r->index[i] = x;
-        r->runs = mem_grow(r->runs, (r->n_runs + x->n_runs + 1) * sizeof *r->runs);
-        for (uint32_t k = 0; k < x->n_runs; k++) {
-            rc = segment_run_holds(r->st, r->old[i]->id, &x->runs[k]);
-            if (rc < 0)
-                return rc;
-            if (rc == 0)
-                continue;
-            r->runs[r->n_runs++] = (struct rewrite_run){ r->old[i], &x->runs[k] };
-            *bytes += x->runs[k].bytes + SEG_RUN_HEAD_BYTES;
-        }
-    }
-    qsort(r->runs, r->n_runs, sizeof *r->runs, by_shard_base);
-    return 0;
-}
-
-static int run_copy(struct rewrite *r, const struct rewrite_run *n)
+static int run_copy(struct rewrite *r, const struct segment_alive *n)
 {
     struct buf *buf;
     uint32_t start;
-    uint64_t at = 0, next = n->run->base;
-    int rc = segment_read(&r->st->segments, n->from, n->run->pos, n->run->bytes, &buf, &start);
+    uint64_t at = 0, next = n->run.base;
+    int rc = segment_read(&r->st->segments, n->from, n->run.pos, n->run.bytes, &buf, &start);
 
     if (rc < 0)
         return rc;
     /* The run's sum covers what no batch's CRC does, and bytes that belong elsewhere. */
-    if (sum_xxh3(buf->mem + start, n->run->bytes, 0) != n->run->xxh3)
+    if (sum_xxh3(buf->mem + start, n->run.bytes, 0) != n->run.xxh3)
         rc = E_CORRUPT;
-    while (rc >= 0 && at < n->run->bytes) {
+    while (rc >= 0 && at < n->run.bytes) {
         struct batch_head h;
 
-        rc = batch_check(&h, buf->mem + start + at, n->run->bytes - at);
+        rc = batch_check(&h, buf->mem + start + at, n->run.bytes - at);
         if (rc >= 0 && ((uint64_t)h.base_offset != next || h.last_offset_delta < 0))
             rc = E_CORRUPT;
         if (rc < 0)
             break; /* a damaged segment is left as it is */
-        segwrite_add(&r->out, n->run->shard, &h, buf->mem + start + at);
+        segwrite_add(&r->out, n->run.shard, &h, buf->mem + start + at);
         at += h.bytes;
         next += (uint64_t)h.last_offset_delta + 1;
     }
@@ -207,47 +161,25 @@ static int run_copy(struct rewrite *r, const struct rewrite_run *n)
     return rc;
 }
 
-/* Which of the log's segments the new one is a piece of. */
-static void piece_of(struct rewrite *r)
-{
-    struct row_segment *row = &r->out.row;
-
-    row->segment_first = r->old[0]->row.segment_first;
-    row->flags = 0;
-    for (unsigned i = 0; i < r->n; i++) {
-        const struct row_segment *old = &r->old[i]->row;
-
-        /* What compaction has made of some of them overlaps them: the last need not end last. */
-        if (old->last_entry > r->last_entry)
-            row->flags &= (uint8_t)~SEG_ENDS;
-        if (old->last_entry >= r->last_entry) {
-            row->flags |= old->flags & SEG_ENDS;
-            r->last_entry = old->last_entry;
-        }
-        if (old->segment_first != r->old[0]->row.segment_first || (old->flags & SEG_SEVERAL))
-            row->flags |= SEG_SEVERAL;
-        if (old->segment_first == 0)
-            row->segment_first = 0;
-    }
-    if (row->segment_first == 0)
-        row->flags = 0;
-}
-
 static void copy_run(struct work *w)
 {
     struct rewrite *r = (struct rewrite *)((char *)w - offsetof(struct rewrite, work));
-    uint64_t bytes, most = MEMORY_EXTENTS << r->st->wal_log2;
+    uint64_t bytes = 0, most = MEMORY_EXTENTS << r->st->wal_log2;
+    struct segwrite_origin of = { 0 };
 
-    r->rc = runs_collect(r, &bytes);
+    r->rc = segment_alive_runs(r->st, r->old, r->n, &r->runs, &r->n_runs);
+    for (unsigned i = 0; i < r->n; i++)
+        segwrite_origin_add(&of, &r->old[i]->row);
+    for (uint32_t i = 0; i < r->n_runs; i++)
+        bytes += r->runs[i].run.bytes + SEG_RUN_HEAD_BYTES;
     if (r->rc >= 0)
         r->rc = segwrite_open(&r->out, r->st, r->old[0]->row.group, r->out.segment,
                               bytes < most ? bytes : most);
-    piece_of(r);
     r->out.copy = r->out.in_pieces = true;
     for (uint32_t i = 0; r->rc >= 0 && i < r->n_runs; i++)
         r->rc = run_copy(r, &r->runs[i]);
     if (r->rc >= 0 && r->n_runs > 0)
-        r->rc = segwrite_finish(&r->out, r->old[0]->row.first_entry, r->last_entry);
+        r->rc = segwrite_finish_of(&r->out, &of);
 }
 
 static void copy_done(struct work *w)

@@ -271,6 +271,33 @@ int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entr
     return rc;
 }
 
+void segwrite_origin_add(struct segwrite_origin *o, const struct row_segment *row)
+{
+    bool ends = row->flags & SEG_ENDS;
+
+    o->several = o->several || (row->flags & SEG_SEVERAL) ||
+                 (o->any && row->segment_first != o->segment_first);
+    if (!o->any || row->segment_first < o->segment_first)
+        o->segment_first = row->segment_first;
+    if (!o->any || row->first_entry < o->first_entry)
+        o->first_entry = row->first_entry;
+    /* What compaction has made of some of them overlaps them: the last need not end last. */
+    if (row->last_entry >= o->last_entry)
+        o->ends = ends || (o->ends && row->last_entry == o->last_entry);
+    if (row->last_entry > o->last_entry)
+        o->last_entry = row->last_entry;
+    o->any = true;
+}
+
+int segwrite_finish_of(struct segwrite *w, const struct segwrite_origin *o)
+{
+    w->row.segment_first = o->segment_first;
+    w->row.flags = 0;
+    if (o->segment_first)
+        w->row.flags = (uint8_t)((o->several ? SEG_SEVERAL : 0) | (o->ends ? SEG_ENDS : 0));
+    return segwrite_finish(w, o->first_entry, o->last_entry);
+}
+
 void segwrite_undo(struct segwrite *w)
 {
     for (unsigned i = w->n_open; i < w->row.n_extents; i++)

@@ -24,6 +24,15 @@ struct segwrite {
     struct sum128_state *identity;
 };
 
+/* What of the log a segment is made of from older ones: as they are together. */
+struct segwrite_origin {
+    uint64_t first_entry, last_entry;
+    uint64_t segment_first; /* 0: one of them belongs to no segment of the log */
+    bool any, several, ends;
+};
+/* They may overlap, and come in any order. */
+void segwrite_origin_add(struct segwrite_origin *o, const struct row_segment *row);
+
 /* max_bytes: of all batches, and SEG_RUN_HEAD_BYTES for each run; when there may be more, up to any
  * size, set in_pieces behind it, and max_bytes must be large enough for one batch and a page. E_NOMEM. */
 int segwrite_open(struct segwrite *w, struct store *st, uint64_t group, uint64_t segment,
@@ -41,6 +50,8 @@ void segwrite_add(struct segwrite *w, uint64_t shard, const struct batch_head *h
 /* Takes extents, writes data, index and footer, flushes. w->row is then the segment's row.
  * E_NOSPACE, E_IO. */
 int segwrite_finish(struct segwrite *w, uint64_t first_entry, uint64_t last_entry) MUST_USE;
+/* The same with what o says of entries and segments. */
+int segwrite_finish_of(struct segwrite *w, const struct segwrite_origin *o) MUST_USE;
 /* Gives the extents back: the segment was never named. */
 void segwrite_undo(struct segwrite *w);
 void segwrite_close(struct segwrite *w);
