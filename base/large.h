@@ -1,8 +1,9 @@
-/* Memory of 16 KiB and more, page-aligned, kept for the next one of its size.
+/* Memory of 16 KiB and more, page-aligned, kept for whoever is next.
  *
  * It is cut from chunks that lie in huge pages: to a device such a buffer is one piece, not
  * one per page (a 1 MiB write took 322 us instead of 521), and taking it costs no faults. Sizes are in
- * classes, four to a doubling; a chunk holds one class and goes back to the system as a whole. */
+ * classes, four to a doubling up to a MiB, then by 2 MiB; a chunk holds one class while any of it is in
+ * use, and may then become another's. */
 #ifndef WEIR_BASE_LARGE_H
 #define WEIR_BASE_LARGE_H
 
