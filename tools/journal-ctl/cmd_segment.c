@@ -1,5 +1,4 @@
 /* journal-ctl segment ls | identity | head | dump | verify */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,21 +68,12 @@ static const struct emit_column identity_columns[] = {
 
 static void hex(const uint8_t *mem, size_t bytes, char *out);
 
-static bool number(const char *text, uint64_t *n)
-{
-    char *end;
-
-    errno = 0;
-    *n = strtoull(text, &end, 10);
-    return !*end && end != text && !errno;
-}
-
 int cmd_segment_identity(struct ctl *c, struct err *e)
 {
     struct identity x;
     uint64_t group, entry;
     char sum[33];
-    int rc = number(c->target, &group) && number(c->folder, &entry) ? 0 : E_NOTFOUND;
+    int rc = names_number(c->target, &group) && names_number(c->folder, &entry) ? 0 : E_NOTFOUND;
 
     if (rc >= 0)
         rc = inspect_segment_identity(c->in, group, entry, &x);

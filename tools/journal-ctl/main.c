@@ -247,15 +247,6 @@ static int find_command(const struct args *a, const struct command **out)
                 : usage(a->word[0], ": no such command");
 }
 
-static bool take_number(const char *text, uint64_t *v)
-{
-    char *end;
-
-    errno = 0;
-    *v = strtoull(text, &end, 10);
-    return *text >= '0' && *text <= '9' && !*end && errno == 0;
-}
-
 /* Fills *c and *format; 0 or an exit status. */
 static int take_options(const struct args *a, const struct command *cmd, struct ctl *c,
                         enum emit_format *format)
@@ -282,10 +273,10 @@ static int take_options(const struct args *a, const struct command *cmd, struct 
     c->logical = a->value[OPT_LOGICAL] != NULL;
     c->records = a->value[OPT_RECORDS] != NULL;
     c->has_time = a->value[OPT_TIME] != NULL;
-    if ((a->value[OPT_FROM] && !take_number(a->value[OPT_FROM], &c->from)) ||
-        (a->value[OPT_TO] && !take_number(a->value[OPT_TO], &c->to)) ||
-        (a->value[OPT_LIMIT] && !take_number(a->value[OPT_LIMIT], &c->limit)) ||
-        (c->has_time && (!take_number(a->value[OPT_TIME], &time) || time > INT64_MAX)))
+    if ((a->value[OPT_FROM] && !names_number(a->value[OPT_FROM], &c->from)) ||
+        (a->value[OPT_TO] && !names_number(a->value[OPT_TO], &c->to)) ||
+        (a->value[OPT_LIMIT] && !names_number(a->value[OPT_LIMIT], &c->limit)) ||
+        (c->has_time && (!names_number(a->value[OPT_TIME], &time) || time > INT64_MAX)))
         return usage("--from, --to, --limit, --time", ": a whole number is needed");
     c->time = (int64_t)time;
     return 0;

@@ -103,7 +103,7 @@ const struct name *names_of(const struct names *names, uint64_t shard)
     return names->n ? bsearch(&key, names->list, names->n, sizeof key, by_shard) : NULL;
 }
 
-static bool number_of(const char *text, uint64_t *v)
+bool names_number(const char *text, uint64_t *v)
 {
     char *end;
 
@@ -117,9 +117,9 @@ int names_find(const struct names *names, const char *text, uint64_t *shard)
     const char *slash = strrchr(text, '/');
     uint64_t partition;
 
-    if (number_of(text, shard))
+    if (names_number(text, shard))
         return 0;
-    if (!slash || !number_of(slash + 1, &partition))
+    if (!slash || !names_number(slash + 1, &partition))
         return E_NOTFOUND;
     for (size_t i = 0; i < names->n; i++) {
         const struct name *n = &names->list[i];

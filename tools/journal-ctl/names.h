@@ -25,6 +25,8 @@ int names_load(struct names *names, struct inspect *in) MUST_USE;
 void names_free(struct names *names);
 /* NULL: it has none. */
 const struct name *names_of(const struct names *names, uint64_t shard);
+/* A whole number, and nothing else, as it stands for a shard, a group or an entry; false: it is none. */
+bool names_number(const char *text, uint64_t *v);
 /* A shard's number, or topic/partition. E_NOTFOUND. */
 int names_find(const struct names *names, const char *text, uint64_t *shard) MUST_USE;
 
