@@ -266,15 +266,29 @@ static void writer_start(struct task *t)
     next((struct writer *)((char *)t - offsetof(struct writer, start)));
 }
 
-/* Appends a second. */
-static double write_for(struct bench_store *s, uint64_t first, uint64_t n, struct buf *batch)
+static void make_shards(struct bench_store *s, uint64_t n)
 {
-    struct writers all = { .store = s, .first = first, .n = n, .batch = batch };
-    struct writer *w = mem_new(opt.writers * sizeof *w);
-    double began = measure_now();
-    uint64_t total = 0;
+    struct shard **shards = mem_new(n * sizeof(*shards));
 
+    store_create_shards(s, shards, (unsigned)n);
+    for (uint64_t i = 0; i < n; i++)
+        shard_unref(shards[i]);
+    free(shards);
+    measure_sleep_until(measure_now() + 5); /* they leave memory */
+}
+
+/* Appends a second to n new shards, which were out of memory, for opt.seconds; what they had is deleted
+ * after it, so that space comes round. */
+static double write_for(struct bench_store *s, uint64_t n, struct buf *batch)
+{
+    struct writers all = { .store = s, .first = s->next_shard, .n = n, .batch = batch };
+    struct writer *w = mem_new(opt.writers * sizeof *w);
+    uint64_t total = 0;
+    double began, took;
+
+    make_shards(s, n);
     sem_init(&all.ended, 0, 0);
+    began = measure_now();
     for (uint64_t i = 0; i < opt.writers; i++) {
         w[i].all = &all;
         w[i].done.fn = writer_acked;
@@ -288,17 +302,19 @@ static double write_for(struct bench_store *s, uint64_t first, uint64_t n, struc
     atomic_store(&all.stop, true);
     for (uint64_t i = 0; i < opt.writers; i++)
         wait_for(&all.ended);
+    took = measure_now() - began;
     for (uint64_t i = 0; i < opt.writers; i++)
         total += w[i].acked;
     free(w);
-    return (double)total / (measure_now() - began);
+    store_delete_ids(s, all.first, (unsigned)n);
+    bench_store_rest(s);
+    return (double)total / took;
 }
 
 static void random_run(void)
 {
     static struct measure_rounds figure = { .name = "random_100k", .unit = "records/s" };
     struct journal_conf conf = { .wal_budget = opt.budget_mib << 20, .delete_grace_ms = 100 };
-    struct shard **shards = mem_new((opt.shards + 1) * sizeof(*shards));
     struct buf *batch = make_batch(opt.bytes);
     struct bench_store s;
     char text[128];
@@ -310,21 +326,15 @@ static void random_run(void)
     store_run(&s);
     for (uint64_t r = 0; r < opt.rounds; r++) {
         double one = 0, many;
-        uint64_t first = s.next_shard;
 
-        store_create_shards(&s, shards, (unsigned)opt.shards + 1);
-        for (uint64_t i = 0; i <= opt.shards; i++)
-            shard_unref(shards[i]);
-        measure_sleep_until(measure_now() + 5); /* they leave memory */
         if (r % 2)
-            one = write_for(&s, first, 1, batch);
-        many = write_for(&s, first + 1, opt.shards, batch);
+            one = write_for(&s, 1, batch);
+        many = write_for(&s, opt.shards, batch);
         if (r % 2 == 0)
-            one = write_for(&s, first, 1, batch);
+            one = write_for(&s, 1, batch);
         measure_round(&figure, many, one);
     }
     measure_report(&figure);
-    free(shards);
     buf_unref(batch);
     bench_store_close(&s);
 }

@@ -29,6 +29,8 @@ void raw_use_huge(struct raw_file *f);
 /* One pwrite of bytes, rounded up to RAW_PAGE, at the next place, then fdatasync. Gives the
  * seconds that both took. */
 double raw_write_sync(struct raw_file *f, uint32_t bytes);
+/* The same without the fdatasync. */
+double raw_write(struct raw_file *f, uint32_t bytes);
 /* libaio: writes of `bytes` each, `depth` at once, without a sync, for so many seconds. Gives
  * bytes a second. */
 double raw_stream(struct raw_file *f, uint32_t bytes, unsigned depth, double seconds);

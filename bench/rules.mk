@@ -8,7 +8,7 @@ BENCH_SHARED   := $(OUT)/bench/measure.o
 
 $(OUT)/bench/raw: $(addprefix $(OUT)/bench/,raw.o raw_io.o) $(BENCH_SHARED) $(LIB_base)
 $(OUT)/bench/raw: BENCH_LIBS := -laio -lisal $(LIBS_base)
-$(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o child.o store.o raw_io.o paced.o) \
+$(OUT)/bench/journal_bench: $(addprefix $(OUT)/bench/,journal_bench.o child.o store.o raw_io.o paced.o least.o) \
     $(BENCH_SHARED) $(LIB_journal)
 $(OUT)/bench/journal_bench: BENCH_LIBS := $(LIBS_journal)
 $(OUT)/bench/replay_bench: $(addprefix $(OUT)/bench/,replay_bench.o store.o raw_io.o) \

@@ -191,18 +191,24 @@ void store_create_shards(struct bench_store *s, struct shard **shards, unsigned 
     s->next_shard += n;
 }
 
-void store_delete_shards(struct bench_store *s, struct shard **shards, unsigned n)
+void store_delete_ids(struct bench_store *s, uint64_t first, unsigned n)
 {
     struct jrn_change changes[CHANGES_AT_ONCE];
     unsigned k;
 
     for (unsigned i = 0; i < n; i += k) {
         k = n - i < CHANGES_AT_ONCE ? n - i : CHANGES_AT_ONCE;
-        for (unsigned c = 0; c < k; c++) {
-            changes[c] =
-                (struct jrn_change){ .op = JRN_SHARD_DELETE, .shard = shard_id(shards[i + c]) };
-            shard_unref(shards[i + c]);
-        }
+        for (unsigned c = 0; c < k; c++)
+            changes[c] = (struct jrn_change){ .op = JRN_SHARD_DELETE, .shard = first + i + c };
         update(s, changes, k);
     }
+}
+
+void store_delete_shards(struct bench_store *s, struct shard **shards, unsigned n)
+{
+    uint64_t first = shard_id(shards[0]);
+
+    for (unsigned i = 0; i < n; i++)
+        shard_unref(shards[i]);
+    store_delete_ids(s, first, n);
 }

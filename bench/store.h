@@ -41,7 +41,9 @@ void bench_store_close(struct bench_store *s);
 
 /* n new shards, each with one reference. */
 void store_create_shards(struct bench_store *s, struct shard **shards, unsigned n);
-/* Gives the references back and deletes the shards, so that the space of their segments comes
+/* Deletes shards first to first + n - 1, whether they are in memory or not. */
+void store_delete_ids(struct bench_store *s, uint64_t first, unsigned n);
+/* Gives the references back and deletes the shards, which were made at once, so that the space of their segments comes
  * back. */
 void store_delete_shards(struct bench_store *s, struct shard **shards, unsigned n);
 
