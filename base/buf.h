@@ -14,6 +14,8 @@
 
 /* Zeroed memory; never NULL. Release with free(). */
 void *mem_new(size_t bytes);
+/* What is written from different cores lies in different ones. */
+enum { CACHE_LINE = 64 };
 /* The same at a multiple of align, a power of two. */
 void *mem_new_aligned(size_t bytes, size_t align);
 /* Like realloc(3), never NULL; new bytes are not zeroed. */

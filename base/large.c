@@ -61,7 +61,7 @@ static size_t chunk_bytes(size_t piece)
     return piece <= SMALL_MAX ? CHUNK_SMALL : CHUNK_LARGE;
 }
 
-/* --- the system; under lock --- */
+/* --- the system; not under lock: others would wait for it, milliseconds at times --- */
 
 static void *map(size_t bytes)
 {
@@ -77,9 +77,21 @@ static void *map(size_t bytes)
         munmap(mem, before);
     munmap(mem + before + bytes, align - before);
     madvise(mem + before, bytes, MADV_HUGEPAGE); /* without, it is only slower */
-    all.mapped += bytes;
+    *(volatile uint8_t *)(mem + before) = 0;     /* the first page is there when the lock is held */
     return mem + before;
 }
+
+static void unmap(struct kept *k)
+{
+    while (k) {
+        struct kept *older = k->older;
+
+        munmap(k, k->bytes);
+        k = older;
+    }
+}
+
+/* --- under lock --- */
 
 static void kept_remove(struct kept *k)
 {
@@ -88,31 +100,43 @@ static void kept_remove(struct kept *k)
     all.kept -= k->bytes;
 }
 
-/* Leaves no more than that. */
-static void kept_limit(size_t bytes)
+/* Leaves no more than that. Gives what goes, for unmap. */
+static struct kept *kept_limit(size_t bytes)
 {
+    struct kept *gone = NULL;
+
     while (all.kept > bytes) {
         struct kept *k = all.oldest;
 
         kept_remove(k);
         all.mapped -= k->bytes;
-        munmap(k, k->bytes);
+        k->older = gone;
+        gone = k;
     }
+    return gone;
 }
 
-/* The one kept last is in a cache, perhaps, so it comes first. */
+/* The one kept last is in a cache, perhaps, so it comes first. The lock is open while there is none. */
 static void *area_take(size_t bytes)
 {
+    void *mem;
+
     for (struct kept *k = all.newest; k; k = k->older) {
         if (k->bytes != bytes)
             continue;
         kept_remove(k);
         return k;
     }
-    return map(bytes);
+    pthread_mutex_unlock(&all.lock);
+    mem = map(bytes);
+    pthread_mutex_lock(&all.lock);
+    if (mem)
+        all.mapped += bytes;
+    return mem;
 }
 
-static void area_give(void *mem, size_t bytes)
+/* Gives what is to be unmapped. */
+static struct kept *area_give(void *mem, size_t bytes)
 {
     struct kept *k = mem;
 
@@ -120,7 +144,7 @@ static void area_give(void *mem, size_t bytes)
     *(all.newest ? &all.newest->newer : &all.oldest) = k;
     all.newest = k;
     all.kept += bytes;
-    kept_limit(KEPT_MAX_BYTES);
+    return kept_limit(KEPT_MAX_BYTES);
 }
 
 /* --- chunks; under lock --- */
@@ -175,7 +199,8 @@ static void *piece_take(int class, size_t piece)
     return mem;
 }
 
-static void piece_give(void *mem, int class, size_t piece)
+/* Gives what is to be unmapped. */
+static struct kept *piece_give(void *mem, int class, size_t piece)
 {
     size_t bytes = chunk_bytes(piece);
     struct chunk *c = (struct chunk *)((uintptr_t)mem & ~(uintptr_t)(bytes - 1));
@@ -186,9 +211,9 @@ static void piece_give(void *mem, int class, size_t piece)
     *(void **)mem = c->free;
     c->free = mem;
     if (--c->n_used > 0)
-        return;
+        return NULL;
     chunk_close(c);
-    area_give(c, bytes);
+    return area_give(c, bytes);
 }
 
 /* --- */
@@ -209,20 +234,22 @@ void large_free(void *mem, size_t bytes)
 {
     size_t class_bytes;
     int class = class_of(bytes, &class_bytes);
+    struct kept *gone;
 
     pthread_mutex_lock(&all.lock);
-    if (class >= 0)
-        piece_give(mem, class, class_bytes);
-    else
-        area_give(mem, class_bytes);
+    gone = class >= 0 ? piece_give(mem, class, class_bytes) : area_give(mem, class_bytes);
     pthread_mutex_unlock(&all.lock);
+    unmap(gone);
 }
 
 void large_trim(void)
 {
+    struct kept *gone;
+
     pthread_mutex_lock(&all.lock);
-    kept_limit(0);
+    gone = kept_limit(0);
     pthread_mutex_unlock(&all.lock);
+    unmap(gone);
 }
 
 size_t large_mapped(void)

@@ -445,20 +445,19 @@ struct half_figures {
 static void half_figures_init(struct half_figures *f, const char *name)
 {
     static const char *const parts[] = { "", "_least" };
-    static const char *const texts[] = {
-        "appends at half of the rate of so many writers, from when each was due, against raw writes "
-        "with fdatasync at half of theirs",
-        "the same against raw blocks of as many bytes at the same rate, with all bytes written once "
-        "more beside them"
-    };
+    static const char *const texts[] = { "appends at half of the rate of so many writers, from "
+                                         "when each was due, against raw writes "
+                                         "with fdatasync at half of theirs",
+                                         "the same against raw blocks of as many bytes at the same "
+                                         "rate, with all bytes written once "
+                                         "more beside them" };
 
     for (int k = 0; k < HALF_REFERENCES; k++)
         for (int q = 0; q < LATENCY_QUANTILES; q++) {
             snprintf(f->names[k][q], sizeof f->names[k][q], "%s%s_p%d", name, parts[k],
                      (int)(100 * latency_q[q]));
-            f->rounds[k][q] = (struct measure_rounds){ .name = f->names[k][q],
-                                                       .unit = "us",
-                                                       .text = texts[k] };
+            f->rounds[k][q] =
+                (struct measure_rounds){ .name = f->names[k][q], .unit = "us", .text = texts[k] };
         }
     snprintf(f->rate_name, sizeof f->rate_name, "%s_rate", name);
     f->rate = (struct measure_rounds){ .unit = "1/s",

@@ -337,15 +337,17 @@ static void request_make(struct committer *c)
 static void result_post(struct jrn_group *g, struct buf *block, uint64_t lsn, struct append *first,
                         int64_t time, int rc)
 {
-    struct commit_result *r = mem_new(sizeof *r);
+    struct commit_result *r = atomic_exchange(&g->spare_result, NULL);
 
-    r->task.run = group_committed;
-    r->group = g;
-    r->block = block ? buf_ref(block) : NULL;
-    r->lsn = lsn;
-    r->first = first;
-    r->append_time = time;
-    r->rc = rc;
+    if (!r)
+        r = mem_new(sizeof *r);
+    *r = (struct commit_result){ .task.run = group_committed,
+                                 .group = g,
+                                 .block = block ? buf_ref(block) : NULL,
+                                 .lsn = lsn,
+                                 .first = first,
+                                 .append_time = time,
+                                 .rc = rc };
 #ifdef WEIR_MUTANT_ACK_ORDER
     /* Every third block's answer waits until the one after it has gone out. */
     static struct commit_result *late;
@@ -377,7 +379,7 @@ static void answer_barriers(struct committer *c, int rc)
         struct append *next = a->next;
 
         a->next = NULL;
-        result_post(a->shard->group, NULL, 0, a, 0, rc);
+        result_post(a->group, NULL, 0, a, 0, rc);
         a = next;
     }
 }
@@ -405,7 +407,7 @@ static void fail_all(struct committer *c, int rc)
 
         c->taken = a->next;
         a->next = NULL;
-        result_post(a->shard->group, NULL, 0, a, 0, rc);
+        result_post(a->group, NULL, 0, a, 0, rc);
     }
     c->taken_end = &c->taken;
     answer_barriers(c, rc);

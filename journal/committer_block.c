@@ -51,7 +51,7 @@ static struct content content_with(const struct committer *c, const struct conte
 {
     struct content n = *now;
 
-    n.n_groups = c->n_in_block + (a->shard->group->in_block_end ? 0 : 1);
+    n.n_groups = c->n_in_block + (a->group->in_block_end ? 0 : 1);
     n.items++;
     n.body_bytes += body_bytes(a);
     n.direct += a->direct;
@@ -72,7 +72,7 @@ uint64_t committer_gather(struct committer *c)
 
     while (c->taken) {
         struct append *a = c->taken;
-        struct jrn_group *g = a->shard->group;
+        struct jrn_group *g = a->group;
         struct content with = now;
 
         if (a->batch)
@@ -105,8 +105,8 @@ static int by_shard(const void *x, const void *y)
 {
     const struct append *a = *(struct append *const *)x, *b = *(struct append *const *)y;
 
-    if (a->shard->id != b->shard->id)
-        return a->shard->id < b->shard->id ? -1 : 1;
+    if (a->shard_id != b->shard_id)
+        return a->shard_id < b->shard_id ? -1 : 1;
     return a->base_offset < b->base_offset ? -1 : a->base_offset > b->base_offset;
 }
 
@@ -138,7 +138,7 @@ static uint32_t add_saturating(uint32_t a, uint32_t b)
 /* One item of the frame at mem, and its body at `to`. */
 static void item_make(const struct append *a, uint8_t *mem, uint32_t i, uint8_t *to)
 {
-    struct frame_item item = { .shard = a->shard->id,
+    struct frame_item item = { .shard = a->shard_id,
                                .base_offset = a->base_offset,
                                .n_offsets = a->n_offsets,
                                .bytes = a->bytes,
@@ -216,7 +216,7 @@ static void placements_make(struct committer *c, uint8_t *mem, uint32_t n_frames
 
     for (unsigned i = 0; i < c->n_in_block; i++) {
         for (const struct append *a = c->in_block[i]->in_block; a; a = a->next) {
-            struct block_placement p = { a->shard->id, a->base_offset, a->segment, a->pos,
+            struct block_placement p = { a->shard_id, a->base_offset, a->segment, a->pos,
                                          a->bytes };
 
             if (a->direct)

@@ -223,7 +223,7 @@ static void heads_settle(struct committer *c, struct jrn_group *g)
 
     for (struct append *a = g->in_block; a; a = a->next) {
         struct seg_run run = {
-            .shard = a->shard->id, .base = a->base_offset, .bytes = a->bytes, .n_batches = 1
+            .shard = a->shard_id, .base = a->base_offset, .bytes = a->bytes, .n_batches = 1
         };
         const struct direct_piece *p;
 

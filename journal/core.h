@@ -37,12 +37,16 @@ enum {
     LSN_FIRST = PAGE_BYTES
 };
 
-/* A batch on its way: made by shard_append, ends when its done has been posted. */
+/* A batch on its way: made by shard_append, ends when its done has been posted. Lies in done->room,
+ * unless done is answered earlier than that, or missing. The committer does not look at the shard: its
+ * lines would go from core to core. */
 struct append {
     struct task task;
     struct append *next;
     struct shard *shard; /* a reference */
-    struct buf *batch;   /* a reference; NULL: a barrier, which is answered after all before it */
+    struct jrn_group *group;
+    uint64_t shard_id;
+    struct buf *batch; /* a reference; NULL: a barrier, which is answered after all before it */
     uint32_t at, bytes;
     enum ack ack;
     struct append_done *done; /* NULL once answered */
@@ -57,7 +61,9 @@ struct append {
     bool direct;           /* batch is a run buffer now; the committer may still decide otherwise */
     uint64_t xxh3;         /* of its stored bytes; direct */
     uint64_t segment, pos; /* committer: where it lies; direct */
+    bool on_heap;          /* not in done->room */
 };
+_Static_assert(sizeof(struct append) <= sizeof(((struct append_done *)0)->room), "it lies there");
 
 /* What one block made durable (or not) for one group. */
 struct commit_result {
@@ -90,8 +96,9 @@ struct jrn_group {
     struct append *in_block, **in_block_end;
     uint32_t n_in_block;
     uint64_t bytes_in_block;
-    /* home */
-    struct append *staged, **staged_end;
+    _Atomic(struct commit_result *) spare_result; /* the last one, for the next */
+    /* home; in lines of its own */
+    _Alignas(CACHE_LINE) struct append *staged, **staged_end;
     struct append *held, **held_end; /* waiting for space, before any check */
     struct loop_timer throttle;      /* the first held one may go */
     struct task flush;
@@ -112,8 +119,7 @@ struct jrn_group {
 };
 
 /* Each of many shards is out of every cache when its next batch comes: what an append looks at lies in
- * the first two cache lines, what destage does besides in the third. Aligned to SHARD_ALIGN. */
-enum { SHARD_ALIGN = 64 };
+ * the first two cache lines, what destage does besides in the third. Aligned to CACHE_LINE. */
 
 struct shard {
     struct store *st;

@@ -47,7 +47,7 @@ struct shard *dirty_following(const struct shard *s)
     struct shard *next = s->dirty_next;
 
     for (unsigned i = 0; next && i < 3; i++)
-        __builtin_prefetch((const char *)next + (size_t)i * SHARD_ALIGN);
+        __builtin_prefetch((const char *)next + (size_t)i * CACHE_LINE);
     return next;
 }
 

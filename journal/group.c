@@ -74,7 +74,7 @@ bool group_throttled(struct jrn_group *g, struct append *a)
 
 struct jrn_group *group_new(struct store *st, uint64_t id, enum shard_class class)
 {
-    struct jrn_group *g = mem_new(sizeof *g);
+    struct jrn_group *g = mem_new_aligned(sizeof *g, CACHE_LINE);
 
     g->st = st;
     g->id = id;
@@ -97,6 +97,7 @@ void group_free(struct jrn_group *g)
     ASSERT(!g->staged && !g->held);
     cache_free(&g->cache);
     direct_fini(&g->direct);
+    free(atomic_load(&g->spare_result));
     dirty_free(&g->dirty);
     free(g->losses);
     free(g);
@@ -162,21 +163,23 @@ const struct group_loss *group_tail_loss(struct jrn_group *g, const struct shard
 void append_end(struct append *a, int rc, int64_t append_time)
 {
     struct append_done *d = a->done;
-    struct store *st = a->shard->st;
+    struct store *st = a->group->st;
 
     atomic_fetch_sub(&st->backlog, a->bytes);
     stats_append(a, rc);
+    buf_unref(a->batch);
+    shard_unref(a->shard);
     if (d) {
         d->rc = rc;
         d->base_offset = a->base_offset;
         d->append_time = append_time;
         d->duplicate = a->duplicate;
         d->task.run = append_done_run;
-        loop_post(d->loop, &d->task);
     }
-    buf_unref(a->batch);
-    shard_unref(a->shard);
-    free(a);
+    if (a->on_heap)
+        free(a);
+    if (d)
+        loop_post(d->loop, &d->task); /* a, where it lies in d, is gone with this */
     atomic_fetch_sub(&st->busy, 1);
 }
 
@@ -210,8 +213,20 @@ static void run_committed(struct jrn_group *g, const struct commit_result *r, st
     s->last_lsn = n.lsn;
     atomic_store(&s->end, n.base + n.n_offsets);
     shard_wake(s, 0);
-    if (s->keys)
+    if (s->kind == SHARD_ROCKSDB && s->keys)
         keyindex_behind(s);
+}
+
+/* Each of the block's shards may be out of every cache: all are asked for, then what their indexes end
+ * with, before the first is looked at. */
+static void frame_prefetch(const struct append *first)
+{
+    for (const struct append *a = first; a; a = a->next) {
+        __builtin_prefetch(a->shard);
+        __builtin_prefetch(&a->shard->index);
+    }
+    for (const struct append *a = first; a; a = a->next)
+        __builtin_prefetch(index_room_of(&a->shard->index));
 }
 
 /* The groups of a loop share its part of the cache: the oldest blocks go, whosever they are, so that
@@ -243,6 +258,7 @@ static void frame_committed(struct jrn_group *g, struct commit_result *r)
 {
     struct append *a = r->first;
 
+    frame_prefetch(a);
     g->cache.max_bytes =
         (g->st->conf.cache_bytes - g->st->runs.max_bytes) / (atomic_load(&g->st->groups_used) + 1);
     cache_add(&g->cache, r->lsn, r->block);
@@ -274,5 +290,5 @@ void group_committed(struct task *t)
         a = next;
     }
     buf_unref(r->block);
-    free(r);
+    free(atomic_exchange(&g->spare_result, r));
 }

@@ -5,6 +5,7 @@
 #ifndef WEIR_JOURNAL_INDEX_H
 #define WEIR_JOURNAL_INDEX_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Where a batch lies that is not in the WAL but in its group's open segment. */
@@ -37,6 +38,11 @@ static inline const struct index_entry *index_at(const struct index *x, uint32_t
     return &x->list[x->first + i];
 }
 
+/* Where the next entry goes, to be fetched ahead; NULL: not known. */
+static inline const void *index_room_of(const struct index *x)
+{
+    return x->list ? &x->list[x->end] : NULL;
+}
 /* A copy of *n->direct is taken. */
 void index_add(struct index *x, const struct index_entry *n);
 /* The entry that holds offset or, when none does, the first one after it; index_count when there is

@@ -306,14 +306,17 @@ void shard_policy(const struct shard *s, struct shard_policy *out);
 /* How safe a batch must be before its producer is answered. */
 enum ack { ACK_NONE, ACK_LEADER_MEMORY, ACK_QUORUM_MEMORY, ACK_LEADER_DURABLE, ACK_QUORUM_DURABLE };
 
+enum { APPEND_ROOM = 24 };
+
 struct append_done {
     struct task task; /* ours */
     void (*fn)(struct append_done *d);
     struct loop *loop;
     int rc;
-    uint64_t base_offset; /* when rc is 0 */
-    int64_t append_time;  /* ms, when the batch was taken */
-    bool duplicate;       /* the batch was there already; base_offset is the first one's */
+    uint64_t base_offset;       /* when rc is 0 */
+    int64_t append_time;        /* ms, when the batch was taken */
+    bool duplicate;             /* the batch was there already; base_offset is the first one's */
+    uint64_t room[APPEND_ROOM]; /* ours: what is known of the batch on its way */
 };
 
 /* Appends one batch.

@@ -263,7 +263,7 @@ int shard_load_kind(struct shard *s)
 
 struct shard *shard_make(struct store *st, uint64_t id)
 {
-    struct shard *s = mem_new_aligned(sizeof *s, SHARD_ALIGN);
+    struct shard *s = mem_new_aligned(sizeof *s, CACHE_LINE);
 
     s->st = st;
     s->id = id;
@@ -504,7 +504,7 @@ void shard_append_home(struct append *a)
     int rc = append_allowed(a);
 
     ASSERT_HOME(g->loop);
-    if (s->memory) {
+    if (s->kind == SHARD_MEMORY && s->memory) {
         memory_append(a);
         return;
     }
@@ -576,17 +576,23 @@ static int append_sizes(const struct shard *s, const struct buf *batch, uint32_t
 void shard_append(struct shard *s, struct buf *batch, uint32_t at, uint32_t bytes, enum ack ack,
                   struct append_done *done)
 {
-    struct append *a = mem_new(sizeof *a);
-    int rc = append_sizes(s, batch, at, bytes);
+    bool on_heap = !done || ack < ACK_LEADER_DURABLE; /* done goes its own way soon */
+    struct append *a = on_heap ? mem_new(sizeof *a) : (struct append *)done->room;
+    int rc;
 
-    a->shard = shard_ref(s);
-    a->batch = buf_ref(batch);
-    a->at = at;
-    a->bytes = bytes;
-    a->ack = ack;
-    a->done = done;
-    a->task.run = append_task;
-    a->began_us = loop_now_us(s->group->loop);
+    __builtin_prefetch(&s->index); /* beside the first line, not after it */
+    rc = append_sizes(s, batch, at, bytes);
+    *a = (struct append){ .task.run = append_task,
+                          .shard = shard_ref(s),
+                          .group = s->group,
+                          .shard_id = s->id,
+                          .batch = buf_ref(batch),
+                          .at = at,
+                          .bytes = bytes,
+                          .ack = ack,
+                          .done = done,
+                          .began_us = loop_now_us(s->group->loop),
+                          .on_heap = on_heap };
     atomic_fetch_add(&s->st->backlog, bytes);
     atomic_fetch_add(&s->st->busy, 1);
     if (rc >= 0 && atomic_load(&s->st->closing) && s->group->id != GROUP_CATALOGUE)

@@ -140,7 +140,7 @@ void stats_free(struct stats *s)
 
 void stats_append(const struct append *a, int rc)
 {
-    struct jrn_group *g = a->shard->group;
+    struct jrn_group *g = a->group;
     struct store *st = g->st;
 
     if (rc < 0) {
