@@ -8,10 +8,11 @@
  *
  * acks=all. A round is one turn of the broker and one of librdkafka's own mock broker, which keeps
  * nothing, with the same client; the first of them changes. The mock runs in a process of its own
- * (-I: in the client's; -N: not at all). -k: the reference is another broker instead, which is asked
- * for all that ours is. With -p the server's CPU per million messages is printed too. Each turn at
- * a broker has a topic of its own, deleted afterwards, once its end offsets have been held against
- * what was acked. -w: rounds before the first that counts. -X: a setting of librdkafka, for both.
+ * (-I: in the client's; -N: not at all). -k: the reference is another broker instead, which is
+ * asked for all that ours is. With -p the server's CPU per million messages is printed too. Each
+ * turn at a broker has a topic of its own, deleted afterwards, once its end offsets have been held
+ * against what was acked. -w: rounds before the first that counts. -X: a setting of librdkafka, for
+ * both.
  *
  * produce: messages a second, from the first call until the last delivery report. paced: an open
  * loop; latency is from the moment at which the message should have been sent until its delivery

@@ -3,8 +3,8 @@
 #
 # Differs from them in this only: the addresses; one replica for its own topics, as its example
 # settings for one node say; and files of deleted topics are gone after a second instead of a
-# minute (ours: journal.delete_grace_ms), or a run would need many times the space. It writes its log
-# nowhere: that package is not among what the broker depends on.
+# minute (ours: journal.delete_grace_ms), or a run would need many times the space. What people
+# read is written nowhere: no logger is among the packages that the broker depends on.
 #
 # PEER_KAFKA: a version of org.apache.kafka:kafka_2.13. The jars are kept in build/interop.
 # shellcheck shell=bash
@@ -22,7 +22,8 @@ peer_fetch() {
     mkdir -p "$folder"
     cat >"$folder/pom.xml" <<POM
 <project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>interop</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+<groupId>interop</groupId><artifactId>kafka</artifactId>
+<version>1</version><packaging>pom</packaging>
 <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
 <version>$peer_version</version></dependency></dependencies></project>
 POM
@@ -32,7 +33,10 @@ POM
 }
 
 peer_free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 -c 'import socket
+s = socket.socket()
+s.bind(("127.0.0.1", 0))
+print(s.getsockname()[1])'
 }
 
 peer_settings() {
