@@ -4,15 +4,15 @@
  *   kafka_bench paced   -b BROKERS [-s BYTES] [-P PARTITIONS] [-L LINGER_MS] [-R RATE]
  *   kafka_bench consume -b BROKERS [-s BYTES] [-P PARTITIONS] [-n COUNT]
  *   all: [-r ROUNDS] [-w ROUNDS] [-t SECONDS] [-p SERVER_PID] [-X KEY=VALUE]... [-x NAME] [-I] [-N]
- *        [-k PEER_BROKERS [-K PEER_PID]]
+ *        [-k PEER_BROKERS [-K PEER_PID]] [-T]
  *
  * acks=all. A round is one turn of the broker and one of librdkafka's own mock broker, which keeps
  * nothing, with the same client; the first of them changes. The mock runs in a process of its own
  * (-I: in the client's; -N: not at all). -k: the reference is another broker instead, which is
  * asked for all that ours is. With -p the server's CPU per million messages is printed too. Each
  * turn at a broker has a topic of its own, deleted afterwards, once its end offsets have been held
- * against what was acked. -w: rounds before the first that counts. -X: a setting of librdkafka, for
- * both.
+ * against what was acked. -T: one topic for all rounds, for brokers to which a new one is dear.
+ * -w: rounds before the first that counts. -X: a setting of librdkafka, for both.
  *
  * produce: messages a second, from the first call until the last delivery report. paced: an open
  * loop; latency is from the moment at which the message should have been sent until its delivery
@@ -32,13 +32,16 @@
 #include "bench/kafka_client.h"
 #include "bench/measure.h"
 
-enum { SETTINGS_MAX = 32, FLUSH_MS = 120000, CHECK_EVERY = 256, WARM_UP = 2000, FETCH = 4096 };
+enum { SETTINGS_MAX = 32, FLUSH_MS = 120000, CHECK_EVERY = 256, FETCH = 4096 };
+/* Messages before a turn: in all and, for a peer's new topic, in each partition. A Kafka touches a
+ * partition's indexes after its first 4 KiB, and the kernel may clear megabytes then. */
+enum { WARM_UP = 1000, WARM_UP_EACH = 25, WARM_UP_TIMES = 2 };
 
 static struct options {
     const char *name;
     uint64_t rounds, warm_rounds, bytes, partitions, linger_ms, batch, rate, count;
     double seconds;
-    bool inside, no_mock;
+    bool inside, no_mock, one_topic;
     struct kafka_setting extra[SETTINGS_MAX];
     unsigned n_extra;
 } opt = { .rounds = 7,
@@ -53,6 +56,7 @@ static struct options {
 static struct broker {
     const char *address; /* NULL: there is none */
     pid_t pid;           /* 0: not known */
+    uint64_t end;        /* of its topic, when the turn before had ended; 0: the topic is new */
     uint64_t lost;       /* acked, and not there */
 } broker, peer;
 
@@ -68,6 +72,7 @@ struct turn {
     double cpu_began;
     atomic_ulong acked, failed;
     rd_kafka_resp_err_t err; /* of the last that failed */
+    bool new_topic, warm;    /* warm: what comes now is measured */
     /* paced */
     bool paced;
     double began;
@@ -112,10 +117,12 @@ static unsigned settings(struct kafka_setting *s, char text[2][32])
     return n;
 }
 
-/* Small batches and paced messages are spread evenly by hand; the rest as librdkafka does. */
+/* Small batches, paced messages and the first ones are spread evenly by hand; the rest as
+ * librdkafka does. */
 static int32_t partition_of(const struct turn *t)
 {
-    return opt.batch || t->paced ? (int32_t)(t->sent % opt.partitions) : RD_KAFKA_PARTITION_UA;
+    return opt.batch || t->paced || !t->warm ? (int32_t)(t->sent % opt.partitions)
+                                             : RD_KAFKA_PARTITION_UA;
 }
 
 static void send_one(struct turn *t, void *private)
@@ -149,6 +156,20 @@ static void settle_all(void)
         sync();
 }
 
+/* Twice, since a Kafka looks at how much there is before it adds a batch. */
+static void warm_up(struct turn *t)
+{
+    uint64_t each = opt.partitions * WARM_UP_EACH;
+    uint64_t n = t->new_topic && each > WARM_UP ? each : WARM_UP;
+
+    for (int times = 0; times < WARM_UP_TIMES; times++) {
+        for (uint64_t i = 0; i < n; i++)
+            send_one(t, NULL);
+        flush(t);
+    }
+    t->warm = true;
+}
+
 /* Connects, and has every partition's leader known. */
 static void turn_start(struct turn *t)
 {
@@ -158,9 +179,7 @@ static void turn_start(struct turn *t)
 
     t->rk = kafka_client_producer(t->brokers, s, n, delivered, t);
     t->rkt = rd_kafka_topic_new(t->rk, t->topic, NULL);
-    for (unsigned i = 0; i < WARM_UP; i++)
-        send_one(t, NULL);
-    flush(t);
+    warm_up(t);
     settle_all();
     t->cpu_began = kafka_server_cpu(t->server);
 }
@@ -244,17 +263,24 @@ static void paced_turn(struct turn *t)
 static void broker_turn(struct broker *b, struct turn *t, unsigned round,
                         void (*run)(struct turn *t))
 {
+    bool first = !opt.one_topic || round == 0;
+    bool last = !opt.one_topic || round + 1 == opt.warm_rounds + opt.rounds;
     char topic[64];
     uint64_t end;
 
-    snprintf(topic, sizeof topic, "bench-%d-%u", (int)getpid(), round);
-    *t = (struct turn){ .brokers = b->address, .topic = topic, .server = b->pid };
-    kafka_client_create_topic(b->address, topic, (int)opt.partitions);
+    snprintf(topic, sizeof topic, "bench-%d-%u", (int)getpid(), opt.one_topic ? 0 : round);
+    *t = (struct turn){
+        .brokers = b->address, .topic = topic, .server = b->pid, .new_topic = first && peer.address
+    };
+    if (first)
+        kafka_client_create_topic(b->address, topic, (int)opt.partitions);
     run(t);
     end = kafka_client_end_offsets(b->address, topic, (int)opt.partitions);
-    if (end < atomic_load(&t->acked))
-        b->lost += atomic_load(&t->acked) - end;
-    kafka_client_delete_topic(b->address, topic);
+    if (end < b->end + atomic_load(&t->acked))
+        b->lost += b->end + atomic_load(&t->acked) - end;
+    b->end = last ? 0 : end;
+    if (last)
+        kafka_client_delete_topic(b->address, topic);
 }
 
 static void reference_turn(struct turn *t, unsigned round, void (*run)(struct turn *t))
@@ -522,6 +548,8 @@ static bool take_option(int o, char *arg)
         return opt.inside = true;
     case 'N':
         return opt.no_mock = true;
+    case 'T':
+        return opt.one_topic = true;
     case 'r':
         opt.rounds = measure_number(arg, 1, MEASURE_ROUNDS_MAX);
         return true;
@@ -582,7 +610,7 @@ int main(int argc, char **argv)
     int o;
 
     optind = 2;
-    while (argc > 1 && (o = getopt(argc, argv, "b:x:X:INr:w:t:s:P:L:B:R:n:p:k:K:")) != -1)
+    while (argc > 1 && (o = getopt(argc, argv, "b:x:X:INTr:w:t:s:P:L:B:R:n:p:k:K:")) != -1)
         if (!take_option(o, optarg))
             return usage();
     if (argc < 2 || !broker.address || optind != argc)

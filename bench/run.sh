@@ -4,8 +4,8 @@
 #   bench/run.sh [--rounds N] [--seconds N] [--only PART,...] [--data DIR] [--smoke] [--strict]
 #
 # Parts: raw latency half throughput direct replay recovery produce paced small consume restart idle random; and, only when asked for,
-# since it fetches a real Kafka from a registry and starts a JVM: kafka, or of it kafka_small kafka_produce kafka_consume. --smoke: tiny
-# numbers; only shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is
+# since it fetches a real Kafka from a registry and starts a JVM: kafka, or one figure of it, as kafka_small. --smoke: tiny numbers;
+# only shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is
 # emptied; it should lie on the device that is to be measured. Fails when a driver does, or when an
 # acked record is lost.
 #
@@ -181,33 +181,28 @@ fi
 
 # --- a real Kafka, turn by turn ---
 
-# The first round warms up the JVM and our slabs.
-peer() { kafka "$@" -k "127.0.0.1:$peer_port" -K "$peer_pid" -w "$(n 0 1)"; }
+# The first rounds warm up the JVM and our slabs.
+peer() { kafka "$@" -k "127.0.0.1:$peer_port" -K "$peer_pid" -w "$(n 0 2)"; }
 
-# peer_figures NAME: the figures of one kafka_bench verb against the peer.
-peer_figures() {
+peer_figure() {
     case $1 in
-    small) peer produce -s 100 -P "$(n 100 1000)" -B 1 -t "$seconds" -x small_kafka ;;
-    produce)
-        peer produce -s 100 -t "$seconds" -x produce_100_kafka
-        peer produce -s 1024 -t "$seconds" -x produce_1k_kafka
-        ;;
-    consume)
-        peer consume -s 100 -n "$(n 20000 5000000)" -x consume_100_kafka
-        peer consume -s 1024 -n "$(n 5000 1000000)" -x consume_1k_kafka
-        ;;
+    small) peer produce -s 100 -P "$(n 100 1000)" -B 1 -T -t "$seconds" -x small_kafka ;;
+    produce_100) peer produce -s 100 -t "$seconds" -x produce_100_kafka ;;
+    produce_1k) peer produce -s 1024 -t "$seconds" -x produce_1k_kafka ;;
+    consume_100) peer consume -s 100 -n "$(n 20000 5000000)" -x consume_100_kafka ;;
+    consume_1k) peer consume -s 1024 -n "$(n 5000 1000000)" -x consume_1k_kafka ;;
     esac
 }
 
 # Both start anew for each. What is consumed is in the page cache there, so it is in memory here.
-for verb in small produce consume; do
-    if wants kafka || wants "kafka_$verb"; then
+for name in small produce_100 produce_1k consume_100 consume_1k; do
+    if wants kafka || wants "kafka_$name"; then
         in_memory=()
-        [ $verb != consume ] ||
+        [[ $name != consume* ]] ||
             in_memory=(--set journal.cache_bytes=4GiB --set journal.read_cache_bytes=4GiB)
         kafka_peer_start "$data/kafka" || continue
         server_start ${in_memory[@]+"${in_memory[@]}"}
-        peer_figures $verb
+        peer_figure "$name"
         server_memory
         server_end TERM
         kafka_peer_end
