@@ -3,18 +3,21 @@
  *   kafka_bench produce -b BROKERS [-s BYTES] [-P PARTITIONS] [-L LINGER_MS] [-B RECORDS_A_BATCH]
  *   kafka_bench paced   -b BROKERS [-s BYTES] [-P PARTITIONS] [-L LINGER_MS] [-R RATE]
  *   kafka_bench consume -b BROKERS [-s BYTES] [-P PARTITIONS] [-n COUNT]
- *   all: [-r ROUNDS] [-t SECONDS] [-p SERVER_PID] [-X KEY=VALUE]... [-x NAME] [-I] [-N]
+ *   all: [-r ROUNDS] [-w ROUNDS] [-t SECONDS] [-p SERVER_PID] [-X KEY=VALUE]... [-x NAME] [-I] [-N]
+ *        [-k PEER_BROKERS [-K PEER_PID]] [-T]
  *
  * acks=all. A round is one turn of the broker and one of librdkafka's own mock broker, which keeps
  * nothing, with the same client; the first of them changes. The mock runs in a process of its own
- * (-I: in the client's; -N: not at all). With -p the server's CPU per million messages is printed
- * too. Each turn at the broker has a topic of its own, deleted afterwards, once its end offsets
- * have been held against what was acked. -X: a setting of librdkafka, for both.
+ * (-I: in the client's; -N: not at all). -k: the reference is another broker instead, which is
+ * asked for all that ours is. With -p the server's CPU per million messages is printed too. Each
+ * turn at a broker has a topic of its own, deleted afterwards, once its end offsets have been held
+ * against what was acked. -T: one topic for all rounds, for brokers to which a new one is dear.
+ * -w: rounds before the first that counts. -X: a setting of librdkafka, for both.
  *
  * produce: messages a second, from the first call until the last delivery report. paced: an open
  * loop; latency is from the moment at which the message should have been sent until its delivery
  * report, so that a stall is counted for all that wait. consume: reads COUNT messages back from
- * the beginning (no reference: the mock keeps 5 MiB a partition). */
+ * the beginning (no reference but a peer: the mock keeps 5 MiB a partition). */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,13 +32,16 @@
 #include "bench/kafka_client.h"
 #include "bench/measure.h"
 
-enum { SETTINGS_MAX = 32, FLUSH_MS = 120000, CHECK_EVERY = 256, WARM_UP = 2000, FETCH = 4096 };
+enum { SETTINGS_MAX = 32, FLUSH_MS = 120000, CHECK_EVERY = 256, FETCH = 4096 };
+/* Messages before a turn: in all and, for a peer's new topic, in each partition. A Kafka touches a
+ * partition's indexes after its first 4 KiB, and the kernel may clear megabytes then. */
+enum { WARM_UP = 1000, WARM_UP_EACH = 25, WARM_UP_TIMES = 2 };
 
 static struct options {
-    const char *brokers, *name;
-    uint64_t rounds, bytes, partitions, linger_ms, batch, rate, count, pid;
+    const char *name;
+    uint64_t rounds, warm_rounds, bytes, partitions, linger_ms, batch, rate, count;
     double seconds;
-    bool inside, no_mock;
+    bool inside, no_mock, one_topic;
     struct kafka_setting extra[SETTINGS_MAX];
     unsigned n_extra;
 } opt = { .rounds = 7,
@@ -45,6 +51,14 @@ static struct options {
           .rate = 10000,
           .count = 1000000,
           .seconds = 5 };
+
+/* A real broker: the one that is measured, and the one that it may be held against. */
+static struct broker {
+    const char *address; /* NULL: there is none */
+    pid_t pid;           /* 0: not known */
+    uint64_t end;        /* of its topic, when the turn before had ended; 0: the topic is new */
+    uint64_t lost;       /* acked, and not there */
+} broker, peer;
 
 static struct kafka_mock mock;
 static uint8_t *payload;
@@ -58,6 +72,7 @@ struct turn {
     double cpu_began;
     atomic_ulong acked, failed;
     rd_kafka_resp_err_t err; /* of the last that failed */
+    bool new_topic, warm;    /* warm: what comes now is measured */
     /* paced */
     bool paced;
     double began;
@@ -102,10 +117,12 @@ static unsigned settings(struct kafka_setting *s, char text[2][32])
     return n;
 }
 
-/* Small batches and paced messages are spread evenly by hand; the rest as librdkafka does. */
+/* Small batches, paced messages and the first ones are spread evenly by hand; the rest as
+ * librdkafka does. */
 static int32_t partition_of(const struct turn *t)
 {
-    return opt.batch || t->paced ? (int32_t)(t->sent % opt.partitions) : RD_KAFKA_PARTITION_UA;
+    return opt.batch || t->paced || !t->warm ? (int32_t)(t->sent % opt.partitions)
+                                             : RD_KAFKA_PARTITION_UA;
 }
 
 static void send_one(struct turn *t, void *private)
@@ -129,8 +146,31 @@ static void flush(struct turn *t)
         measure_die("%s: flush: %s", t->brokers, rd_kafka_err2name(err));
 }
 
-/* Connects, and has every partition's leader known. Whoever's turn it is, our server is quiet when
- * it begins. */
+/* Whoever's turn it is, both are quiet when it begins. A peer may leave to the kernel what it
+ * writes: that is written then, and not in our turn. */
+static void settle_all(void)
+{
+    kafka_server_settle(broker.pid);
+    kafka_server_settle(peer.pid);
+    if (peer.address)
+        sync();
+}
+
+/* Twice, since a Kafka looks at how much there is before it adds a batch. */
+static void warm_up(struct turn *t)
+{
+    uint64_t each = opt.partitions * WARM_UP_EACH;
+    uint64_t n = t->new_topic && each > WARM_UP ? each : WARM_UP;
+
+    for (int times = 0; times < WARM_UP_TIMES; times++) {
+        for (uint64_t i = 0; i < n; i++)
+            send_one(t, NULL);
+        flush(t);
+    }
+    t->warm = true;
+}
+
+/* Connects, and has every partition's leader known. */
 static void turn_start(struct turn *t)
 {
     struct kafka_setting s[SETTINGS_MAX + 8];
@@ -139,10 +179,8 @@ static void turn_start(struct turn *t)
 
     t->rk = kafka_client_producer(t->brokers, s, n, delivered, t);
     t->rkt = rd_kafka_topic_new(t->rk, t->topic, NULL);
-    for (unsigned i = 0; i < WARM_UP; i++)
-        send_one(t, NULL);
-    flush(t);
-    kafka_server_settle((pid_t)opt.pid);
+    warm_up(t);
+    settle_all();
     t->cpu_began = kafka_server_cpu(t->server);
 }
 
@@ -222,25 +260,35 @@ static void paced_turn(struct turn *t)
 
 /* --- rounds --- */
 
-static uint64_t lost; /* acked, and not there */
-
-static void broker_turn(struct turn *t, unsigned round, void (*run)(struct turn *t))
+static void broker_turn(struct broker *b, struct turn *t, unsigned round,
+                        void (*run)(struct turn *t))
 {
+    bool first = !opt.one_topic || round == 0;
+    bool last = !opt.one_topic || round + 1 == opt.warm_rounds + opt.rounds;
     char topic[64];
     uint64_t end;
 
-    snprintf(topic, sizeof topic, "bench-%d-%u", (int)getpid(), round);
-    *t = (struct turn){ .brokers = opt.brokers, .topic = topic, .server = (pid_t)opt.pid };
-    kafka_client_create_topic(opt.brokers, topic, (int)opt.partitions);
+    snprintf(topic, sizeof topic, "bench-%d-%u", (int)getpid(), opt.one_topic ? 0 : round);
+    *t = (struct turn){
+        .brokers = b->address, .topic = topic, .server = b->pid, .new_topic = first && peer.address
+    };
+    if (first)
+        kafka_client_create_topic(b->address, topic, (int)opt.partitions);
     run(t);
-    end = kafka_client_end_offsets(opt.brokers, topic, (int)opt.partitions);
-    if (end < atomic_load(&t->acked))
-        lost += atomic_load(&t->acked) - end;
-    kafka_client_delete_topic(opt.brokers, topic);
+    end = kafka_client_end_offsets(b->address, topic, (int)opt.partitions);
+    if (end < b->end + atomic_load(&t->acked))
+        b->lost += b->end + atomic_load(&t->acked) - end;
+    b->end = last ? 0 : end;
+    if (last)
+        kafka_client_delete_topic(b->address, topic);
 }
 
-static void mock_turn(struct turn *t, void (*run)(struct turn *t))
+static void reference_turn(struct turn *t, unsigned round, void (*run)(struct turn *t))
 {
+    if (peer.address) {
+        broker_turn(&peer, t, round, run);
+        return;
+    }
     *t = (struct turn){ .brokers = mock.brokers, .topic = "bench", .server = mock.pid };
     if (!opt.no_mock)
         run(t);
@@ -250,10 +298,10 @@ static void round_of(struct turn *ours, struct turn *reference, unsigned round,
                      void (*run)(struct turn *t))
 {
     if (round % 2 == 0)
-        broker_turn(ours, round, run);
-    mock_turn(reference, run);
+        broker_turn(&broker, ours, round, run);
+    reference_turn(reference, round, run);
     if (round % 2)
-        broker_turn(ours, round, run);
+        broker_turn(&broker, ours, round, run);
 }
 
 static struct measure_rounds figure(const char *tail, const char *unit, const char *text)
@@ -274,18 +322,26 @@ static void report_lost(void)
 {
     struct measure_rounds r = figure("_lost", "records", "acked, but beyond the end offset");
 
-    measure_round(&r, (double)lost, 0);
+    measure_round(&r, (double)broker.lost, 0);
     report(&r);
+    if (peer.lost)
+        measure_die("the peer lost %" PRIu64 " acked records", peer.lost);
+}
+
+static const char *against(void)
+{
+    return peer.address ? "a peer"
+           : opt.inside ? "the mock broker in the client's process"
+                        : "the mock broker in its own process";
 }
 
 static const char *describe(char *text, size_t bytes)
 {
     snprintf(text, bytes,
              "%" PRIu64 " bytes, %" PRIu64 " partitions, linger %" PRIu64
-             " ms, acks=all, %s, against the mock broker in %s process",
+             " ms, acks=all, %s, against %s",
              opt.bytes, opt.partitions, opt.linger_ms,
-             opt.batch == 1 ? "one record a batch" : "batches as they come",
-             opt.inside ? "the client's" : "its own");
+             opt.batch == 1 ? "one record a batch" : "batches as they come", against());
     return text;
 }
 
@@ -296,13 +352,15 @@ static void produce(void)
     struct measure_rounds cpu = figure("_cpu", "s/million", "CPU of the server");
     struct turn ours, reference;
 
-    for (unsigned r = 0; r < opt.rounds; r++) {
+    for (unsigned r = 0; r < opt.warm_rounds + opt.rounds; r++) {
         round_of(&ours, &reference, r, produce_turn);
+        if (r < opt.warm_rounds)
+            continue;
         measure_round(&rate, ours.rate, reference.rate);
         measure_round(&cpu, ours.cpu, reference.cpu);
     }
     report(&rate);
-    if (opt.pid)
+    if (broker.pid)
         report(&cpu);
     report_lost();
 }
@@ -322,26 +380,29 @@ static void paced(void)
              describe(text, sizeof text));
     for (int i = 0; i < PACED_QUANTILES; i++)
         figures[i] = figure(tails[i], "ms", paced_text);
-    for (unsigned r = 0; r < opt.rounds; r++) {
+    for (unsigned r = 0; r < opt.warm_rounds + opt.rounds; r++) {
         round_of(&ours, &reference, r, paced_turn);
-        for (int i = 0; i < PACED_QUANTILES; i++)
+        for (int i = 0; r >= opt.warm_rounds && i < PACED_QUANTILES; i++)
             measure_round(&figures[i], 1e3 * measure_quantile(&ours.latencies, q[i]),
                           1e3 * measure_quantile(&reference.latencies, q[i]));
-        measure_round(&cpu, ours.cpu, reference.cpu);
+        if (r >= opt.warm_rounds)
+            measure_round(&cpu, ours.cpu, reference.cpu);
         measure_free(&ours.latencies);
         measure_free(&reference.latencies);
     }
     for (int i = 0; i < PACED_QUANTILES; i++)
         report(&figures[i]);
-    if (opt.pid)
+    if (broker.pid)
         report(&cpu);
     report_lost();
 }
 
 /* --- consume --- */
 
-static void fill_turn(struct turn *t)
+static void fill_turn(const struct broker *b, struct turn *t, const char *topic)
 {
+    *t = (struct turn){ .brokers = b->address, .topic = topic, .server = b->pid };
+    kafka_client_create_topic(b->address, topic, (int)opt.partitions);
     turn_start(t);
     while (t->sent < opt.count) {
         send_one(t, NULL);
@@ -394,16 +455,29 @@ static void consume_turn(struct turn *t)
     rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(rk);
     double began;
 
+    settle_all();
     t->cpu_began = kafka_server_cpu(t->server);
     assign_all(rk, t->topic);
     read_some(queue, 1);
     began = measure_now();
     read_some(queue, t->sent - 1);
     t->rate = (double)(t->sent - 1) / (measure_now() - began);
-    t->cpu = (kafka_server_cpu(t->server) - t->cpu_began) * 1e6 / (double)t->sent;
     rd_kafka_queue_destroy(queue);
     rd_kafka_consumer_close(rk);
     rd_kafka_destroy(rk);
+    kafka_server_settle(t->server);
+    t->cpu = (kafka_server_cpu(t->server) - t->cpu_began) * 1e6 / (double)t->sent;
+}
+
+/* Without a peer its turn is left out, and the reference stays 0: none. */
+static void consume_round(struct turn *ours, struct turn *reference, unsigned round)
+{
+    if (round % 2 == 0)
+        consume_turn(ours);
+    if (peer.address)
+        consume_turn(reference);
+    if (round % 2)
+        consume_turn(ours);
 }
 
 static void consume(void)
@@ -411,21 +485,26 @@ static void consume(void)
     char text[128], topic[64];
     struct measure_rounds rate = figure("", "msg/s", text);
     struct measure_rounds cpu = figure("_cpu", "s/million", "CPU of the server");
-    struct turn t = { .brokers = opt.brokers, .topic = topic, .server = (pid_t)opt.pid };
+    struct turn ours, reference = { 0 };
 
     snprintf(topic, sizeof topic, "bench-consume-%d", (int)getpid());
-    snprintf(text, sizeof text, "%" PRIu64 " messages of %" PRIu64 " bytes, from the beginning",
-             opt.count, opt.bytes);
-    kafka_client_create_topic(opt.brokers, t.topic, (int)opt.partitions);
-    fill_turn(&t);
-    for (unsigned r = 0; r < opt.rounds; r++) {
-        consume_turn(&t);
-        measure_round(&rate, t.rate, 0);
-        measure_round(&cpu, t.cpu, 0);
+    snprintf(text, sizeof text, "%" PRIu64 " messages of %" PRIu64 " bytes, from the beginning%s",
+             opt.count, opt.bytes, peer.address ? ", against a peer" : "");
+    fill_turn(&broker, &ours, topic);
+    if (peer.address)
+        fill_turn(&peer, &reference, topic);
+    for (unsigned r = 0; r < opt.warm_rounds + opt.rounds; r++) {
+        consume_round(&ours, &reference, r);
+        if (r < opt.warm_rounds)
+            continue;
+        measure_round(&rate, ours.rate, reference.rate);
+        measure_round(&cpu, ours.cpu, reference.cpu);
     }
-    kafka_client_delete_topic(opt.brokers, t.topic);
+    kafka_client_delete_topic(broker.address, topic);
+    if (peer.address)
+        kafka_client_delete_topic(peer.address, topic);
     report(&rate);
-    if (opt.pid)
+    if (broker.pid)
         report(&cpu);
 }
 
@@ -452,7 +531,13 @@ static bool take_option(int o, char *arg)
 {
     switch (o) {
     case 'b':
-        opt.brokers = arg;
+        broker.address = arg;
+        return true;
+    case 'k':
+        peer.address = arg;
+        return true;
+    case 'K':
+        peer.pid = (pid_t)measure_number(arg, 1, INT32_MAX);
         return true;
     case 'x':
         opt.name = arg;
@@ -463,8 +548,13 @@ static bool take_option(int o, char *arg)
         return opt.inside = true;
     case 'N':
         return opt.no_mock = true;
+    case 'T':
+        return opt.one_topic = true;
     case 'r':
         opt.rounds = measure_number(arg, 1, MEASURE_ROUNDS_MAX);
+        return true;
+    case 'w':
+        opt.warm_rounds = measure_number(arg, 0, MEASURE_ROUNDS_MAX);
         return true;
     case 't':
         opt.seconds = (double)measure_number(arg, 1, 3600);
@@ -488,7 +578,7 @@ static bool take_option(int o, char *arg)
         opt.count = measure_number(arg, 1, 1000000000);
         return true;
     case 'p':
-        opt.pid = measure_number(arg, 1, INT32_MAX);
+        broker.pid = (pid_t)measure_number(arg, 1, INT32_MAX);
         return true;
     default:
         return false;
@@ -520,15 +610,15 @@ int main(int argc, char **argv)
     int o;
 
     optind = 2;
-    while (argc > 1 && (o = getopt(argc, argv, "b:x:X:INr:t:s:P:L:B:R:n:p:")) != -1)
+    while (argc > 1 && (o = getopt(argc, argv, "b:x:X:INTr:w:t:s:P:L:B:R:n:p:k:K:")) != -1)
         if (!take_option(o, optarg))
             return usage();
-    if (argc < 2 || !opt.brokers || optind != argc)
+    if (argc < 2 || !broker.address || optind != argc)
         return usage();
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(argv[1], verbs[i].verb) == 0) {
             opt.name = opt.name ? opt.name : argv[1];
-            prepare(verbs[i].mock && !opt.no_mock);
+            prepare(verbs[i].mock && !opt.no_mock && !peer.address);
             verbs[i].run();
             kafka_mock_stop(&mock);
             free(payload);

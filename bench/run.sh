@@ -3,7 +3,8 @@
 #
 #   bench/run.sh [--rounds N] [--seconds N] [--only PART,...] [--data DIR] [--smoke] [--strict]
 #
-# Parts: raw latency half throughput direct replay recovery produce paced small consume restart idle random. --smoke: tiny numbers;
+# Parts: raw latency half throughput direct replay recovery produce paced small consume restart idle random; and, only when asked for,
+# since it fetches a real Kafka from a registry and starts a JVM: kafka, or one figure of it, as kafka_small. --smoke: tiny numbers;
 # only shows that the drivers run. --strict: fails when a mark is not met. DIR (build/bench) is
 # emptied; it should lie on the device that is to be measured. Fails when a driver does, or when an
 # acked record is lost.
@@ -16,6 +17,8 @@ rounds=7 seconds=5 data=build/bench smoke= strict=
 parts=raw,latency,half,throughput,direct,replay,recovery,produce,paced,small,consume,restart,idle,random
 server_pid= port=
 failed=0
+# shellcheck source=bench/kafka_peer.sh
+. bench/kafka_peer.sh
 
 usage() {
     sed -n '2,/^set -u/s/^# \{0,1\}//p' bench/run.sh
@@ -57,9 +60,10 @@ server_args=(--set kafka.listen=127.0.0.1:0 --set log.format=json
 read -r -a more_settings <<<"${SERVER_SETTINGS:-}"
 server_args+=(${more_settings[@]+"${more_settings[@]}"})
 
+# server_start ARGS...: further settings.
 server_start() {
     rm -rf "$data/server"
-    "$out/bin/weir-server" --data "$data/server" "${server_args[@]}" 2>"$data/server.log" &
+    "$out/bin/weir-server" --data "$data/server" "${server_args[@]}" "$@" 2>"$data/server.log" &
     server_pid=$!
     until grep -q '"event":"ready"' "$data/server.log"; do
         kill -0 "$server_pid" 2>/dev/null || { cat "$data/server.log" && exit 1; }
@@ -78,7 +82,7 @@ server_end() {
     [ -z "$server_pid" ] || wait "$server_pid" 2>/dev/null
     server_pid=
 }
-trap 'server_end KILL' EXIT
+trap 'server_end KILL; kafka_peer_end' EXIT
 
 # --- the parts ---
 
@@ -175,6 +179,36 @@ if wants produce || wants paced || wants small || wants consume || wants restart
     fi
 fi
 
+# --- a real Kafka, turn by turn ---
+
+# The first rounds warm up the JVM and our slabs.
+peer() { kafka "$@" -k "127.0.0.1:$peer_port" -K "$peer_pid" -w "$(n 0 2)"; }
+
+peer_figure() {
+    case $1 in
+    small) peer produce -s 100 -P "$(n 100 1000)" -B 1 -T -t "$seconds" -x small_kafka ;;
+    produce_100) peer produce -s 100 -t "$seconds" -x produce_100_kafka ;;
+    produce_1k) peer produce -s 1024 -t "$seconds" -x produce_1k_kafka ;;
+    consume_100) peer consume -s 100 -n "$(n 20000 5000000)" -x consume_100_kafka ;;
+    consume_1k) peer consume -s 1024 -n "$(n 5000 1000000)" -x consume_1k_kafka ;;
+    esac
+}
+
+# Both start anew for each. What is consumed is in the page cache there, so it is in memory here.
+for name in small produce_100 produce_1k consume_100 consume_1k; do
+    if wants kafka || wants "kafka_$name"; then
+        in_memory=()
+        [[ $name != consume* ]] ||
+            in_memory=(--set journal.cache_bytes=4GiB --set journal.read_cache_bytes=4GiB)
+        kafka_peer_start "$data/kafka" || continue
+        server_start ${in_memory[@]+"${in_memory[@]}"}
+        peer_figure "$name"
+        server_memory
+        server_end TERM
+        kafka_peer_end
+    fi
+done
+
 # --- shards that do nothing ---
 
 # figure NAME UNIT VALUE: one without reference, of one round.
@@ -251,10 +285,18 @@ paced_p50 ours <= 0.6
 paced_p99 ours <= 4
 small ratio >= 0.7
 small_cpu ours <= 10 aim
+small_kafka_cpu ratio <= 0.093 aim
+produce_100_kafka_cpu ratio <= 0.615 aim
+produce_1k_kafka_cpu ratio <= 0.286 aim
+consume_100_kafka ratio >= 1 aim
+consume_1k_kafka ratio >= 1 aim
 produce_100_lost ours <= 0
 produce_1k_lost ours <= 0
 paced_lost ours <= 0
-small_lost ours <= 0'
+small_lost ours <= 0
+produce_100_kafka_lost ours <= 0
+produce_1k_kafka_lost ours <= 0
+small_kafka_lost ours <= 0'
 
 echo
 awk -F'\t' -v marks="$marks" -v smoke="$smoke" -v strict="$strict" '
@@ -264,7 +306,7 @@ BEGIN {
         split(lines[i], m, " ")
         column[m[1]] = m[2]; op[m[1]] = m[3]; bound[m[1]] = m[4]; aim[m[1]] = m[5]
     }
-    form = "%-18s %-10s %10s %10s %7s %-17s %-14s %s\n"
+    form = "%-22s %-10s %10s %10s %7s %-17s %-14s %s\n"
     printf form, "figure", "unit", "ours", "reference", "ratio", "least - most", "mark", ""
 }
 {
