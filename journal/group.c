@@ -160,13 +160,13 @@ const struct group_loss *group_tail_loss(struct jrn_group *g, const struct shard
     return NULL;
 }
 
-void append_end(struct append *a, int rc, int64_t append_time)
+static void append_end_at(struct append *a, int rc, int64_t append_time, uint64_t now_us)
 {
     struct append_done *d = a->done;
     struct store *st = a->group->st;
 
     atomic_fetch_sub(&st->backlog, a->bytes);
-    stats_append(a, rc);
+    stats_append(a, rc, now_us);
     buf_unref(a->batch);
     shard_unref(a->shard);
     if (d) {
@@ -181,6 +181,11 @@ void append_end(struct append *a, int rc, int64_t append_time)
     if (d)
         loop_post(d->loop, &d->task); /* a, where it lies in d, is gone with this */
     atomic_fetch_sub(&st->busy, 1);
+}
+
+void append_end(struct append *a, int rc, int64_t append_time)
+{
+    append_end_at(a, rc, append_time, loop_now_us(a->group->loop));
 }
 
 /* Adds what one frame holds of one shard, the appends first .. (before end), as one run: inline ones
@@ -226,7 +231,7 @@ static void frame_prefetch(const struct append *first)
         __builtin_prefetch(&a->shard->index);
     }
     for (const struct append *a = first; a; a = a->next)
-        __builtin_prefetch(index_room_of(&a->shard->index));
+        index_prefetch(&a->shard->index);
 }
 
 /* The groups of a loop share its part of the cache: the oldest blocks go, whosever they are, so that
@@ -278,15 +283,17 @@ void group_committed(struct task *t)
     struct commit_result *r = (struct commit_result *)t;
     struct jrn_group *g = r->group;
     struct append *a = r->first;
+    uint64_t now;
 
     ASSERT_HOME(g->loop);
     direct_release(&g->direct);
     if (r->rc >= 0 && r->block)
         frame_committed(g, r);
+    now = loop_now_us(g->loop); /* once: asking costs as much as the rest of an answer */
     while (a) {
         struct append *next = a->next;
 
-        append_end(a, r->rc, r->append_time);
+        append_end_at(a, r->rc, r->append_time, now);
         a = next;
     }
     buf_unref(r->block);

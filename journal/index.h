@@ -5,7 +5,6 @@
 #ifndef WEIR_JOURNAL_INDEX_H
 #define WEIR_JOURNAL_INDEX_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 /* Where a batch lies that is not in the WAL but in its group's open segment. */
@@ -38,10 +37,13 @@ static inline const struct index_entry *index_at(const struct index *x, uint32_t
     return &x->list[x->first + i];
 }
 
-/* Where the next entry goes, to be fetched ahead; NULL: not known. */
-static inline const void *index_room_of(const struct index *x)
+/* Asks for the lines that index_add will look at. */
+static inline void index_prefetch(const struct index *x)
 {
-    return x->list ? &x->list[x->end] : NULL;
+    if (!x->end)
+        return;
+    __builtin_prefetch(&x->list[x->end - 1]);
+    __builtin_prefetch(&x->list[x->end], 1);
 }
 /* A copy of *n->direct is taken. */
 void index_add(struct index *x, const struct index_entry *n);

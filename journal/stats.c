@@ -138,7 +138,7 @@ void stats_free(struct stats *s)
     free(s);
 }
 
-void stats_append(const struct append *a, int rc)
+void stats_append(const struct append *a, int rc, uint64_t now_us)
 {
     struct jrn_group *g = a->group;
     struct store *st = g->st;
@@ -146,11 +146,13 @@ void stats_append(const struct append *a, int rc)
     if (rc < 0) {
         metric_add(&st->stats->append_refused, 1);
     } else if (a->batch && a->began_us) {
-        metric_observe(&st->stats->group_us[g->id], loop_now_us(g->loop) - a->began_us);
+        metric_observe(&st->stats->group_us[g->id], now_us - a->began_us);
         metric_add(&st->stats->appends, 1);
         metric_add(&st->stats->append_bytes, a->bytes);
-        metric_add(&st->stats->direct, a->direct);
-        metric_add(&st->stats->direct_bytes, a->direct ? a->bytes : 0);
+    }
+    if (rc >= 0 && a->batch && a->began_us && a->direct) {
+        metric_add(&st->stats->direct, 1);
+        metric_add(&st->stats->direct_bytes, a->bytes);
     }
 }
 
