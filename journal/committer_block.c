@@ -135,8 +135,8 @@ static uint32_t add_saturating(uint32_t a, uint32_t b)
     return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
 
-/* One item of the frame at mem, and its body at `to`. */
-static void item_make(const struct append *a, uint8_t *mem, uint32_t i, uint8_t *to)
+/* One item of the frame at mem. */
+static void item_make(const struct append *a, uint8_t *mem, uint32_t i)
 {
     struct frame_item item = { .shard = a->shard_id,
                                .base_offset = a->base_offset,
@@ -146,7 +146,6 @@ static void item_make(const struct append *a, uint8_t *mem, uint32_t i, uint8_t 
                                .xxh3 = a->direct ? a->xxh3 : 0 };
 
     frame_item_write(&item, mem, i);
-    memcpy(to, a->batch->mem + a->at, body_bytes(a));
 }
 
 /* The frame of that entry is in the group's present segment, and perhaps its last: that follows from
@@ -165,6 +164,24 @@ static bool segment_advance(struct jrn_group *g, uint64_t entry)
     if (cut)
         g->segment = (struct frame_segment){ .first = entry + 1 };
     return cut;
+}
+
+/* The bodies of a run, from first to before end, at `at` of the block; its hash while its bytes are in
+ * this core's cache. Gives where they end. */
+static uint32_t run_make(const struct committer *c, struct append *first, const struct append *end,
+                         uint8_t *mem, uint32_t at)
+{
+    uint32_t start = at;
+
+    for (struct append *a = first; a != end; a = a->next) {
+        memcpy(mem + at, a->batch->mem + a->at, body_bytes(a));
+        batch_stamp(mem + at, (int64_t)a->base_offset, (int32_t)a->group->epoch);
+        a->lsn = c->lsn + at;
+        at += body_bytes(a);
+    }
+    if (!first->direct)
+        first->xxh3 = sum_xxh3(mem + start, at - start, 0);
+    return at;
 }
 
 /* Writes one group's frame at pos of the block and its row of the directory. */
@@ -188,12 +205,13 @@ static void frame_make(struct committer *c, struct jrn_group *g, struct block_di
     g->cut = segment_advance(g, h.entry);
     h.flags |= g->cut ? FRAME_CUT : 0;
     frame_head_write(&h, mem + pos);
-    for (struct append *a = g->in_block; a; a = a->next, i++) {
-        item_make(a, mem + pos, i, mem + at);
-        batch_stamp(mem + at, (int64_t)a->base_offset, (int32_t)g->epoch);
-        a->lsn = c->lsn + at;
-        at += body_bytes(a);
-        offsets = add_saturating(offsets, a->n_offsets);
+    for (struct append *a = g->in_block, *end; a; a = end) {
+        end = append_run_end(a);
+        at = run_make(c, a, end, mem, at);
+        for (const struct append *in = a; in != end; in = in->next) {
+            item_make(in, mem + pos, i++);
+            offsets = add_saturating(offsets, in->n_offsets);
+        }
     }
     memset(mem + at, 0, pos + h.bytes - at);
     *d = (struct block_dir){ .group = g->id,

@@ -59,11 +59,22 @@ struct append {
     bool duplicate;
     bool was_held;         /* counted so */
     bool direct;           /* batch is a run buffer now; the committer may still decide otherwise */
-    uint64_t xxh3;         /* of its stored bytes; direct */
+    uint64_t xxh3;         /* of its stored bytes, direct; else of its run's, in the first of one */
     uint64_t segment, pos; /* committer: where it lies; direct */
     bool on_heap;          /* not in done->room */
 };
 _Static_assert(sizeof(struct append) <= sizeof(((struct append_done *)0)->room), "it lies there");
+
+/* One past the run that begins with first: inline ones of a shard that follow one another, or a direct one.
+ * In the order of the frame. */
+static inline struct append *append_run_end(const struct append *first)
+{
+    struct append *a = first->next;
+
+    while (a && a->shard_id == first->shard_id && !a->direct && !first->direct)
+        a = a->next;
+    return a;
+}
 
 /* What one block made durable (or not) for one group. */
 struct commit_result {

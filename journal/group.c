@@ -190,14 +190,14 @@ void append_end(struct append *a, int rc, int64_t append_time)
 
 /* Adds what one frame holds of one shard, the appends first .. (before end), as one run: inline ones
  * that follow one another, or a direct one. */
-static void run_committed(struct jrn_group *g, const struct commit_result *r, struct append *first,
-                          struct append *end)
+static void run_committed(struct jrn_group *g, struct append *first, struct append *end)
 {
     struct shard *s = first->shard;
     struct index_direct direct = { first->segment, first->pos, first->xxh3 };
     struct index_entry n = { .base = first->base_offset,
                              .lsn = first->lsn,
                              .max_ts = INT64_MIN,
+                             .xxh3 = first->direct ? 0 : first->xxh3,
                              .direct = first->direct ? &direct : NULL };
 
     for (struct append *a = first; a != end; a = a->next) {
@@ -210,8 +210,6 @@ static void run_committed(struct jrn_group *g, const struct commit_result *r, st
     ASSERT(n.base == atomic_load(&s->end));
     atomic_fetch_add(&g->st->bytes.accepted, n.bytes);
     if (!atomic_load(&s->deleted)) {
-        if (!n.direct)
-            n.xxh3 = sum_xxh3(r->block->mem + (n.lsn - r->lsn), n.bytes, 0);
         index_add(&s->index, &n);
         group_dirty(g, s);
     }
@@ -271,10 +269,8 @@ static void frame_committed(struct jrn_group *g, struct commit_result *r)
     while (a) {
         struct append *first = a;
 
-        do
-            a = a->next;
-        while (a && a->shard == first->shard && !a->direct && !first->direct);
-        run_committed(g, r, first, a);
+        a = append_run_end(first);
+        run_committed(g, first, a);
     }
 }
 
