@@ -120,6 +120,8 @@
       "What all partitions of kind memory hold together; beyond it the oldest batches of the largest go.") \
     X(JOURNAL_PENDING_MAX, "journal.pending_max", BYTES, "64MiB", 64 * CONF_KIB, CONF_TIB, NULL, RESTART, \
       "Bytes taken and not yet durable, past which producers are not read.") \
+    X(JOURNAL_COMMIT_DELAY_US, "journal.commit_delay_us", U64, "0", 0, 100000, NULL, RESTART, \
+      "Microseconds from one commit's beginning to the next one's, at least: fewer, larger commits take less CPU, answers come later.") \
     X(JOURNAL_IDLE_CLOSE_MS, "journal.idle_close_ms", U64, "10", 1, 60000, NULL, RESTART, \
       "Milliseconds without appends after which a closing block is written.") \
     X(JOURNAL_DELETE_GRACE_MS, "journal.delete_grace_ms", U64, "10000", 1, 7 * CONF_DAY, NULL, RESTART, \

@@ -10,6 +10,7 @@
 static void wake_run(struct task *t);
 static void pump(struct committer *c);
 static void idle_fire(struct loop_timer *t);
+static void delay_fire(struct loop_timer *t);
 static void written(struct dev_req *r);
 
 struct committer *committer_new(struct store *st)
@@ -24,6 +25,7 @@ struct committer *committer_new(struct store *st)
     c->barriers_end = &c->barriers;
     c->wake.run = wake_run;
     c->idle.fire = idle_fire;
+    c->delay.fire = delay_fire;
     c->place = c->next_place = PLACE_NONE;
     c->prev = mem_new(MAX_PREV * sizeof *c->prev);
     c->order = mem_new(MAX_ITEMS * sizeof(*c->order));
@@ -419,6 +421,7 @@ static void closed(struct committer *c)
 
     if (t && !c->in_flight) {
         loop_timer_stop(&c->idle);
+        loop_timer_stop(&c->delay);
         c->close_task = NULL;
         /* The keeper may still look at free space: that wakes nobody any more. */
         pthread_mutex_lock(&c->lock);
@@ -556,6 +559,34 @@ static uint64_t next_block(struct committer *c, bool *stuck)
     return need;
 }
 
+static void delay_fire(struct loop_timer *t)
+{
+    struct committer *c = (struct committer *)((char *)t - offsetof(struct committer, delay));
+
+    wake_run(&c->wake);
+}
+
+/* Whether the next commit is too early, as conf.commit_delay_us has it. Whoever pushes meanwhile wakes
+ * nobody: that would cost what the delay saves. */
+static bool delayed(struct committer *c)
+{
+    uint64_t due = c->block_began_us + c->st->conf.commit_delay_us, now;
+    bool waits;
+
+    if (!c->st->conf.commit_delay_us || c->close_task)
+        return false;
+    now = loop_now_us(c->loop);
+    if (now >= due)
+        return false;
+    pthread_mutex_lock(&c->lock);
+    waits = c->queue || c->taken;
+    c->wake_posted = c->wake_posted || waits;
+    pthread_mutex_unlock(&c->lock);
+    if (waits)
+        loop_timer_set(c->loop, &c->delay, due - now);
+    return waits;
+}
+
 /* The next step, whatever it is: called when something was pushed, given, or written. */
 static void pump(struct committer *c)
 {
@@ -569,6 +600,8 @@ static void pump(struct committer *c)
         closed(c);
         return;
     }
+    if (delayed(c))
+        return;
     if (roll_is_asked(c)) {
         roll(c);
         rolled = c->extent_new;

@@ -86,7 +86,10 @@ struct journal_conf {
     uint64_t
         rewrite_gain; /* bytes that rewriting sealed segments must give back to be worth it while
                                space is not short; UINT64_MAX: nothing is [960 KiB] */
-    uint64_t memory_bytes;    /* what all MEMORY shards of a device may hold together [256 MiB] */
+    uint64_t memory_bytes; /* what all MEMORY shards of a device may hold together [256 MiB] */
+    uint32_t
+        commit_delay_us; /* a commit begins no sooner than so long after the one before it; 0: when
+                                 that has ended, and something is there */
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
     uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */

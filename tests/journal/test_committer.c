@@ -433,6 +433,62 @@ static void test_a_block_stops_taking_batches_at_its_bound(void)
     jrn_sim_fini(&js);
 }
 
+/* --- the delay between commits --- */
+
+enum { DELAY_MS = 50, STEP_MS = 3 };
+
+/* Appends MANY batches, STEP_MS apart, in a life with that delay, and closes while one is on its way.
+ * Gives how many blocks had them; none began too early. */
+static unsigned blocks_with_delay(uint64_t delay_ms)
+{
+    static struct call_append a[MANY + 1];
+    struct shard *s[SHARDS];
+    struct jrn_sim js;
+    struct wal_look l;
+    uint64_t before = 0;
+    unsigned n = 0;
+
+    up(&js, 113, 1, s);
+    handles_drop(s);
+    jrn_sim_close(&js);
+    js.conf.commit_delay_us = (uint32_t)delay_ms * 1000;
+    REQUIRE(jrn_sim_open(&js, NULL) >= 0);
+    s[0] = call_open(&js, 16, NULL);
+    for (unsigned i = 0; i < MANY; i++) {
+        call_append_begin(&js, s[0], call_batch(i, 1, 10), &a[i]);
+        call_wait_ms(&js, STEP_MS);
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        CHECK_EQ(call_append_end(&js, &a[i]), 0);
+    call_append_begin(&js, s[0], call_batch(MANY, 1, 10), &a[MANY]);
+    shard_unref(s[0]);
+    jrn_sim_close(&js);
+    CHECK(a[MANY].done);
+    wal_look_open(&l, &js);
+    REQUIRE(wal_look_scan(&l) >= 0);
+    for (unsigned i = 0; i < l.n_blocks; i++) {
+        const struct block_head *h = &l.blocks[i].head;
+
+        if (h->incarnation != 2 || h->n_frames == 0)
+            continue;
+        if (n++ > 0 && i + 2 < l.n_blocks) /* the close waits for nothing */
+            CHECK((uint64_t)h->written + 1 >= before + delay_ms);
+        before = (uint64_t)h->written;
+    }
+    wal_look_close(&l);
+    jrn_sim_fini(&js);
+    return n;
+}
+
+static void test_with_a_delay_commits_begin_that_far_apart_and_all_are_answered(void)
+{
+    unsigned with = blocks_with_delay(DELAY_MS), without = blocks_with_delay(0);
+
+    CHECK(with >= 3);
+    CHECK(with <= MANY * STEP_MS / DELAY_MS + 4);
+    CHECK(without > 2 * with);
+}
+
 /* --- the closing block --- */
 
 static void test_an_idle_wal_gets_one_closing_block_and_no_second(void)
@@ -467,11 +523,12 @@ static void test_an_idle_wal_gets_one_closing_block_and_no_second(void)
     jrn_sim_fini(&js);
 }
 
-TEST_MAIN(T(frames_are_sorted_and_chained_and_blocks_say_what_was_before)
-              T(segments_end_at_the_same_entries_however_often_the_writer_starts)
-                  T(answers_of_one_loop_go_out_in_lsn_order)
-                      T(a_duplicate_is_answered_after_its_original)
-                          T(after_a_failed_write_or_flush_nothing_is_acked_any_more)
-                              T(a_batch_of_the_largest_size_fits_wherever_the_extent_stands)
-                                  T(a_block_stops_taking_batches_at_its_bound)
-                                      T(an_idle_wal_gets_one_closing_block_and_no_second))
+TEST_MAIN(
+    T(frames_are_sorted_and_chained_and_blocks_say_what_was_before)
+        T(segments_end_at_the_same_entries_however_often_the_writer_starts)
+            T(answers_of_one_loop_go_out_in_lsn_order) T(a_duplicate_is_answered_after_its_original)
+                T(after_a_failed_write_or_flush_nothing_is_acked_any_more)
+                    T(a_batch_of_the_largest_size_fits_wherever_the_extent_stands)
+                        T(a_block_stops_taking_batches_at_its_bound)
+                            T(with_a_delay_commits_begin_that_far_apart_and_all_are_answered)
+                                T(an_idle_wal_gets_one_closing_block_and_no_second))

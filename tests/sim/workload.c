@@ -499,6 +499,7 @@ static void swarm(struct workload *w, uint64_t seed)
     c->memory_bytes = 16384u << below(w, 4);
     c->idle_close_ms = 1 + (uint32_t)below(w, 20);
     c->delete_grace_ms = 1 + (uint32_t)below(w, 100);
+    c->commit_delay_us = seed % 5 == 0 ? 300 + (uint32_t)(seed % 7) * 2000 : 0;
     if (chance(w, 2, 3)) {
         c->retention_check_ms = 10 + (uint32_t)below(w, 300);
         c->wal_age_ms = 1 + (uint32_t)below(w, 2000);

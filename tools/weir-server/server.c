@@ -101,6 +101,7 @@ static struct journal_conf journal_settings(const struct conf *c)
         .read_cache_bytes = conf_num(c, CONF_JOURNAL_READ_CACHE_BYTES),
         .memory_bytes = conf_num(c, CONF_JOURNAL_MEMORY_BYTES),
         .pending_max = conf_num(c, CONF_JOURNAL_PENDING_MAX),
+        .commit_delay_us = (uint32_t)conf_num(c, CONF_JOURNAL_COMMIT_DELAY_US),
         .idle_close_ms = (uint32_t)conf_num(c, CONF_JOURNAL_IDLE_CLOSE_MS),
         .scrub_bytes_per_s = conf_num(c, CONF_JOURNAL_SCRUB_RATE),
         .scrub_interval_ms = conf_num(c, CONF_JOURNAL_SCRUB_INTERVAL),
