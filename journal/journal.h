@@ -329,6 +329,7 @@ struct append_done {
  * ack    when done runs: NONE and the memory levels when the batch has its offset, the durable ones
  * when it is flushed. Until it is
  *        durable no reader sees it, whatever the level.
+ * done   may be NULL; else it stays where it is, untouched, until its fn runs.
  * A MEMORY shard answers every level when the batch has its offset, and readers see it from then on.
  * Batches with a producer id are checked: the last five of each (shard, producer) are remembered,
  * also across restarts. A repeat gives
