@@ -176,14 +176,18 @@ static bool record_may_go(const struct model_shard *s, const struct sent *x, uns
            !latest_of(s, x->key[k], UINT64_MAX, &latest, &tombstone) || latest > x->offset + k;
 }
 
-bool compacted_may_go(const struct model_shard *s, const struct sent *x)
+bool compacted_leaves(const struct model_shard *s, const struct sent *x, int64_t *max_ts)
 {
-    if (!s->compacted)
-        return false;
-    for (unsigned k = 0; k < x->n_records; k++)
-        if (!record_may_go(s, x, k))
-            return compacted_unknown(s, x->offset, s->handed);
-    return true;
+    bool stays = false;
+
+    for (unsigned k = 0; k < x->n_records; k++) {
+        if (s->compacted && record_may_go(s, x, k))
+            continue;
+        if (!stays || x->ts[k] > *max_ts)
+            *max_ts = x->ts[k];
+        stays = true;
+    }
+    return stays && !(s->compacted && compacted_unknown(s, x->offset, s->handed));
 }
 
 void compacted_begin(struct workload *w, struct model_shard *s, struct compacted_seen *seen)
@@ -203,7 +207,7 @@ static void latest_check(struct workload *w, struct model_shard *s,
 
         if (!latest_of(s, key, UINT64_MAX, &offset, &tombstone) || is_there(seen, offset) ||
             (tombstone && offset < row->drop_below) || model_may_be_lost(s, offset) ||
-            compacted_unknown(s, offset, row->drop_below))
+            compacted_unknown(s, offset, s->to_seen)) /* unread, and lost: it may have been later */
             continue;
         model_fail(&w->m, "shard %" PRIu64 ": the latest record of key %d, at %" PRIu64 ", is gone",
                    s->id, key, offset);
@@ -234,6 +238,8 @@ static void clean_check(struct workload *w, struct model_shard *s,
         for (unsigned k = 0; k < x->n_records; k++) {
             uint64_t offset = x->offset + k, latest = offset;
             bool tombstone = false;
+            /* A round on its way has raised drop_below, and is there as far as done. */
+            bool drops = offset < seen->row.drop_below && offset < seen->row.done;
 
             if (offset < seen->alive || offset >= seen->row.cleaned)
                 continue;
@@ -243,7 +249,7 @@ static void clean_check(struct workload *w, struct model_shard *s,
             w->n->kept++;
             if (x->key[k] >= 0)
                 latest_of(s, x->key[k], seen->row.cleaned, &latest, &tombstone);
-            if (x->key[k] < 0 || latest > offset || (tombstone && offset < seen->row.drop_below))
+            if (x->key[k] < 0 || latest > offset || (tombstone && drops))
                 model_fail(&w->m,
                            "shard %" PRIu64 ": %" PRIu64 " (key %d) is there, clean up to %" PRIu64,
                            s->id, offset, x->key[k], seen->row.cleaned);

@@ -13,8 +13,9 @@ struct sent *compacted_origin(struct model *m, struct model_shard *s, const uint
 
 /* Offsets in [from, to) of which nobody knows what they held: of a batch that no reader met while it was there. */
 bool compacted_unknown(const struct model_shard *s, uint64_t from, uint64_t to);
-/* Every record of the batch may have gone for a later one. */
-bool compacted_may_go(const struct model_shard *s, const struct sent *x);
+/* False: every record of the batch may have gone for a later one. Else *max_ts is the latest time of those that cannot have: what is left
+ * of the batch is as late at least. */
+bool compacted_leaves(const struct model_shard *s, const struct sent *x, int64_t *max_ts);
 
 /* Reading a shard whole: begin, each batch that is met, check. Free `there`. */
 struct compacted_seen {

@@ -321,14 +321,13 @@ void model_expire(struct model_shard *s, int64_t now, uint64_t end)
         return;
     for (; i < s->n_log; i++) {
         const struct sent *x = s->log[i];
-        int64_t max = x->ts[0];
+        int64_t max = INT64_MIN;
+        bool stays = compacted_leaves(s, x, &max);
 
-        for (unsigned k = 1; k < x->n_records; k++)
-            max = x->ts[k] > max ? x->ts[k] : max;
         left -= x->buf->len < left ? x->buf->len : left;
         if (x->offset + x->n_records <= s->start_max)
             continue; /* trimmed, maybe: retention goes on from there */
-        if (s->least_ms != INT64_MAX && compacted_may_go(s, x))
+        if (s->least_ms != INT64_MAX && !stays)
             continue; /* then it is as old as what is left around it */
         if (!(s->least_ms != INT64_MAX && max + s->least_ms < now) &&
             !(s->least_bytes != INT64_MAX && left >= (uint64_t)s->least_bytes))
