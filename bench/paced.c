@@ -56,10 +56,12 @@ double paced_wait(const struct paced *p, double began, size_t i, double least)
     return due;
 }
 
+enum { SLICE_US = 200 };
+
 void paced_wake_in_time(void)
 {
     prctl(PR_SET_TIMERSLACK, 1UL); /* without it each wake-up may come 50 us late */
-    slice_set_us(200);             /* nor does it wait while others compute */
+    slice_set_us(SLICE_US);        /* nor does it wait while others compute */
 }
 
 void paced_appends(const struct paced *p, struct bench_store *s, struct shard *const *shards,

@@ -179,14 +179,14 @@ if wants produce || wants paced || wants small || wants consume || wants restart
     fi
 fi
 
-# --- a real Kafka, turn by turn ---
-
 # small with fewer, larger commits, as a server that is short of CPU can be set.
 if wants small; then
     server_start --set journal.commit_delay_us=300
     kafka produce -s 100 -P "$(n 100 1000)" -B 1 -t "$seconds" -x small_delay
     server_end TERM
 fi
+
+# --- a real Kafka, turn by turn ---
 
 # The first rounds warm up the JVM and our slabs.
 peer() { kafka "$@" -k "127.0.0.1:$peer_port" -K "$peer_pid" -w "$(n 0 2)"; }

@@ -43,8 +43,8 @@ void bench_store_close(struct bench_store *s);
 void store_create_shards(struct bench_store *s, struct shard **shards, unsigned n);
 /* Deletes shards first to first + n - 1, whether they are in memory or not. */
 void store_delete_ids(struct bench_store *s, uint64_t first, unsigned n);
-/* Gives the references back and deletes the shards, which were made at once, so that the space of their segments comes
- * back. */
+/* Gives the references back and deletes the shards, which were made at once, so that the space of their
+ * segments comes back. */
 void store_delete_shards(struct bench_store *s, struct shard **shards, unsigned n);
 
 #endif

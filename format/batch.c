@@ -86,6 +86,11 @@ int batch_check(struct batch_head *h, const void *mem, size_t left)
     return 0;
 }
 
+int batch_check_at(struct batch_head *h, const void *mem, size_t left, uint64_t base)
+{
+    return batch_check(h, mem, left) < 0 || (uint64_t)h->base_offset != base ? E_CORRUPT : 0;
+}
+
 void batch_stamp(void *mem, int64_t base_offset, int32_t leader_epoch)
 {
     uint8_t *p = mem;

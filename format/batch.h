@@ -77,6 +77,9 @@ int batch_head_read(struct batch_head *h, const void *mem, size_t left) MUST_USE
  * device. */
 int batch_check(struct batch_head *h, const void *mem, size_t left) MUST_USE;
 
+/* The same, and its first offset is base, which no CRC covers: 0 or E_CORRUPT. */
+int batch_check_at(struct batch_head *h, const void *mem, size_t left, uint64_t base) MUST_USE;
+
 /* What a producer may send: exactly one batch filling mem (E_INVALID: trailing bytes or none),
  * magic 2, CRC right (E_CORRUPT),
  * record_count in 1..BATCH_MAX_RECORDS and = last_offset_delta + 1, no control bit, no

@@ -89,8 +89,8 @@ struct committer {
     int64_t block_time;
     uint64_t block_began_us;
     uint32_t block_batches;
-    struct loop_timer
-        delay; /* set: the next commit may begin when it fires; wake_posted stays until then */
+    /* Set: the next commit may begin when it fires; wake_posted stays until then. */
+    struct loop_timer delay;
     struct loop_timer idle;
     struct task close;
     struct loop *close_loop;

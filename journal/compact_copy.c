@@ -175,7 +175,7 @@ static int run_refine(struct piece *p, const struct compact_run *run)
     for (uint64_t at = 0; rc >= 0 && at < run->row.bytes;) {
         struct batch_head h;
 
-        rc = compact_batch_check(&h, mem + at, run->row.bytes - at, base);
+        rc = batch_check_at(&h, mem + at, run->row.bytes - at, base);
         if (rc >= 0)
             rc = batch_refine(p, &h, mem + at);
         base += (uint64_t)h.last_offset_delta + 1;

@@ -78,9 +78,6 @@ uint64_t compact_run_first(struct store *st, const struct compact_run *run);
 /* Reads a run and pins its segment; the bytes begin at *mem in *buf. E_CORRUPT: cannot be read. */
 int compact_run_read(struct store *st, const struct compact_run *run, struct segment **seg,
                      struct buf **buf, const uint8_t **mem) MUST_USE;
-/* Checks the batch at mem, which must have offset base. E_CORRUPT. */
-int compact_batch_check(struct batch_head *h, const uint8_t *mem, uint64_t left,
-                        uint64_t base) MUST_USE;
 /* Whether the records of a batch are looked at: not a transaction's, nor the server's marks. */
 bool compact_batch_opens(const struct batch_head *h);
 

@@ -84,15 +84,6 @@ int compact_run_read(struct store *st, const struct compact_run *run, struct seg
     return E_CORRUPT;
 }
 
-int compact_batch_check(struct batch_head *h, const uint8_t *mem, uint64_t left, uint64_t base)
-{
-    int rc = batch_check(h, mem, left);
-
-    if (rc >= 0 && ((uint64_t)h->base_offset != base || h->last_offset_delta < 0))
-        rc = E_CORRUPT;
-    return rc < 0 ? E_CORRUPT : 0;
-}
-
 bool compact_batch_opens(const struct batch_head *h)
 {
     return !(h->attributes & (BATCH_ATTR_CONTROL | BATCH_ATTR_TRANSACTIONAL));
@@ -153,7 +144,7 @@ static int run_note(struct noting *n, const struct compact_run *run)
     while (rc == 0 && at < run->row.bytes) {
         struct batch_head h;
 
-        rc = compact_batch_check(&h, mem + at, run->row.bytes - at, base);
+        rc = batch_check_at(&h, mem + at, run->row.bytes - at, base);
         if (rc < 0)
             break;
         base += (uint64_t)h.last_offset_delta + 1;

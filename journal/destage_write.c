@@ -116,8 +116,7 @@ static void entry_add(struct destage *d, struct destage_part *p, struct destage_
     while (mem && at < n->entry.bytes) {
         struct batch_head h;
 
-        if (batch_check(&h, mem + at, n->entry.bytes - at) < 0 || (uint64_t)h.base_offset != next ||
-            h.last_offset_delta < 0)
+        if (batch_check_at(&h, mem + at, n->entry.bytes - at, next) < 0)
             break;
         segwrite_add(&to->out, n->shard, &h, mem + at);
         at += h.bytes;

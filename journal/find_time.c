@@ -75,7 +75,7 @@ static int time_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t byte
     while (bytes > 0 && !tw->f->found) {
         struct batch_head h;
 
-        if (batch_check(&h, mem, bytes) < 0 || (uint64_t)h.base_offset != base)
+        if (batch_check_at(&h, mem, bytes, base) < 0)
             return E_LOST;
         base += (uint64_t)h.last_offset_delta + 1;
         if (h.max_timestamp >= tw->wanted && base > tw->start)
@@ -106,7 +106,7 @@ static int max_in_bytes(struct time_work *tw, const uint8_t *mem, uint64_t bytes
     while (bytes > 0) {
         struct batch_head h;
 
-        if (batch_check(&h, mem, bytes) < 0 || (uint64_t)h.base_offset != base)
+        if (batch_check_at(&h, mem, bytes, base) < 0)
             return E_LOST;
         base += (uint64_t)h.last_offset_delta + 1;
         if (base > tw->start && h.max_timestamp > tw->wanted) {

@@ -87,9 +87,8 @@ struct journal_conf {
         rewrite_gain; /* bytes that rewriting sealed segments must give back to be worth it while
                                space is not short; UINT64_MAX: nothing is [960 KiB] */
     uint64_t memory_bytes; /* what all MEMORY shards of a device may hold together [256 MiB] */
-    uint32_t
-        commit_delay_us; /* a commit begins no sooner than so long after the one before it; 0: when
-                                 that has ended, and something is there */
+    /* A commit begins no sooner than so long after the one before it; 0: when that has ended. */
+    uint32_t commit_delay_us;
     uint32_t idle_close_ms;   /* idle time after which a closing block is written [10] */
     uint32_t delete_grace_ms; /* between a deletion's record and the reuse of its space [10000] */
     uint32_t wal_age_ms; /* live WAL older than this is destaged, however little it is [600000] */
@@ -309,7 +308,7 @@ void shard_policy(const struct shard *s, struct shard_policy *out);
 /* How safe a batch must be before its producer is answered. */
 enum ack { ACK_NONE, ACK_LEADER_MEMORY, ACK_QUORUM_MEMORY, ACK_LEADER_DURABLE, ACK_QUORUM_DURABLE };
 
-enum { APPEND_ROOM = 24 };
+enum { APPEND_ROOM = 24 }; /* words of 8 bytes */
 
 struct append_done {
     struct task task; /* ours */

@@ -33,8 +33,7 @@ static bool batch_is_sound(const struct read_done *d, const uint8_t *mem, uint64
 {
     struct batch_head h;
 
-    return batch_check(&h, mem, bytes) >= 0 && (uint64_t)h.base_offset == base &&
-           h.last_offset_delta >= 0 && h.leader_epoch >= 1 &&
+    return batch_check_at(&h, mem, bytes, base) >= 0 && h.leader_epoch >= 1 &&
            h.leader_epoch <= shard_epoch(d->shard);
 }
 

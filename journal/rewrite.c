@@ -10,7 +10,7 @@
 #include "journal/segwrite.h"
 #include "journal/stats.h"
 
-enum { REWRITE_SEGMENTS = 16 };
+enum { REWRITE_SEGMENTS = 16, RETRY_US = 1000 * 1000 };
 #define MEMORY_EXTENTS UINT64_C(2) /* that much is held in memory */
 
 struct rewrite {
@@ -94,12 +94,17 @@ static int swap_prepare(struct catalogue_update *u)
     return 0;
 }
 
-/* The old ones stay; those that died meanwhile were not dropped while we had them. */
-static void rewrite_failed(struct rewrite *r)
+/* The old ones stay; those that died meanwhile were not dropped while we had them. What is damaged is so
+ * for as long as we live; space may come back. */
+static void rewrite_failed(struct rewrite *r, int rc)
 {
+    uint64_t again = rc == E_CORRUPT ? UINT64_MAX : loop_now_us(r->st->keeper) + RETRY_US;
+
+    LOG_AT_(rc == E_NOSPACE ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, "rewrite.failed",
+            F_INT("segment", r->old[0]->id), F_ERR(rc));
     for (unsigned i = 0; i < r->n; i++) {
         r->old[i]->dropping = false;
-        r->old[i]->kept = true;
+        r->old[i]->rewrite_us = again;
         if (r->old[i]->live == 0)
             catalogue_drop_segment(r->st, r->old[i]->id);
     }
@@ -114,8 +119,11 @@ static void swapped(struct catalogue_update *u)
 
     free(u);
     if (rc < 0) {
-        LOG_WARN("rewrite.failed", F_INT("segment", r->old[0]->id), F_ERR(rc));
-        rewrite_failed(r);
+        /* Refused before it was written: nobody ever knew of the new one. After a failure of the device
+         * nobody knows whether it is recorded, and its space stays taken. */
+        if ((rc == E_READONLY || rc == E_NOSPACE || rc == E_CLOSED) && r->out.row.n_extents > 0)
+            segments_remove(&st->segments, r->out.segment, true);
+        rewrite_failed(r, rc);
         return;
     }
     LOG_INFO("segment.rewritten", F_INT("first", r->old[0]->id), F_INT("segments", r->n),
@@ -148,9 +156,7 @@ static int run_copy(struct rewrite *r, const struct segment_alive *n)
     while (rc >= 0 && at < n->run.bytes) {
         struct batch_head h;
 
-        rc = batch_check(&h, buf->mem + start + at, n->run.bytes - at);
-        if (rc >= 0 && ((uint64_t)h.base_offset != next || h.last_offset_delta < 0))
-            rc = E_CORRUPT;
+        rc = batch_check_at(&h, buf->mem + start + at, n->run.bytes - at, next);
         if (rc < 0)
             break; /* a damaged segment is left as it is */
         segwrite_add(&r->out, n->run.shard, &h, buf->mem + start + at);
@@ -188,11 +194,10 @@ static void copy_done(struct work *w)
     struct rewrite_update *u;
 
     if (r->rc < 0) {
-        LOG_WARN("rewrite.failed", F_INT("segment", r->old[0]->id), F_ERR(r->rc));
         if (r->rc == E_IO)
             store_fail(r->st, "rewrite.device", r->rc);
         segwrite_undo(&r->out);
-        rewrite_failed(r);
+        rewrite_failed(r, r->rc);
         return;
     }
     u = mem_new(sizeof *u);
@@ -213,7 +218,8 @@ void rewrite_consider(struct store *st, bool urgent)
                              &(struct segments_want){ .max = REWRITE_SEGMENTS,
                                                       .max_bytes = MEMORY_EXTENTS << st->wal_log2,
                                                       .least_gain = st->conf.rewrite_gain,
-                                                      .urgent = urgent });
+                                                      .urgent = urgent,
+                                                      .now_us = loop_now_us(st->keeper) });
     if (r->n == 0)
         return;
     for (unsigned i = 0; i < r->n; i++)

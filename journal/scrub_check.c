@@ -484,8 +484,7 @@ static bool run_batches(struct scrub_check *c, const struct segment *seg, const 
             (left < BATCH_HEAD_BYTES || (uint64_t)get_u32be(p + 8) + BATCH_LENGTH_END > left) &&
             (!first || c->at > start || left < BATCH_HEAD_BYTES))
             return false;
-        if (left < BATCH_HEAD_BYTES || batch_check(&h, p, left) < 0 ||
-            (uint64_t)h.base_offset != c->next || h.last_offset_delta < 0) {
+        if (left < BATCH_HEAD_BYTES || batch_check_at(&h, p, left, c->next) < 0) {
             batch_lost(c, seg, "a batch is damaged");
             continue;
         }

@@ -295,7 +295,7 @@ static unsigned neighbours(struct segment **list, size_t n, const struct segment
         /* What the log has cut stays cut, so that every node has the same segments. */
         if (!across && list[k]->row.segment_first != list[0]->row.segment_first)
             break;
-        if (list[k]->dropping || list[k]->kept ||
+        if (list[k]->dropping || list[k]->rewrite_us > want->now_us ||
             (k > 0 && (t.live > want->max_bytes || list[k]->live > want->max_bytes - t.live)))
             break;
         together_add(&t, list[k], want->max_bytes / 4);

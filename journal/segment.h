@@ -17,14 +17,14 @@ struct segment {
     uint64_t id;
     struct row_segment row;
     bool open; /* its group's direct batches go into it, or went until it is sealed; no index yet */
-    bool dropping;    /* keeper: its deletion is under way */
-    bool kept;        /* keeper: rewriting it has failed, and is not tried again in this life */
-    bool fresh;       /* keeper: sealed, and retention has not looked into it since */
-    int64_t look_ms;  /* keeper: wall clock at which retention looks into it; 0: it never did */
-    uint64_t live;    /* bytes of runs that are not deleted or trimmed away; keeper */
-    uint64_t settled; /* keeper: a copy was made with so much alive; 0: it is none */
-    unsigned pins;    /* under the table's lock, as what follows */
-    bool dead;        /* deleted: its extents are freed at the last unpin */
+    bool dropping;       /* keeper: its deletion is under way */
+    bool fresh;          /* keeper: sealed, and retention has not looked into it since */
+    int64_t look_ms;     /* keeper: wall clock at which retention looks into it; 0: it never did */
+    uint64_t live;       /* bytes of runs that are not deleted or trimmed away; keeper */
+    uint64_t settled;    /* keeper: a copy was made with so much alive; 0: it is none */
+    uint64_t rewrite_us; /* keeper: rewriting it failed, and is not tried again before */
+    unsigned pins;       /* under the table's lock, as what follows */
+    bool dead;           /* deleted: its extents are freed at the last unpin */
     struct seg_index *index; /* when loaded */
     uint64_t index_used;
 };
@@ -88,6 +88,7 @@ struct segments_want {
     uint64_t max_bytes;  /* alive in them together; one alone may have more */
     uint64_t least_gain; /* bytes that it must give back, and half of the space, unless urgent */
     bool urgent;         /* any gain will do, and the log's cuts do not matter if need be */
+    uint64_t now_us;     /* of the loop's clock */
 };
 /* Neighbours of one group, pieces of one segment of the log, that would lie in less space if they were
  * written anew, what gains most; or small ones, all there are of an ended segment or some of one

@@ -549,7 +549,7 @@ void shard_append_home(struct append *a)
         a->n_offsets = (uint32_t)h.last_offset_delta + 1;
         a->max_ts = h.max_timestamp;
         s->next += a->n_offsets;
-        if (h.producer_id >= 0)
+        if (h.producer_id >= 0) /* else it is not noted, and the clock need not be asked */
             producer_note(&s->producers, &h, a->base_offset, loop_wall_ms(g->loop));
     }
     answer_early(a);

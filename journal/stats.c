@@ -149,10 +149,10 @@ void stats_append(const struct append *a, int rc, uint64_t now_us)
         metric_observe(&st->stats->group_us[g->id], now_us - a->began_us);
         metric_add(&st->stats->appends, 1);
         metric_add(&st->stats->append_bytes, a->bytes);
-    }
-    if (rc >= 0 && a->batch && a->began_us && a->direct) {
-        metric_add(&st->stats->direct, 1);
-        metric_add(&st->stats->direct_bytes, a->bytes);
+        if (a->direct) {
+            metric_add(&st->stats->direct, 1);
+            metric_add(&st->stats->direct_bytes, a->bytes);
+        }
     }
 }
 

@@ -60,7 +60,7 @@ struct stats {
 struct stats *stats_new(struct store *st, unsigned device);
 void stats_free(struct stats *s);
 
-/* An append is durable, or has failed; before it is freed. */
+/* An append is durable, or has failed; before it is freed. now_us: of its group's loop. */
 void stats_append(const struct append *a, int rc, uint64_t now_us);
 /* A block was flushed: it held so many batches and bytes, and took since began_us. */
 void stats_block(struct store *st, uint64_t began_us, uint32_t bytes, uint32_t batches);

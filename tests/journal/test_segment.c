@@ -453,17 +453,46 @@ static void test_what_a_rewrite_has_made_is_not_copied_alone_before_something_di
     bed_fini(&t);
 }
 
+/* Space may come back; what is damaged stays so. */
+static void test_what_could_not_be_rewritten_is_tried_again_later(void)
+{
+    struct segments_want want = { .max = 4, .max_bytes = 8 << 20, .least_gain = 960 << 10 };
+    struct row_segment row;
+    struct segments *table;
+    struct segment *s, *out[4];
+    struct bed t;
+
+    bed_init(&t, 38, 2, 20, 2000);
+    table = &t.b.st->segments;
+    t.s->dropping = true;
+    row = t.w.row;
+    row.data_bytes = 3800 << 10;
+    row.index_bytes = 2000;
+    row.n_extents = 1;
+    row.extents[0].log2 = 22;
+    s = segments_add(table, SEGMENT + 1, &row);
+    s->live = 1000;
+    s->rewrite_us = 5000;
+    want.now_us = 4999;
+    CHECK_EQ(segments_wasteful(table, out, &want), 0);
+    want.now_us = 5000;
+    REQUIRE(segments_wasteful(table, out, &want) == 1);
+    segment_unpin(table, s);
+    bed_fini(&t);
+}
+
 TEST_MAIN(
     T(any_range_reads_as_it_was_written_across_extents)
-        T(a_read_behind_the_extents_is_corrupt_and_a_failed_one_is_io) T(
-            every_offset_is_found_from_its_sparse_entry)
-            T(sparse_entries_are_32_kib_apart_and_know_their_largest_time) T(
-                the_index_keeps_the_last_five_batches_of_each_producer)
-                T(an_index_rebuilt_from_the_data_equals_the_stored_one) T(
-                    a_damaged_batch_costs_a_rebuilt_index_the_rest_of_its_run_only)
-                    T(another_segments_index_is_not_taken_for_ours) T(
-                        only_so_many_parsed_indexes_are_kept_and_pinned_ones_stay)
-                        T(a_removed_segment_is_readable_and_keeps_its_space_until_the_last_unpin) T(
-                            a_segment_that_nobody_pins_is_freed_at_once)
-                            T(a_segment_full_of_data_and_index_is_not_worth_rewriting) T(
-                                what_a_rewrite_has_made_is_not_copied_alone_before_something_dies))
+        T(a_read_behind_the_extents_is_corrupt_and_a_failed_one_is_io)
+            T(every_offset_is_found_from_its_sparse_entry) T(
+                sparse_entries_are_32_kib_apart_and_know_their_largest_time)
+                T(the_index_keeps_the_last_five_batches_of_each_producer) T(
+                    an_index_rebuilt_from_the_data_equals_the_stored_one)
+                    T(a_damaged_batch_costs_a_rebuilt_index_the_rest_of_its_run_only) T(
+                        another_segments_index_is_not_taken_for_ours)
+                        T(only_so_many_parsed_indexes_are_kept_and_pinned_ones_stay) T(
+                            a_removed_segment_is_readable_and_keeps_its_space_until_the_last_unpin)
+                            T(a_segment_that_nobody_pins_is_freed_at_once) T(
+                                a_segment_full_of_data_and_index_is_not_worth_rewriting)
+                                T(what_a_rewrite_has_made_is_not_copied_alone_before_something_dies)
+                                    T(what_could_not_be_rewritten_is_tried_again_later))
