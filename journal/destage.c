@@ -14,7 +14,7 @@
 #include "journal/stats.h"
 
 enum {
-    ROUND_BYTES = 32 << 20, /* of WAL; the round needs twice that in memory */
+    ROUND_BYTES = 64 << 20, /* of WAL, which the round has in memory */
     DROP_SLICE = 8,         /* shards, in one turn of a loop; few, so that tests come by the seam */
     /* A round that begins takes this part of the budget. Over many shards each extent more makes runs
      * longer, and so the rows fewer, of which there is one for a run, and one for each shard. */

@@ -7,7 +7,7 @@
 #include "journal/dirty.h"
 #include "journal/segwrite.h"
 
-enum { ROUND_EXTENTS = 16 };
+enum { ROUND_EXTENTS = 32 };
 
 /* One run in the WAL, or a direct batch, that is to go into a segment. */
 struct destage_entry {

@@ -8,6 +8,7 @@
 #include "journal/group.h"
 
 enum { READ_PIECE = 1 << 20 };
+#define MEMORY_EXTENTS UINT64_C(4) /* of what is sorted, that much is held in memory */
 
 static int extent_read(struct destage *d, unsigned i)
 {
@@ -229,6 +230,7 @@ static int piece_entries(struct destage *d, struct destage_part *p, struct desta
 static int piece_run(struct destage *d, struct destage_part *p, struct destage_piece *to)
 {
     struct segment *seg = NULL;
+    uint64_t bytes, most = MEMORY_EXTENTS << d->st->wal_log2;
     int rc;
 
     if (to->n == 0)
@@ -241,7 +243,11 @@ static int piece_run(struct destage *d, struct destage_part *p, struct destage_p
         if (to->seals)
             to->segment = to->open;
     }
-    rc = segwrite_open(&to->out, d->st, p->group->id, to->segment, piece_bytes(p, to));
+    bytes = piece_bytes(p, to);
+    /* What is sealed lies there already; the rest is an extent's at most. */
+    most = to->seals || bytes < most ? bytes : most;
+    rc = segwrite_open(&to->out, d->st, p->group->id, to->segment, most);
+    to->out.in_pieces = most < bytes;
     to->out.row.segment_first = to->segment_first;
     to->out.row.flags = to->ends && to->segment_first ? SEG_ENDS : 0;
     if (rc >= 0 && to->seals)
