@@ -108,6 +108,19 @@ rows() {
     check_topic load && restarted
 }
 
+# reads WHAT: what is cold cannot be read for a while: who asks for it asks again, and the server goes on.
+reads() {
+    fresh && producers_stop && server_stop || return 1
+    # shellcheck disable=SC2086
+    server_start "$work/data" $small || return 1
+    arm pread /data/slab- 1 5 "$1"
+    check_topic load || return 1
+    hit || { echo "never happened"; return 1; }
+    says device.failed && { grep device.failed "$work/server.log"; return 1; }
+    producer_start load 3 -s 500 -R 2000
+    within 60 acked_above $(($(acked_count) + 500)) && restarted
+}
+
 claim "a flush that fails ends the acks" fails fdatasync /data/slab- 20 EIO
 claim "a request that the kernel does not take is made another way" goes_on io_submit /data/slab- 3 EIO
 claim "a write that fails ends the acks" fails io_getevents /data/slab- 20 EIO
@@ -116,6 +129,11 @@ claim "a write that ends inside a page ends the acks" fails io_getevents /data/s
 claim "short writes are gone on with" goes_on io_getevents /data/slab- 50 SHORT
 claim "a checkpoint that cannot be written ends the acks" fails pwrite superblock 1 EIO
 claim "a segment that cannot be written ends the acks" fails pwrite /data/slab- 3 EIO
+claim "a read of the log for a segment that fails ends the acks" fails pread /data/slab- 20 EIO
+claim "reads that fail are asked for again" reads EIO
+claim "reads that end inside a page are asked for again" reads ODD
+claim "short reads are gone on with" reads SHORT
+claim "slow reads break nothing" reads DELAY300
 claim "slow flushes break nothing" goes_on fdatasync /data/slab- 5 DELAY300
 claim "slow writes break nothing" goes_on io_submit /data/slab- 5 DELAY300
 claim "slow checkpoints break nothing" goes_on fdatasync superblock 3 DELAY300
