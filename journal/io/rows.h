@@ -106,8 +106,8 @@ static inline void rows_close(struct rows *r)
 }
 
 /* RocksDB in folder path, created when missing. A damaged one is moved aside to path.damaged-N
- * (WARN) and an empty one made. cache_bytes: half of it for blocks; memtables, while rows
- * are written, may take twice as much. read_only: opens beside a running server, writes nothing; missing
+ * (WARN) and an empty one made. cache_bytes bounds
+ * its block cache and memtables. read_only: opens beside a running server, writes nothing; missing
  * is E_NOTFOUND. */
 int rows_rocksdb_open(struct rows **out, const char *path, uint64_t cache_bytes, bool read_only,
                       struct err *e) MUST_USE;

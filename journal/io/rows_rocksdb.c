@@ -159,10 +159,11 @@ static rocksdb_options_t *rows_rocksdb_options(uint64_t cache_bytes, rocksdb_cac
     rocksdb_options_set_create_if_missing(o, !read_only);
     rocksdb_options_set_paranoid_checks(o, 1);
     rocksdb_options_set_atomic_flush(o, 1);
-    /* Each compaction of level 0 writes all of level 1 anew: with few and small files that took a
-     * core, where rows came by the hundred thousand a second. */
-    rocksdb_options_set_db_write_buffer_size(o, cache_bytes * 2);
-    rocksdb_options_set_write_buffer_size(o, cache_bytes);
+    /* Half for memtables, half for blocks. A memtable is switched well before the half is full. */
+    rocksdb_options_set_db_write_buffer_size(o, cache_bytes / 2);
+    rocksdb_options_set_write_buffer_size(o, cache_bytes / 4);
+    /* Each compaction of level 0 writes all of level 1 anew: with few files that took a core, where
+     * rows came by the hundred thousand a second. */
     rocksdb_options_set_level0_file_num_compaction_trigger(o, LEVEL0_FILES);
     /* Beside a server all files are opened at once: one that it then deletes stays readable. */
     rocksdb_options_set_max_open_files(o, read_only ? -1 : OPEN_FILES_MAX);
