@@ -320,10 +320,7 @@ static void piece_applied(struct catalogue_update *u)
         if (r->out.row.n_extents > 0)
             catalogue_reap_late(r->st, &r->out.builder.index);
     }
-    /* Refused before it was written: nobody ever knew of the segment. After a failure of the device
-     * nobody knows whether it is recorded, and its space stays taken. */
-    if ((rc == E_READONLY || rc == E_NOSPACE || rc == E_CLOSED) && r->out.row.n_extents > 0)
-        segments_remove(&r->st->segments, r->out.segment, true);
+    segwrite_refused(&r->out, rc);
     live_loss_free(&cu->dead);
     free(cu);
     segwrite_close(&r->out);

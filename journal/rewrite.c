@@ -119,10 +119,7 @@ static void swapped(struct catalogue_update *u)
 
     free(u);
     if (rc < 0) {
-        /* Refused before it was written: nobody ever knew of the new one. After a failure of the device
-         * nobody knows whether it is recorded, and its space stays taken. */
-        if ((rc == E_READONLY || rc == E_NOSPACE || rc == E_CLOSED) && r->out.row.n_extents > 0)
-            segments_remove(&st->segments, r->out.segment, true);
+        segwrite_refused(&r->out, rc);
         rewrite_failed(r, rc);
         return;
     }

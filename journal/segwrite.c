@@ -322,3 +322,9 @@ struct segment *segwrite_enter(const struct segwrite *w)
     seg->live = seg_index_live(&w->builder.index);
     return seg;
 }
+
+void segwrite_refused(const struct segwrite *w, int rc)
+{
+    if ((rc == E_READONLY || rc == E_NOSPACE || rc == E_CLOSED) && w->row.n_extents > 0)
+        segments_remove(&w->st->segments, w->segment, true);
+}

@@ -58,5 +58,9 @@ void segwrite_close(struct segwrite *w);
 
 /* Puts the finished segment into the table, with all of it alive. Keeper. */
 struct segment *segwrite_enter(const struct segwrite *w);
+/* The catalogue did not take what names the entered segment, if there is one: rc < 0. Refused before that was
+ * written, nobody ever knew of it, and its space comes back; after a failure of the device nobody knows whether it
+ * is recorded, and its space stays taken. Keeper. */
+void segwrite_refused(const struct segwrite *w, int rc);
 
 #endif

@@ -395,28 +395,37 @@ static void test_a_segment_that_nobody_pins_is_freed_at_once(void)
     bed_fini(&t);
 }
 
+/* A bed whose own segment nobody rewrites, and beside it one with so many bytes in n extents of 2^log2. */
+static struct segment *bed_init_beside(struct bed *t, unsigned seed, uint64_t data_bytes,
+                                       uint64_t index_bytes, unsigned n, uint32_t log2)
+{
+    struct row_segment row;
+
+    bed_init(t, seed, 2, 20, 2000);
+    t->s->dropping = true;
+    row = t->w.row;
+    row.data_bytes = data_bytes;
+    row.index_bytes = index_bytes;
+    row.n_extents = (uint16_t)n;
+    for (unsigned i = 0; i < n; i++)
+        row.extents[i].log2 = log2;
+    return segments_add(&t->b.st->segments, SEGMENT + 1, &row);
+}
+
 /* Many small runs: the index is about as large as the data, in the copy, too. */
 static void test_a_segment_full_of_data_and_index_is_not_worth_rewriting(void)
 {
     const struct segments_want want = { .max = 4, .max_bytes = 8 << 20, .least_gain = 960 << 10 };
-    struct row_segment row;
-    struct segments *table;
     struct segment *s, *out[4];
+    struct segments *table;
     struct bed t;
 
-    bed_init(&t, 36, 2, 20, 2000);
+    s = bed_init_beside(&t, 36, 1200 << 10, 1100 << 10, 1, 22);
     table = &t.b.st->segments;
-    t.s->dropping = true; /* nobody rewrites this one */
-    row = t.w.row;
-    row.data_bytes = 1200 << 10;
-    row.index_bytes = 1100 << 10;
-    row.n_extents = 1;
-    row.extents[0].log2 = 22;
-    s = segments_add(table, SEGMENT + 1, &row);
-    s->live = row.data_bytes;
+    s->live = s->row.data_bytes;
     CHECK_EQ(segments_wasteful(table, out, &want), 0);
     /* With half of it gone the copy takes less than half of the 4 MiB. */
-    s->live = row.data_bytes / 2;
+    s->live = s->row.data_bytes / 2;
     REQUIRE(segments_wasteful(table, out, &want) == 1);
     CHECK(out[0] == s);
     segment_unpin(table, s);
@@ -428,21 +437,13 @@ static void test_a_segment_full_of_data_and_index_is_not_worth_rewriting(void)
 static void test_what_a_rewrite_has_made_is_not_copied_alone_before_something_dies(void)
 {
     const struct segments_want want = { .max = 4, .max_bytes = 8 << 20, .urgent = true };
-    struct row_segment row;
-    struct segments *table;
     struct segment *s, *out[4];
+    struct segments *table;
     struct bed t;
 
-    bed_init(&t, 37, 2, 20, 2000);
+    s = bed_init_beside(&t, 37, 3800 << 10, 2000, 2, 21);
     table = &t.b.st->segments;
-    t.s->dropping = true;
-    row = t.w.row;
-    row.data_bytes = 3800 << 10;
-    row.index_bytes = 2000;
-    row.n_extents = 2;
-    row.extents[0].log2 = row.extents[1].log2 = 21;
-    s = segments_add(table, SEGMENT + 1, &row);
-    s->live = row.data_bytes;
+    s->live = s->row.data_bytes;
     REQUIRE(segments_wasteful(table, out, &want) == 1);
     segment_unpin(table, s);
     s->settled = s->live;
@@ -457,20 +458,12 @@ static void test_what_a_rewrite_has_made_is_not_copied_alone_before_something_di
 static void test_what_could_not_be_rewritten_is_tried_again_later(void)
 {
     struct segments_want want = { .max = 4, .max_bytes = 8 << 20, .least_gain = 960 << 10 };
-    struct row_segment row;
-    struct segments *table;
     struct segment *s, *out[4];
+    struct segments *table;
     struct bed t;
 
-    bed_init(&t, 38, 2, 20, 2000);
+    s = bed_init_beside(&t, 38, 3800 << 10, 2000, 1, 22);
     table = &t.b.st->segments;
-    t.s->dropping = true;
-    row = t.w.row;
-    row.data_bytes = 3800 << 10;
-    row.index_bytes = 2000;
-    row.n_extents = 1;
-    row.extents[0].log2 = 22;
-    s = segments_add(table, SEGMENT + 1, &row);
     s->live = 1000;
     s->rewrite_us = 5000;
     want.now_us = 4999;
